@@ -1,0 +1,40 @@
+# make demo, make test and make bench each set everything up by themselves, in .venv.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+# Pinned: a plain "torch" may bring gigabytes of CUDA where the CPU build is wanted. Override with TORCH=torch.
+TORCH ?= torch==2.13.0
+SOURCES := setup.py $(shell find csrc -type f) nvrm_fast/_version.py
+
+.PHONY: demo test bench lint clean
+
+demo: $(VENV)/installed
+	$(RUN) -m nvrm_fast.experiments label-noise $(DEMO_ARGS)
+
+test: $(VENV)/installed
+	$(RUN) -m pytest $(TEST_ARGS)
+
+bench: $(VENV)/installed
+	$(RUN) -m pytest bench --benchmark-only --benchmark-disable-gc -q
+	$(RUN) -m bench.report
+
+lint: $(VENV)/installed
+	$(RUN) -m pip install --quiet ruff
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+$(VENV)/torch:
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --upgrade pip setuptools wheel
+	$(RUN) -m pip install --quiet "$(TORCH)" numpy ninja pybind11
+	touch $@
+
+# Editable: the Python files are used where they lie; only a change in csrc or setup.py builds again.
+$(VENV)/installed: $(VENV)/torch $(SOURCES)
+	$(RUN) -m pip install --quiet --no-build-isolation --editable ".[test,demo]"
+	$(RUN) -m nvrm_fast.info
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info nvrm_fast/*.so nvrm_fast/_build_facts.json

@@ -1,0 +1,34 @@
+// The kernels for x86-64 processors with AVX-512 (F, BW, DQ, VL).
+#if defined(__x86_64__)
+// Standard headers come before the target is widened: their inline functions must stay fit for every processor.
+#include <immintrin.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
+#endif
+
+#include "lanes_avx512.h"
+#include "step_kernel.h"
+
+namespace nvrm {
+
+extern const CpuKernels avx512_kernels = {
+    "avx512", noise_kernel<Avx512Lanes>, sgd_kernel<Avx512Lanes>, adam_kernel<Avx512Lanes>, change_coat_kernel<Avx512Lanes>,
+};
+
+}  // namespace nvrm
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif  // __x86_64__

@@ -1,0 +1,13 @@
+// The kernels for every processor.
+#include <type_traits>
+
+#include "lanes_portable.h"
+#include "step_kernel.h"
+
+namespace nvrm {
+
+extern const CpuKernels portable_kernels = {
+    "portable", noise_kernel<PortableLanes>, sgd_kernel<PortableLanes>, adam_kernel<PortableLanes>, change_coat_kernel<PortableLanes>,
+};
+
+}  // namespace nvrm

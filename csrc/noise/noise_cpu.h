@@ -1,0 +1,18 @@
+// From operator arguments to the noise contract's integers.
+#pragma once
+
+#include "distribution.h"
+#include "philox.h"
+
+namespace nvrm {
+
+// Fewest superblocks worth a thread of their own: 8 Ki elements take about as long as waking one.
+constexpr int64_t superblocks_per_task = 64;
+
+// seed: 64 bits in two's complement. Raises ValueError for a stream outside 32 bits; step wraps at 2^32.
+NoiseKey noise_key(int64_t seed, int64_t stream, int64_t step);
+
+// Raises ValueError for an unknown code.
+void check_distribution(int64_t distribution, const char* argument);
+
+}  // namespace nvrm

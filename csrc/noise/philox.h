@@ -1,0 +1,99 @@
+// Philox4x32-10 (Salmon et al., SC 2011; Random123), for counters of which only word 0 varies between lanes.
+#pragma once
+
+#include "lanes.h"
+
+namespace nvrm {
+
+// Which stretch of noise: everything but the element index (see the README, "The noise contract").
+struct NoiseKey {
+  uint32_t seed_low;
+  uint32_t seed_high;
+  uint32_t stream;
+  uint32_t step;
+};
+
+// Elements are laid out in superblocks: 16 Philox blocks, each of which gives 8 elements that lie 16 apart.
+constexpr int64_t superblock_size = 128;
+constexpr int blocks_per_superblock = 16;
+
+constexpr uint32_t philox_multiplier_0 = 0xD2511F53u;
+constexpr uint32_t philox_multiplier_1 = 0xCD9E8D57u;
+constexpr uint32_t philox_weyl_0 = 0x9E3779B9u;
+constexpr uint32_t philox_weyl_1 = 0xBB67AE85u;
+
+// A key with what its rounds need, worked out once for many blocks: kept in memory, each word is broadcast by the
+// instruction that uses it. 64-bit, because that is what an operand of L::W is.
+struct PhiloxSchedule {
+  uint64_t stream;
+  uint64_t step;
+  uint64_t round_key_0[10];
+  uint64_t round_key_1[10];
+};
+
+NVRM_INLINE PhiloxSchedule philox_schedule(const NoiseKey& key) {
+  PhiloxSchedule schedule;
+  schedule.stream = key.stream;
+  schedule.step = key.step;
+  uint32_t k0 = key.seed_low, k1 = key.seed_high;
+  for (int round = 0; round < 10; ++round) {
+    schedule.round_key_0[round] = k0;
+    schedule.round_key_1[round] = k1;
+    k0 += philox_weyl_0;
+    k1 += philox_weyl_1;
+  }
+  return schedule;
+}
+
+// words[0..3]: the block with counter (block_low, block_high, stream, step).
+//
+// L::W holds a 32-bit word in the low half of each 64-bit lane and anything in the high half: then a round is two
+// widening products, two shifts and two three-way xors, with no shuffle in between.
+//
+// Counter words 1 to 3 are the same in every lane. Their products stay scalar through the first two rounds, which
+// saves a tenth of the vector work; the function computed is plain Philox.
+template <class L>
+NVRM_INLINE void philox4x32_10(typename L::W block_low, uint32_t block_high, const PhiloxSchedule& key,
+                               typename L::W* words) {
+  using W = typename L::W;
+
+  // Round 1: only the product of block_low is a vector.
+  W product_0 = L::multiply_wide(block_low, philox_multiplier_0);
+  uint64_t uniform_product = ScalarLanes::multiply_wide(key.stream, philox_multiplier_1);
+  const uint64_t uniform_0 = (uniform_product >> 32) ^ block_high ^ key.round_key_0[0];
+  const uint64_t uniform_1 = uniform_product;
+  W c2 = (product_0 >> 32) ^ (key.step ^ key.round_key_1[0]);
+  W c3 = product_0;
+
+  // Round 2: the other way round.
+  uniform_product = ScalarLanes::multiply_wide(uniform_0, philox_multiplier_0);
+  W product_1 = L::multiply_wide(c2, philox_multiplier_1);
+  W c0 = (product_1 >> 32) ^ (uniform_1 ^ key.round_key_0[1]);
+  W c1 = product_1;
+  c2 = c3 ^ ((uniform_product >> 32) ^ key.round_key_1[1]);
+  const uint64_t uniform_3 = uniform_product;
+
+  // Round 3: word 3 is still uniform.
+  product_0 = L::multiply_wide(c0, philox_multiplier_0);
+  product_1 = L::multiply_wide(c2, philox_multiplier_1);
+  c0 = (product_1 >> 32) ^ c1 ^ key.round_key_0[2];
+  c1 = product_1;
+  c2 = (product_0 >> 32) ^ (uniform_3 ^ key.round_key_1[2]);
+  c3 = product_0;
+
+#pragma GCC unroll 7
+  for (int round = 3; round < 10; ++round) {
+    product_0 = L::multiply_wide(c0, philox_multiplier_0);
+    product_1 = L::multiply_wide(c2, philox_multiplier_1);
+    c0 = (product_1 >> 32) ^ c1 ^ key.round_key_0[round];
+    c1 = product_1;
+    c2 = (product_0 >> 32) ^ c3 ^ key.round_key_1[round];
+    c3 = product_0;
+  }
+  words[0] = c0;
+  words[1] = c1;
+  words[2] = c2;
+  words[3] = c3;
+}
+
+}  // namespace nvrm

@@ -1,0 +1,65 @@
+// From lists of tensors to the tensor table of step.h, with every check before the first write.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/util/ArrayRef.h>
+
+#include <deque>
+#include <functional>
+#include <vector>
+
+#include "../noise/noise_cpu.h"
+#include "step.h"
+
+namespace nvrm {
+
+// What is drawn in this step (scales) and what the parameters wear from the last one (coat_*).
+struct NoiseArguments {
+  int64_t seed;
+  int64_t distribution;
+  int64_t coat_seed;
+  int64_t coat_distribution;
+  at::ArrayRef<double> scales;
+  at::ArrayRef<double> coat_scales;
+  bool keep_noise;
+};
+
+// Whether the new coat is drawn at the next step, or at the one that the counters show.
+enum class StepCount { advances, stays };
+
+class TensorTable {
+ public:
+  // Raises ValueError or TypeError that names the argument and its position; nothing has been written then.
+  TensorTable(at::TensorList params, at::TensorList grads, at::TensorList masters, at::TensorList steps,
+              at::IntArrayRef streams, at::IntArrayRef offsets, NoiseArguments noise,
+              StepCount count = StepCount::advances);
+
+  // The rule's next state tensor of every parameter.
+  void add_state(const char* name, at::TensorList states);
+
+  // After the last state: lays the table out. fill(entry, position, step) sets what depends on the rule; step counts
+  // this one, from 1.
+  void finish(const std::function<void(TensorEntry&, size_t, int64_t)>& fill);
+
+  StepPlan plan() const;
+  int64_t superblock_count() const { return first_superblock_.back(); }
+
+  // Adds 1 to every step counter: the last thing that a step does.
+  void count_steps() const;
+
+ private:
+  void set_layout(size_t i);
+
+  at::TensorList params_;
+  at::TensorList steps_;
+  at::TensorList operands_[operand_count];
+  NoiseArguments noise_;
+  at::ScalarType dtype_ = at::kFloat;
+  at::ScalarType state_dtype_ = at::kFloat;
+  int states_ = 0;
+  std::vector<TensorEntry> entries_;
+  std::vector<int64_t> first_superblock_ = {0};
+  std::deque<Layout> layouts_;  // a deque, so that entries may point into it while it grows
+};
+
+}  // namespace nvrm

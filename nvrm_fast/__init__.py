@@ -1,0 +1,25 @@
+"""nvrm_fast: neural variability at no cost. Noise is a function, not a tensor.
+
+from nvrm_fast import NVRMSGD
+
+optimizer = NVRMSGD(model.parameters(), lr=0.1, momentum=0.9, variability=0.05)
+...                              # train as ever
+with optimizer.denoised():       # evaluate and save on clean weights
+    evaluate(model)
+"""
+
+from ._version import __version__
+from .backends import use_backend
+from .noise import noise
+from .optim import NVRMSGD, SGLD, NVRMAdam, NVRMAdamW, PerturbedSGD
+
+__all__ = [
+    "NVRMSGD",
+    "NVRMAdam",
+    "NVRMAdamW",
+    "PerturbedSGD",
+    "SGLD",
+    "__version__",
+    "noise",
+    "use_backend",
+]

@@ -1,0 +1,88 @@
+"""Which implementation serves which device, and why one is missing.
+
+native      C++ in csrc, built by setup.py
+triton      GPU kernels without a compiler on the user's machine
+reference   plain torch (nvrm_fast/reference); serves every device and is what the others are checked against
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+BACKENDS = ("reference", "native", "triton")
+
+_forced: contextvars.ContextVar[str | None] = contextvars.ContextVar("nvrm_fast_backend", default=None)
+
+try:
+    from . import _native
+except ImportError as error:
+    _native = None
+    _import_error: str | None = str(error)
+else:
+    _import_error = None
+
+
+def build_facts() -> dict[str, str]:
+    """What setup.py built and why not the rest; empty if the package was never installed."""
+    path = Path(__file__).with_name("_build_facts.json")
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def why_missing(backend: str, device: torch.device) -> str | None:
+    """The reason why `backend` cannot serve `device`, with the remedy, or None if it can."""
+    if backend == "reference":
+        return None
+    if backend == "triton":
+        return 'this version has no Triton kernels; use backend="reference" or leave it out'
+    if device.type != "cpu":
+        return f'this version has no native kernels for {device.type} tensors; use backend="reference" or leave it out'
+    if _native is None:
+        built = build_facts().get("cpu", "the package is not installed")
+        if built == "built":
+            return (
+                f"the native kernels do not load ({_import_error}); "
+                "rebuild them for this torch: pip install --no-build-isolation ."
+            )
+        return f"CPU kernels {built}; install a C++ compiler and run: pip install --no-build-isolation ."
+    return None
+
+
+def check_backend(backend: str) -> None:
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
+
+
+def choose(device: torch.device, backend: str | None = None) -> str:
+    """The backend that serves a call on `device`: the call's own, the context's, or the fastest there is.
+
+    Raises ValueError for an unknown name and RuntimeError, with the remedy, where the one asked for cannot serve.
+    """
+    wanted = backend if backend is not None else _forced.get()
+    if wanted is None:
+        return "native" if _native is not None and device.type == "cpu" else "reference"
+    check_backend(wanted)
+    reason = why_missing(wanted, device)
+    if reason is not None:
+        raise RuntimeError(f"backend {wanted!r} cannot serve {device.type}: {reason}")
+    return wanted
+
+
+@contextlib.contextmanager
+def use_backend(backend: str) -> Iterator[None]:
+    """Inside the block every call that names no backend of its own uses this one.
+
+    backend: "reference", "native" or "triton". Raises ValueError for another name; a call on a device that the
+    backend cannot serve raises RuntimeError with the remedy.
+    """
+    check_backend(backend)
+    token = _forced.set(backend)
+    try:
+        yield
+    finally:
+        _forced.reset(token)

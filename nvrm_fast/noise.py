@@ -1,0 +1,81 @@
+"""`noise`: draw any stretch of any stream. Names and ranges of the five integers behind every value."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from . import ops
+from .reference import DISTRIBUTIONS
+
+
+def check_integer(value: int, bits: int, name: str) -> int:
+    """value, if it is an integer in [0, 2^bits). Raises TypeError or ValueError that names the argument."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+    if not 0 <= value < 2**bits:
+        raise ValueError(f"{name} must be in [0, 2^{bits}), got {value}")
+    return value
+
+
+def signed_seed(seed: int) -> int:
+    """A 64-bit seed in two's complement, as the operators take it."""
+    check_integer(seed, 64, "seed")
+    return seed - 2**64 if seed >= 2**63 else seed
+
+
+def distribution_code(name: str, argument: str = "distribution") -> int:
+    """The operators' code of "gaussian", "uniform" or "laplace". Raises ValueError for another name."""
+    if name not in DISTRIBUTIONS:
+        raise ValueError(f"{argument} must be one of {', '.join(DISTRIBUTIONS)}; got {name!r}")
+    return DISTRIBUTIONS[name][0]
+
+
+def noise(
+    numel: int,
+    *,
+    seed: int,
+    stream: int = 0,
+    step: int = 0,
+    distribution: str = "gaussian",
+    scale: float = 1.0,
+    offset: int = 0,
+    device: torch.device | str = "cpu",
+    backend: str | None = None,
+) -> Tensor:
+    """Elements offset .. offset + numel of a noise stream: the same bits on every device, in every backend.
+
+    Args:
+        numel: how many elements.
+        seed: 64 bits, in [0, 2^64).
+        stream: which tensor draws, in [0, 2^32).
+        step: which draw of that tensor, in [0, 2^32).
+        distribution: "gaussian" (N(0, scale^2)), "uniform" (on (-scale, scale)) or "laplace" (Laplace(0, scale)):
+            scale is the paper's b for each noise type, not always the standard deviation.
+        scale: b; multiplied last.
+        offset: index of the first element, so that a stretch equals the slice of a longer draw.
+        device: where the result lives.
+        backend: "reference", "native" or "triton"; by default the fastest for the device.
+
+    Returns:
+        float32 tensor of shape (numel,).
+
+    Raises:
+        TypeError, ValueError: an argument out of its range, named.
+        RuntimeError: the backend asked for cannot serve the device; says why.
+
+    Source: Philox4x32-10 (Salmon et al., SC 2011); noise types of Xie et al. 2021, section 4 (6) and appendix C.1.
+    """
+    check_integer(numel, 62, "numel")
+    check_integer(stream, 32, "stream")
+    check_integer(step, 32, "step")
+    check_integer(offset, 62, "offset")
+    if not math.isfinite(scale):
+        raise ValueError(f"scale must be finite, got {scale}")
+    code = distribution_code(distribution)
+    key = signed_seed(seed)
+    out = torch.empty(numel, dtype=torch.float32, device=device)
+    ops.fill_noise_(out, key, stream, step, code, float(scale), offset, backend=backend)
+    return out

@@ -1,0 +1,93 @@
+"""Optimizers that inject noise and leave it in the weights: what the NVRM paper compares with."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from .base import NoisyOptimizer, check_number
+from .rules import SgdRule, refuse_differentiable
+
+
+class PerturbedSGD(SgdRule, NoisyOptimizer):
+    """Perturbed SGD (NVRM paper, algorithm 2): theta <- theta - lr * (gradient + eps), eps of scale b.
+
+    The noise is drawn after momentum, so that the buffer holds gradients only, and it is never taken off.
+
+    Args:
+        params, lr, momentum, dampening, weight_decay, nesterov, maximize: as for torch.optim.SGD.
+        variability: b, the scale of the noise on the gradient (default: 0.01); what it means for each noise type is
+            told at NVRMSGD.
+        noise, seed, master_weights, backend, foreach, fused: as for NVRMSGD. With master weights the noise is in them.
+
+    Raises:
+        ValueError: a hyper-parameter out of its range, named.
+        TypeError: a complex or integer parameter, named.
+    """
+
+    keep_noise = True
+
+    def __init__(
+        self, params, lr=1e-3, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False, *, variability=0.01,
+        noise="gaussian", seed=0, master_weights=None, backend=None, maximize=False, foreach=None,
+        differentiable=False, fused=None,
+    ):  # fmt: skip
+        refuse_differentiable(differentiable)
+        super().__init__(
+            params,
+            dict(
+                lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov,
+                maximize=maximize, variability=variability, noise=noise, seed=seed, master_weights=master_weights,
+                backend=backend,
+            ),
+        )  # fmt: skip
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        super()._check_group(group)
+        check_number(group["variability"], "variability")
+
+    def _noise_scale(self, group: dict[str, Any]) -> float:
+        return -float(group["lr"]) * float(group["variability"])
+
+
+class SGLD(SgdRule, NoisyOptimizer):
+    """Stochastic gradient Langevin dynamics (Welling and Teh, ICML 2011, equation 4).
+
+    theta <- theta - lr * gradient + N(0, 2 * lr * temperature). With the gradient of the negative log posterior of the
+    whole data set (a mini-batch mean times the number of examples N) and temperature 1 it samples the posterior as lr
+    goes to 0; with the gradient of a mean loss use temperature = 1 / N. In their notation lr is epsilon / 2.
+
+    Args:
+        params: parameters, named parameters or groups.
+        lr: step size.
+        weight_decay: precision of a Gaussian prior on the weights, in the units of the loss (default: 0).
+        temperature: variance of the noise over 2 * lr (default: 1).
+        seed, master_weights, backend, maximize: as for NVRMSGD. With master weights the noise is in them.
+
+    Raises:
+        ValueError: a hyper-parameter out of its range, named.
+        TypeError: a complex or integer parameter, named.
+    """
+
+    keep_noise = True
+
+    def __init__(
+        self, params, lr=1e-3, weight_decay=0.0, *, temperature=1.0, seed=0, master_weights=None, backend=None,
+        maximize=False,
+    ):  # fmt: skip
+        super().__init__(
+            params,
+            dict(
+                lr=lr, momentum=0.0, dampening=0.0, weight_decay=weight_decay, nesterov=False, maximize=maximize,
+                temperature=temperature, noise="gaussian", seed=seed, master_weights=master_weights, backend=backend,
+            ),
+        )  # fmt: skip
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        super()._check_group(group)
+        check_number(group["temperature"], "temperature")
+        if group["momentum"] != 0 or group["noise"] != "gaussian":
+            raise ValueError("SGLD has no momentum and Gaussian noise: remove these options from the parameter group")
+
+    def _noise_scale(self, group: dict[str, Any]) -> float:
+        return math.sqrt(2 * float(group["lr"]) * float(group["temperature"]))

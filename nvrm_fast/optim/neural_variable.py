@@ -1,0 +1,97 @@
+"""NVRM-SGD and NVRM-Adam(W): torch.optim's rules on clean weights under a coat of fresh noise (Xie et al. 2021)."""
+
+from __future__ import annotations
+
+from .coat import NeuralVariableOptimizer
+from .rules import AdamRule, SgdRule, refuse_differentiable
+
+_NOISE_ARGUMENTS = """
+        variability: b, the scale of the noise, in the units of the weights; 0 is the plain optimizer (default: 0.01).
+            Its meaning depends on the noise type, as in the paper: N(0, b^2) has standard deviation b,
+            Uniform(-b, b) b / sqrt(3), Laplace(0, b) b * sqrt(2).
+        noise: "gaussian", "uniform" or "laplace" (default: "gaussian").
+        seed: 64 bits; noise is a function of it, of the parameter and of the step, never of torch's generators.
+        denoise_every: leave the weights clean after every so many steps of a parameter, for instance steps per epoch;
+            None: never (default).
+        master_weights: True keeps the clean weights in float32 (float64 for float64 parameters) in the state under
+            "master_param", so that taking the noise off is exact; False: in place, no extra memory. None (default):
+            True for bfloat16 and float16 parameters, False for float32 and float64.
+        backend: "native", "triton" or "reference"; None (default) takes the fastest that serves the parameters' device.
+        maximize: ascend instead of descend.
+        foreach, fused: accepted for compatibility and without effect: the step is always one fused pass.
+"""
+
+_RAISES = """
+    Raises:
+        ValueError: a hyper-parameter out of its range, named.
+        TypeError: a complex or integer parameter, named.
+"""
+
+
+class NVRMSGD(SgdRule, NeuralVariableOptimizer):
+    __doc__ = f"""Neural variable SGD (NVRM paper, section 3, algorithm 1): gradients are taken at weights + b * eps.
+
+    Weight decay and momentum act on the clean weights. (The published code decays the noisy ones; the difference,
+    lr * weight_decay * eps, is below float32 rounding for the published settings.)
+
+    Args:
+        params: parameters, named parameters or groups, as for torch.optim.SGD. Names free the streams from order.
+        lr, momentum, dampening, weight_decay, nesterov: as for torch.optim.SGD.{_NOISE_ARGUMENTS}{_RAISES}"""
+
+    def __init__(
+        self, params, lr=1e-3, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False, *, variability=0.01,
+        noise="gaussian", seed=0, denoise_every=None, master_weights=None, backend=None, maximize=False, foreach=None,
+        differentiable=False, fused=None,
+    ):  # fmt: skip
+        refuse_differentiable(differentiable)
+        super().__init__(
+            params,
+            dict(
+                lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov,
+                maximize=maximize, variability=variability, noise=noise, seed=seed, denoise_every=denoise_every,
+                master_weights=master_weights, backend=backend,
+            ),
+        )  # fmt: skip
+
+
+class NVRMAdam(AdamRule, NeuralVariableOptimizer):
+    __doc__ = f"""Neural variable Adam (NVRM paper, section 3, equation 11 with Adam's rule).
+
+    Args:
+        params: parameters, named parameters or groups, as for torch.optim.Adam. Names free the streams from order.
+        lr, betas, eps, weight_decay, amsgrad, decoupled_weight_decay: torch.optim.Adam's.{_NOISE_ARGUMENTS}{_RAISES}"""
+
+    def __init__(
+        self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False, *, variability=0.01,
+        noise="gaussian", seed=0, denoise_every=None, master_weights=None, backend=None, maximize=False, foreach=None,
+        capturable=False, differentiable=False, fused=None, decoupled_weight_decay=False,
+    ):  # fmt: skip
+        refuse_differentiable(differentiable, capturable)
+        super().__init__(
+            params,
+            dict(
+                lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad,
+                decoupled_weight_decay=decoupled_weight_decay, maximize=maximize, variability=variability,
+                noise=noise, seed=seed, denoise_every=denoise_every, master_weights=master_weights, backend=backend,
+            ),
+        )  # fmt: skip
+
+
+class NVRMAdamW(NVRMAdam):
+    __doc__ = f"""Neural variable AdamW: NVRMAdam with decoupled weight decay, on the clean weights.
+
+    Args:
+        params: parameters, named parameters or groups, as for torch.optim.AdamW. Names free the streams from order.
+        lr, betas, eps, weight_decay, amsgrad: as for torch.optim.AdamW.{_NOISE_ARGUMENTS}{_RAISES}"""
+
+    def __init__(
+        self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, amsgrad=False, *, variability=0.01,
+        noise="gaussian", seed=0, denoise_every=None, master_weights=None, backend=None, maximize=False, foreach=None,
+        capturable=False, differentiable=False, fused=None,
+    ):  # fmt: skip
+        super().__init__(
+            params, lr, betas, eps, weight_decay, amsgrad, variability=variability, noise=noise, seed=seed,
+            denoise_every=denoise_every, master_weights=master_weights, backend=backend, maximize=maximize,
+            foreach=foreach, capturable=capturable, differentiable=differentiable, fused=fused,
+            decoupled_weight_decay=True,
+        )  # fmt: skip

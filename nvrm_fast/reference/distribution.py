@@ -1,0 +1,51 @@
+"""From one random word to two noise values of unit scale (multiplied by b last).
+
+b keeps the meaning that the NVRM paper gives it for each noise type (appendix C.1): N(0, b^2), whose standard
+deviation is b; Uniform(-b, b), b / sqrt(3); Laplace(0, b), b * sqrt(2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .elementary import fused_multiply_add, negative_ln, sine_cosine_of_eighth_turns, square_root
+
+
+def gaussian(word: Tensor) -> tuple[Tensor, Tensor]:
+    """Two values of N(0, 1) by Box-Muller: 18 bits of radius, 14 of angle, whose two top bits are the quadrant."""
+    radius = square_root(negative_ln((word >> 13) | 1, shift=19, factor=2))
+    s = ((word & 0xFFF) * 2 - 4095).float() * 2.0**-12
+    sine, cosine = sine_cosine_of_eighth_turns(s)
+    odd_quadrant = (word & 0x1000) != 0
+    first_negative = ((word >> 13) ^ (word >> 12)) & 1 == 1
+    second_negative = (word >> 13) & 1 == 1
+    x = torch.where(odd_quadrant, sine, cosine)
+    y = torch.where(odd_quadrant, cosine, sine)
+    return radius * torch.where(first_negative, -x, x), radius * torch.where(second_negative, -y, y)
+
+
+def uniform(word: Tensor) -> tuple[Tensor, Tensor]:
+    """Two values of the uniform distribution on (-1, 1), 16 bits each; 0 and the ends never occur."""
+    return tuple(fused_multiply_add(2.0**-15, half.float(), 2.0**-16 - 1.0) for half in (word >> 16, word & 0xFFFF))
+
+
+def laplace(word: Tensor) -> tuple[Tensor, Tensor]:
+    """Two values of Laplace(0, 1): an exponential magnitude from 15 bits each, the sign from the sixteenth."""
+    values = []
+    for half in (word >> 16, word & 0xFFFF):
+        magnitude = negative_ln(((half & 0x7FFF) << 1) | 1, shift=16, factor=1)
+        values.append(torch.where(half & 0x8000 != 0, -magnitude, magnitude))
+    return tuple(values)
+
+
+#: name -> (code in operator arguments and checkpoints, function). Never renumber; the native list is
+#: NVRM_FOR_EACH_DISTRIBUTION in csrc/noise/distribution.h.
+DISTRIBUTIONS: dict[str, tuple[int, Callable[[Tensor], tuple[Tensor, Tensor]]]] = {
+    "gaussian": (0, gaussian),
+    "uniform": (1, uniform),
+    "laplace": (2, laplace),
+}
+BY_CODE = {code: function for code, function in DISTRIBUTIONS.values()}

@@ -1,0 +1,78 @@
+"""The noise contract: every value is a function of (seed, stream, step, element), and of nothing else.
+
+value = distribution(Philox4x32-10(key = seed, counter = (block_low, block_high, stream, step)), lane)
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .checks import check_code, check_stream
+from .distribution import BY_CODE
+from .elementary import rounded
+from .philox import MASK, philox4x32_10
+
+#: One superblock is 16 blocks; each gives four words, each word two values: 128 elements, a value's row of 16
+#: neighbours from 16 consecutive blocks.
+SUPERBLOCK = 128
+BLOCKS = 16
+#: The reference works on so many superblocks at a time: it trades a few hundred bytes an element for being readable.
+CHUNK = 4096
+
+
+def _superblocks(first: int, count: int, seed: int, stream: int, step: int, distribution: int, device) -> Tensor:
+    """Unit-scale noise of whole superblocks: float32, shape (count * 128,)."""
+    block = torch.arange(BLOCKS * first, BLOCKS * (first + count), dtype=torch.int64, device=device)
+    counter = (block & MASK, (block >> 32) & MASK, stream, step & MASK)
+    words = philox4x32_10(counter, (seed & MASK, (seed >> 32) & MASK))
+    values = [value for word in words for value in BY_CODE[distribution](word)]
+    # values[lane][block] -> element 128 s + 16 lane + j, for block 16 s + j
+    return torch.stack([value.view(count, BLOCKS) for value in values], dim=1).flatten()
+
+
+def noise(
+    numel: int, *, seed: int, stream: int, step: int, distribution: int, scale: float, offset: int, device="cpu"
+) -> Tensor:
+    """Elements offset .. offset + numel of one stream at one step: float32, shape (numel,)."""
+    out = torch.empty(numel, dtype=torch.float32, device=device)
+    scale = rounded(scale, torch.float32)
+    first, last = offset // SUPERBLOCK, -(-(offset + numel) // SUPERBLOCK)
+    for begin in range(first, last, CHUNK):
+        count = min(CHUNK, last - begin)
+        chunk = _superblocks(begin, count, seed, stream, step, distribution, device) * scale
+        start = begin * SUPERBLOCK
+        low, high = max(start, offset), min(start + count * SUPERBLOCK, offset + numel)
+        out[low - offset : high - offset] = chunk[low - start : high - start]
+    return out
+
+
+def fill_noise_(self: Tensor, seed: int, stream: int, step: int, distribution: int, scale: float, offset: int) -> None:
+    """Overwrites a float32 tensor with noise; see `noise`."""
+    if self.dtype != torch.float32:
+        raise TypeError(f"self must be float32, got {self.dtype}")
+    if not self.is_contiguous():
+        raise ValueError("self must be contiguous")
+    if offset < 0:
+        raise ValueError(f"offset must not be negative, got {offset}")
+    check_stream(stream)
+    check_code(distribution, BY_CODE, "distribution")
+    self.copy_(
+        noise(
+            self.numel(), seed=seed, stream=stream, step=step, distribution=distribution,
+            scale=scale, offset=offset, device=self.device,
+        ).view_as(self)
+    )  # fmt: skip
+
+
+def add_noise(
+    clean: Tensor, *, seed: int, stream: int, step: int, distribution: int, scale: float, offset: int
+) -> Tensor:
+    """clean + noise, element by element in row-major order; clean itself where scale is 0, down to the sign of zero."""
+    if rounded(scale, torch.float32) == 0:
+        return clean
+    draw = noise(
+        clean.numel(), seed=seed, stream=stream, step=step, distribution=distribution,
+        scale=scale, offset=offset, device=clean.device,
+    )  # fmt: skip
+    return clean + draw.view(clean.shape).to(clean.dtype)

@@ -1,0 +1,58 @@
+"""ln, sin, cos, sqrt and fma of the contract against the truth: every input where inputs can be counted."""
+
+import ctypes
+import ctypes.util
+
+import numpy as np
+import pytest
+import torch
+
+from nvrm_fast.reference import elementary
+
+
+def ulps(value: torch.Tensor, truth: np.ndarray) -> float:
+    """Largest error of float32 values in units in the last place of the truth."""
+    last_place = np.spacing(np.abs(truth).astype(np.float32)).astype(np.float64)
+    return float(np.max(np.abs(value.double().numpy() - truth) / last_place))
+
+
+# The contract allows 4 ulp; these bounds are what the coefficients reach, so that a wrong digit shows.
+@pytest.mark.parametrize("shift, factor", [(19, 2), (16, 1)])
+def test_negative_ln_of_every_input(shift, factor):
+    n = torch.arange(1, 2**shift, 2)
+    truth = -factor * np.log(n.numpy().astype(np.longdouble) / 2**shift)
+    assert ulps(elementary.negative_ln(n, shift, factor), truth.astype(np.float64)) < 1.8
+
+
+def test_sine_and_cosine_of_every_input():
+    s = (2 * torch.arange(4096) - 4095).float() / 4096
+    sine, cosine = elementary.sine_cosine_of_eighth_turns(s)
+    angle = np.pi / 4 * s.double().numpy()
+    assert ulps(sine, np.sin(angle)) < 1.5
+    assert ulps(cosine, np.cos(angle)) < 1.5
+
+
+def test_fused_multiply_add_is_libms():
+    libm = ctypes.CDLL(ctypes.util.find_library("m"))
+    libm.fmaf.restype = ctypes.c_float
+    libm.fmaf.argtypes = [ctypes.c_float] * 3
+    random = np.random.default_rng(0)
+    n = 20_000
+    a, b = (random.standard_normal(n).astype(np.float32) * np.exp2(random.integers(-30, 30, n)) for _ in range(2))
+    a, b = a.astype(np.float32), b.astype(np.float32)
+    # Addends near the product, of either sign, and near the points half way between two float32 numbers.
+    c = (-(a.astype(np.float64) * b) * np.exp2(random.integers(-30, 30, n))).astype(np.float32)
+    c[::3] = (a * b)[::3] * np.float32(2**24)
+    result = elementary.fused_multiply_add(*(torch.from_numpy(x) for x in (a, b, c))).numpy()
+    expected = np.array([libm.fmaf(*map(float, abc)) for abc in zip(a, b, c)], dtype=np.float32)
+    np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_square_root_is_correctly_rounded(dtype):
+    random = np.random.default_rng(1)
+    numpy_dtype = np.float32 if dtype == torch.float32 else np.float64
+    x = np.exp2(random.uniform(-100, 100, 200_000)).astype(numpy_dtype)
+    x[:6] = [0.0, 1.0, 4.0, np.inf, np.finfo(numpy_dtype).tiny, np.finfo(numpy_dtype).smallest_subnormal]
+    np.testing.assert_array_equal(elementary.square_root(torch.from_numpy(x)).numpy(), np.sqrt(x))
+    assert elementary.square_root(torch.tensor(-1.0, dtype=dtype)).isnan()

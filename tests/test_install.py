@@ -1,0 +1,105 @@
+"""Installation without a compiler succeeds and says so; an explicit choice that cannot be met fails."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nvrm_fast
+from nvrm_fast import backends
+from nvrm_fast.info import build_info
+
+ROOT = Path(__file__).parents[1]
+
+
+def build(tmp_path, mode, **environment):
+    """Runs setup.py build on a copy of the sources; returns the process, the build facts and the built libraries."""
+    source = tmp_path / "source"
+    ignore = shutil.ignore_patterns("*.so", "__pycache__", "_build_facts.json")
+    shutil.copytree(ROOT / "nvrm_fast", source / "nvrm_fast", ignore=ignore)
+    shutil.copytree(ROOT / "csrc", source / "csrc")
+    shutil.copy(ROOT / "setup.py", source)
+    process = subprocess.run(
+        [sys.executable, "setup.py", "build"],
+        cwd=source,
+        env={**os.environ, "NVRM_FAST_BUILD": mode, **environment},
+        capture_output=True,
+        text=True,
+    )
+    facts = source / "nvrm_fast" / "_build_facts.json"
+    built = json.loads(facts.read_text()) if facts.exists() else None
+    return process, built, list((source / "build").rglob("*.so"))
+
+
+def test_none(tmp_path):
+    process, facts, libraries = build(tmp_path, "none")
+    assert process.returncode == 0, process.stderr
+    assert facts["cpu"] == "not built: NVRM_FAST_BUILD=none" and not libraries
+    # Whatever was built, the Python files are there and serve: from the build folder, with no native module.
+    code = (
+        # An editable installation would still find the native module of the sources.
+        "import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in str(f).lower()]\n"
+        "import nvrm_fast; assert nvrm_fast.backends._native is None; print(nvrm_fast.noise(3, seed=0)[0].item())\n"
+        "try: nvrm_fast.noise(3, seed=0, backend='native')\n"
+        "except RuntimeError as error: print(error)"
+    )
+    library = next((tmp_path / "source" / "build").glob("lib*"))
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=library, capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": str(library)},
+    )  # fmt: skip
+    value, error = result.stdout.splitlines()
+    assert float(value) == nvrm_fast.noise(3, seed=0)[0].item()
+    assert "NVRM_FAST_BUILD=none" in error and "pip install --no-build-isolation ." in error
+
+
+def test_auto_without_a_compiler(tmp_path):
+    process, facts, libraries = build(tmp_path, "auto", CXX="no-such-compiler")
+    assert process.returncode == 0, process.stderr
+    assert "no C++ compiler: 'no-such-compiler' is not on PATH" in facts["cpu"] and not libraries
+    assert "no C++ compiler" in process.stderr
+
+
+def test_auto_with_a_compiler_that_fails(tmp_path):
+    process, facts, libraries = build(tmp_path, "auto", CXX="false")
+    assert process.returncode == 0, process.stderr
+    assert facts["cpu"].startswith("not built: the compiler failed") and not libraries
+
+
+@pytest.mark.parametrize(
+    "mode, compiler, message",
+    [
+        ("cpu", "no-such-compiler", "NVRM_FAST_BUILD=cpu: no C++ compiler"),
+        ("cuda", "c++", "NVRM_FAST_BUILD=cuda: this version has no CUDA kernels"),
+        ("gpu", "c++", "NVRM_FAST_BUILD must be one of auto, cpu, cuda, none; got 'gpu'"),
+    ],
+)
+def test_an_explicit_choice_fails_hard(tmp_path, mode, compiler, message):
+    process, _, _ = build(tmp_path, mode, CXX=compiler)
+    assert process.returncode != 0
+    assert message in process.stderr
+
+
+def test_info():
+    info = build_info()
+    assert info["nvrm_fast"] == nvrm_fast.__version__
+    assert info["kernels"]["cpu"]["reference"] == "available"
+    assert info["kernels"]["cpu"]["serves"] == ("native" if backends._native is not None else "reference")
+    text = subprocess.run([sys.executable, "-m", "nvrm_fast.info"], capture_output=True, text=True, check=True).stdout
+    for line in (f"nvrm_fast: {nvrm_fast.__version__}", "kernels", "  cpu", "built", "processor"):
+        assert line in text.splitlines()
+
+
+def test_instruction_sets():
+    if backends._native is None:
+        pytest.skip("native kernels not built")
+    with pytest.raises(ValueError, match="instruction set 'mmx' is not available on this processor; choose one of"):
+        backends._native.use_instruction_set("mmx")
+    code = "from nvrm_fast.backends import _native; print(_native.instruction_set())"
+    environment = {**os.environ, "NVRM_FAST_INSTRUCTION_SET": "portable"}
+    chosen = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert chosen.stdout.strip() == "portable"

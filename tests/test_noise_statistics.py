@@ -1,0 +1,80 @@
+"""The noise has the law it claims. Fixed seeds: a test passes or fails for good.
+
+False-alarm rates are what the chance of failing would be for a correct generator and a seed drawn at random:
+every moment and correlation is held to 5 standard errors (6e-7 each), every Kolmogorov-Smirnov p-value to 1e-5.
+"""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+
+from nvrm_fast import noise
+
+N = 2**20
+# Law, standard deviation at scale 1, kurtosis (fourth moment over squared variance).
+LAWS = {
+    "gaussian": (scipy.stats.norm(), 1.0, 3.0),
+    "uniform": (scipy.stats.uniform(-1, 2), 1 / math.sqrt(3), 9 / 5),
+    "laplace": (scipy.stats.laplace(), math.sqrt(2), 6.0),
+}
+everything = pytest.mark.parametrize("distribution", LAWS)
+
+
+def draw(distribution: str, **where) -> np.ndarray:
+    return noise(N, seed=2021, distribution=distribution, **where).double().numpy()
+
+
+@everything
+def test_moments(distribution):
+    _, deviation, kurtosis = LAWS[distribution]
+    x = draw(distribution) / deviation
+    assert abs(x.mean()) < 5 / math.sqrt(N)
+    assert abs((x**2).mean() - 1) < 5 * math.sqrt((kurtosis - 1) / N)
+    sixth = {"gaussian": 15.0, "uniform": 27 / 7, "laplace": 90.0}[distribution]
+    assert abs((x**3).mean()) < 5 * math.sqrt(sixth / N)
+    eighth = {"gaussian": 105.0, "uniform": 9.0, "laplace": 2520.0}[distribution]
+    assert abs((x**4).mean() - kurtosis) < 5 * math.sqrt((eighth - kurtosis**2) / N)
+
+
+@everything
+@pytest.mark.parametrize("lane", range(8))
+def test_law_of_each_lane(distribution, lane):
+    """Each of a block's eight values comes from other bits. 16-bit values have steps, so 50,000 draws are tested:
+    the discreteness (3e-5) stays far below the test's resolution (1e-2)."""
+    x = draw(distribution, stream=3).reshape(-1, 8, 16)[:, lane].ravel()[:50_000]
+    assert scipy.stats.kstest(x, LAWS[distribution][0].cdf).pvalue > 1e-5
+
+
+@everything
+def test_neighbours_are_uncorrelated(distribution):
+    _, deviation, _ = LAWS[distribution]
+    x = draw(distribution, stream=5) / deviation
+    for distance in (1, 2, 15, 16, 17, 32, 64, 112, 127, 128, 256):
+        for a, b in ((x[:-distance], x[distance:]), (x[:-distance] ** 2 - 1, x[distance:] ** 2 - 1)):
+            assert abs((a * b).mean()) < 5 * np.std(a) * np.std(b) / math.sqrt(len(a))
+
+
+@everything
+def test_streams_steps_and_seeds_are_independent(distribution):
+    """Two same-shape layers, or one at two steps, never share noise: squares are compared too."""
+    arguments = [dict(stream=i) for i in range(4)] + [dict(step=i) for i in range(1, 4)]
+    draws = [noise(N // 4, seed=9, distribution=distribution, **a).double().numpy() for a in arguments]
+    draws += [noise(N // 4, seed=s, distribution=distribution).double().numpy() for s in (10, 9 + 2**32, 2**63)]
+    for i, a in enumerate(draws):
+        for b in draws[:i]:
+            assert abs(np.corrcoef(a, b)[0, 1]) < 5 / math.sqrt(len(a))
+            assert abs(np.corrcoef(a**2, b**2)[0, 1]) < 5 / math.sqrt(len(a))
+
+
+def test_gaussian_pairs_are_isotropic():
+    """The two values of a word share a radius; they are independent if the angle is uniform and independent of it."""
+    x = noise(N, seed=11).double().view(-1, 4, 2, 16)
+    first, second = x[:, :, 0].reshape(-1), x[:, :, 1].reshape(-1)
+    angle = (torch.atan2(second, first) / (2 * math.pi)).numpy() + 0.5
+    radius = (first**2 + second**2).numpy()
+    assert scipy.stats.kstest(angle[:50_000], "uniform").pvalue > 1e-5
+    assert scipy.stats.kstest(np.exp(-radius / 2)[:50_000], "uniform").pvalue > 1e-5
+    assert abs(np.corrcoef(np.cos(2 * np.pi * angle), radius)[0, 1]) < 5 / math.sqrt(len(radius))
