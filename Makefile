@@ -16,7 +16,7 @@ test: $(VENV)/installed
 	$(RUN) -m pytest $(TEST_ARGS)
 
 bench: $(VENV)/installed
-	$(RUN) -m pytest bench --benchmark-only --benchmark-disable-gc -q
+	$(RUN) -m pytest bench --benchmark-only --benchmark-disable-gc --benchmark-columns=median,iqr,min,rounds -q
 	$(RUN) -m bench.report
 
 lint: $(VENV)/installed

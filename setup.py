@@ -23,6 +23,7 @@ CPU_SOURCES = [
     "csrc/cpu/kernels_avx2.cpp",
     "csrc/cpu/kernels_avx512.cpp",
     "csrc/cpu/kernels_portable.cpp",
+    "csrc/cpu/pages.cpp",
     "csrc/cpu/select.cpp",
     "csrc/noise/noise_cpu.cpp",
     "csrc/optim/step_cpu.cpp",

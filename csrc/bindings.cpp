@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 #include <torch/version.h>
 
+#include "cpu/pages.h"
 #include "cpu/select.h"
 
 namespace py = pybind11;
@@ -49,4 +50,5 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("available_instruction_sets", &nvrm::available_instruction_sets);
   m.def("instruction_set", [] { return std::string(nvrm::cpu_kernels().name); });
   m.def("use_instruction_set", &nvrm::use_instruction_set);
+  m.def("advise_huge_pages", &nvrm::advise_huge_pages);
 }

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from .. import backends
 from ..noise import check_integer, distribution_code, signed_seed
+from .memory import allocate
 from .streams import assign_streams
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -195,7 +196,7 @@ class NoisyOptimizer(Optimizer):
         if master_weights or (master_weights is None and param.dtype in LOW_PRECISION):
             if "master_param" not in state:
                 wide = torch.float64 if param.dtype == torch.float64 else torch.float32
-                state["master_param"] = param.detach().to(wide, copy=True)
+                state["master_param"] = allocate(param, wide).copy_(param)
             like = state["master_param"]
         else:
             like = param

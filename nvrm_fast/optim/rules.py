@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .. import ops
 from .base import Bucket, NoisyOptimizer, check_number
+from .memory import allocate
 
 
 def refuse_differentiable(differentiable: bool, capturable: bool = False) -> None:
@@ -43,7 +43,7 @@ class SgdRule(NoisyOptimizer):
         if momentum != 0:
             like = bucket.masters or bucket.params
             buffers = [state.get("momentum_buffer") for state in bucket.states]
-            buffers = [b if b is not None else torch.empty_like(x) for b, x in zip(buffers, like)]
+            buffers = [b if b is not None else allocate(x) for b, x in zip(buffers, like)]
         ops.sgd_step_(
             bucket.params, bucket.grads, buffers, *noise_args, is_first, float(group["lr"]), momentum,
             float(group["dampening"]), float(group["weight_decay"]), group["nesterov"], group["maximize"],
@@ -68,7 +68,7 @@ class AdamRule(NoisyOptimizer):
     def _init_state(self, group: dict[str, Any], param: Tensor, state: dict[str, Any], like: Tensor) -> None:
         for key in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if group["amsgrad"] else ("exp_avg", "exp_avg_sq"):
             if key not in state:
-                state[key] = torch.zeros_like(like)
+                state[key] = allocate(like).zero_()
 
     def _apply(self, group: dict[str, Any], bucket: Bucket, noise_args: tuple) -> None:
         beta1, beta2 = (float(beta) for beta in group["betas"])
