@@ -18,6 +18,7 @@ from .streams import assign_streams
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 LOW_PRECISION = (torch.bfloat16, torch.float16)
 
+
 @dataclass
 class Bucket:
     """Parameters of one group that one operator call can serve: same device, dtype and kind of coat."""
