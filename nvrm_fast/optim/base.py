@@ -18,10 +18,6 @@ from .streams import assign_streams
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 LOW_PRECISION = (torch.bfloat16, torch.float16)
 
-#: State that is ours and not torch.optim's: plain numbers, because `load_state_dict` casts tensors to the
-#: parameter's dtype.
-COAT_KEYS = ("coat_scale", "coat_noise", "coat_seed")
-
 
 @dataclass
 class Bucket:
@@ -54,9 +50,6 @@ class NoisyOptimizer(Optimizer):
 
     #: The noise stays in the weights for good: there is no coat to take off.
     keep_noise = False
-
-    def __init__(self, params, defaults: dict[str, Any]) -> None:
-        super().__init__(params, defaults)
 
     # What a subclass decides.
 
@@ -189,6 +182,7 @@ class NoisyOptimizer(Optimizer):
     def _ready_state(self, group: dict[str, Any], param: Tensor) -> dict[str, Any]:
         """The parameter's state, completed where this step needs more than there is."""
         state = self.state[param]
+        # The record of the coat is plain numbers: torch's load_state_dict casts tensors to the parameter's dtype.
         if "coat_scale" not in state:
             state["coat_scale"], state["coat_noise"], state["coat_seed"] = 0.0, 0, 0
         step = state.get("step")
