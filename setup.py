@@ -194,7 +194,8 @@ setup(
     install_requires=["torch>=2.10"],
     extras_require={
         "demo": ["matplotlib", "mlxtend", "tqdm"],
-        "test": ["matplotlib", "mlxtend", "numpy", "pytest", "pytest-benchmark", "scipy", "tqdm"],
+        "test": ["matplotlib", "mlxtend", "numpy", "pytest", "pytest-benchmark", "scipy", "tqdm", "triton"],
+        "triton": ["triton"],
     },
     ext_modules=extensions,
     cmdclass={"build_ext": build_command(mode, facts)} if extensions else {},

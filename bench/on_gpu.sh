@@ -3,7 +3,7 @@
 # Not yet run on a GPU: written and kept without one.
 #
 # Needs torch with CUDA, nvcc of the same major version, a C++ compiler, setuptools, ninja, pybind11 and pytest; no
-# network. Writes bench/results/<gpu>.md and .json, and to $OUT too where that is set.
+# network. Writes bench/results/<gpu>.md and .json, and to $RESULTS_DIR too where that is set.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 export PYTHON="${PYTHON:-python3}" NVRM_FAST_BUILD=cuda MAX_JOBS="${MAX_JOBS:-$(nproc)}"
@@ -42,6 +42,6 @@ if [ "$failed" = 0 ]; then
 else
   echo "no figures on red tests"
 fi
-if [ -n "${OUT:-}" ]; then find bench/results -newer setup.py -name '*.[mj]*' -exec cp {} "$OUT" \; ; fi
+if [ -n "${RESULTS_DIR:-}" ]; then find bench/results -newer setup.py -name '*.[mj]*' -exec cp {} "$RESULTS_DIR" \; ; fi
 section "done, $([ "$failed" = 0 ] && echo green || echo red)"
 exit "$failed"

@@ -66,7 +66,9 @@ def _why_triton_is_missing(device: torch.device) -> str | None:
     if error is not None:
         return f"Triton does not import ({error}); install it: pip install triton"
     in_interpreter = importlib.import_module(".triton", __package__).INTERPRETED
-    if device.type == "cpu" and not in_interpreter:
+    if in_interpreter and device.type == "cuda":
+        return "TRITON_INTERPRET=1 is set, and the interpreter serves CPU tensors; unset it before the process starts"
+    if not in_interpreter and device.type == "cpu":
         return "TRITON_INTERPRET=1 came after the kernels were loaded; set it before the process starts"
     return None
 

@@ -49,7 +49,8 @@ def fill_noise_(self: Tensor, seed: int, stream: int, step: int, distribution: i
     launch(
         kernels.fill_noise_kernel, self.device, columns, [self.numel()], [offset], seed, DISTRIBUTION=distribution
     )  # fmt: skip
-    torch.autograd.graph.increment_version(self)
+    if not self.is_inference():
+        torch.autograd.graph.increment_version(self)
 
 
 def _counter_columns(steps: list[Tensor], device: torch.device) -> dict[str, list[int]]:
@@ -89,7 +90,7 @@ def _run(
             if copy is not tensor and copy.data_ptr() != tensor.data_ptr():
                 tensor.copy_(copy)
         # The kernel writes behind autograd's back; whoever saved such a tensor for backward must hear of it.
-        torch.autograd.graph.increment_version(tensors)
+        torch.autograd.graph.increment_version([x for x in tensors if not x.is_inference()])
 
 
 def sgd_step_(
