@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 TORCH ?= torch==2.13.0
 SOURCES := setup.py $(shell find csrc -type f) nvrm_fast/_version.py
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test bench lint clean cuda-check
 
 demo: $(VENV)/installed
 	$(RUN) -m nvrm_fast.experiments label-noise $(DEMO_ARGS)
@@ -18,6 +18,10 @@ test: $(VENV)/installed
 bench: $(VENV)/installed
 	$(RUN) -m pytest bench --benchmark-only --benchmark-disable-gc --benchmark-columns=median,iqr,min,rounds -q
 	$(RUN) -m bench.report
+
+# The CUDA kernels without a GPU: registers and spills on each, and the launch emulated on the CPU.
+cuda-check: $(VENV)/installed
+	$(RUN) -m pytest -s tests/csrc/test_cuda_compiles.py tests/csrc/test_launch_emulation.py
 
 lint: $(VENV)/installed
 	$(RUN) -m pip install --quiet ruff

@@ -2,15 +2,21 @@
 
     pip install --no-build-isolation .
 
-NVRM_FAST_BUILD=auto (default)  native kernels if torch and a compiler are at hand; otherwise none, and says why
+NVRM_FAST_BUILD=auto (default)  native kernels if torch and a compiler are at hand, CUDA's too if torch has CUDA and
+                                its toolkit is installed; otherwise what is possible, and says why
 NVRM_FAST_BUILD=cpu             CPU kernels, or fail
 NVRM_FAST_BUILD=cuda            CPU and CUDA kernels, or fail
 NVRM_FAST_BUILD=none            pure Python: the plain-torch reference serves
+
+TORCH_CUDA_ARCH_LIST says for which GPUs (torch's own variable); unset, it is the GPUs that are visible, or, where none
+is, those of DEFAULT_GPUS.
 """
 
 import json
 import os
+import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -29,6 +35,16 @@ CPU_SOURCES = [
     "csrc/optim/step_cpu.cpp",
     "csrc/optim/table.cpp",
 ]
+# Kernels only, no torch in them; the glue knows torch.
+CUDA_SOURCES = [
+    "csrc/cuda/noise.cu",
+    "csrc/cuda/step_adam.cu",
+    "csrc/cuda/step_sgd.cu",
+    "csrc/noise/noise_cuda.cpp",
+    "csrc/optim/step_cuda.cpp",
+]
+# A100, H100 and H200, B100 and B200; newer ones translate the PTX.
+DEFAULT_GPUS = "8.0;9.0;10.0+PTX"
 
 
 def version():
@@ -50,9 +66,39 @@ def why_no_cpu():
     return None
 
 
-def cpu_extension():
+def toolkit_version(cuda_home):
+    """Of nvcc, such as "13.0", or None if it cannot be found out."""
+    try:
+        text = subprocess.run([Path(cuda_home) / "bin" / "nvcc", "--version"], capture_output=True, text=True).stdout
+    except OSError:
+        return None
+    found = re.search(r"release (\d+\.\d+)", text)
+    return found and found.group(1)
+
+
+def why_no_cuda():
+    """The reason why CUDA kernels cannot be built here, with the remedy, or None."""
     import torch
-    from torch.utils.cpp_extension import CppExtension
+    from torch.utils.cpp_extension import CUDA_HOME
+
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} has no CUDA (a CPU build): install a torch with CUDA first"
+    if CUDA_HOME is None:
+        return f"no CUDA toolkit: install CUDA {torch.version.cuda}, with nvcc on PATH, or set CUDA_HOME"
+    toolkit = toolkit_version(CUDA_HOME)
+    if toolkit is None:
+        return f"no working nvcc in {CUDA_HOME}: install CUDA {torch.version.cuda}, or set CUDA_HOME"
+    if toolkit.split(".")[0] != torch.version.cuda.split(".")[0]:
+        return (
+            f"nvcc is of CUDA {toolkit} but torch of CUDA {torch.version.cuda}: their major versions must be equal; "
+            f"install CUDA {torch.version.cuda} and set CUDA_HOME to it"
+        )
+    return None
+
+
+def extension(with_cuda):
+    import torch
+    from torch.utils.cpp_extension import CUDA_HOME, CppExtension, CUDAExtension
 
     # -ffp-contract=off: every fused multiply-add is written out, so that all backends give the same bits.
     flags = ["-O3", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi"]
@@ -60,24 +106,40 @@ def cpu_extension():
         # Compiled with, but not linked to, OpenMP: at load time the calls find the very runtime that torch brought,
         # so there is one thread pool and torch.set_num_threads governs it.
         flags.append("-fopenmp")
-    return CppExtension("nvrm_fast._native", CPU_SOURCES, extra_compile_args={"cxx": flags})
+    if not with_cuda:
+        return CppExtension("nvrm_fast._native", CPU_SOURCES, extra_compile_args={"cxx": flags})
+
+    if not os.environ.get("TORCH_CUDA_ARCH_LIST") and not torch.cuda.is_available():
+        os.environ["TORCH_CUDA_ARCH_LIST"] = DEFAULT_GPUS
+    gpus = os.environ.get("TORCH_CUDA_ARCH_LIST") or "the GPUs visible when it was built"
+    facts = f"CUDA {toolkit_version(CUDA_HOME)} for {gpus}"
+    # torch's CUDA headers have unused parameters.
+    flags += [f'-DNVRM_WITH_CUDA="{facts}"', "-Wno-unused-parameter"]
+    # -fmad=false is what -ffp-contract=off is above. No -std: torch's build helper knows which. No flag may contain
+    # "arch": the helper would then ignore TORCH_CUDA_ARCH_LIST.
+    nvcc_flags = ["-O3", "-fmad=false", "-Xcompiler", "-fvisibility=hidden"]
+    return CUDAExtension(
+        "nvrm_fast._native",
+        CPU_SOURCES + CUDA_SOURCES,
+        extra_compile_args={"cxx": flags, "nvcc": nvcc_flags},
+    )
 
 
 def choose(mode):
     """Extensions to build, and what to tell the user about it."""
     if mode not in MODES:
         sys.exit(f"NVRM_FAST_BUILD must be one of {', '.join(MODES)}; got '{mode}'")
-    cuda_reason = "this version has no CUDA kernels yet; on CUDA tensors the plain-torch reference serves"
-    if mode == "cuda":
-        sys.exit(f"NVRM_FAST_BUILD=cuda: {cuda_reason}")
     if mode == "none":
         return [], {"cpu": "not built: NVRM_FAST_BUILD=none", "cuda": "not built: NVRM_FAST_BUILD=none"}
     reason = why_no_cpu()
     if reason is not None:
-        if mode == "cpu":
-            sys.exit(f"NVRM_FAST_BUILD=cpu: {reason}")
+        if mode in ("cpu", "cuda"):
+            sys.exit(f"NVRM_FAST_BUILD={mode}: {reason}")
         return [], {"cpu": f"not built: {reason}", "cuda": f"not built: {reason}"}
-    return [cpu_extension()], {"cpu": "built", "cuda": f"not built: {cuda_reason}"}
+    reason = "NVRM_FAST_BUILD=cpu" if mode == "cpu" else why_no_cuda()
+    if reason is not None and mode == "cuda":
+        sys.exit(f"NVRM_FAST_BUILD=cuda: {reason}")
+    return [extension(reason is None)], {"cpu": "built", "cuda": "built" if reason is None else f"not built: {reason}"}
 
 
 def build_command(mode, facts):
@@ -86,14 +148,26 @@ def build_command(mode, facts):
 
     class Build(BuildExtension):
         def run(self):
+            requested = self.compiler  # run() puts an object in the place of the name
             try:
                 super().run()
             except Exception as error:
                 if mode != "auto":
                     raise
-                facts["cpu"] = f"not built: the compiler failed ({type(error).__name__}: {error})"
-                print(f"nvrm_fast: CPU kernels {facts['cpu']}", file=sys.stderr)
-                self.extensions = []
+                outcome = f"not built: the compiler failed ({type(error).__name__}: {error})"
+                if facts["cuda"] == "built":
+                    facts["cuda"] = outcome
+                    print(f"nvrm_fast: CUDA kernels {outcome}; going on without", file=sys.stderr)
+                    for native in self.extensions:
+                        native.sources = list(CPU_SOURCES)
+                        flags = native.extra_compile_args["cxx"]
+                        flags[:] = [flag for flag in flags if "NVRM_WITH_CUDA" not in flag]
+                    self.compiler = requested
+                    self.run()
+                else:
+                    facts["cpu"] = outcome
+                    print(f"nvrm_fast: CPU kernels {outcome}", file=sys.stderr)
+                    self.extensions = []
                 write_facts(facts)
 
     return Build.with_options(use_ninja=True)
@@ -120,7 +194,8 @@ setup(
     install_requires=["torch>=2.10"],
     extras_require={
         "demo": ["matplotlib", "mlxtend", "tqdm"],
-        "test": ["matplotlib", "mlxtend", "numpy", "pytest", "pytest-benchmark", "scipy", "tqdm"],
+        "test": ["matplotlib", "mlxtend", "numpy", "pytest", "pytest-benchmark", "scipy", "tqdm", "triton"],
+        "triton": ["triton"],
     },
     ext_modules=extensions,
     cmdclass={"build_ext": build_command(mode, facts)} if extensions else {},

@@ -20,7 +20,11 @@ py::dict build_facts() {
 #else
   facts["openmp"] = false;
 #endif
+#if defined(NVRM_WITH_CUDA)
+  facts["cuda"] = NVRM_WITH_CUDA;  // the toolkit's version and the architectures, from setup.py
+#else
   facts["cuda"] = py::none();
+#endif
   return facts;
 }
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
+import importlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,14 +37,55 @@ def build_facts() -> dict[str, str]:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
+def native_serves_cuda() -> bool:
+    """Whether the native kernels for CUDA tensors were built and load."""
+    return _native is not None and _native.build_facts().get("cuda") is not None
+
+
+@functools.cache
+def _triton_error() -> str | None:
+    """Why the Triton kernels do not import, or None; the first call imports them."""
+    try:
+        importlib.import_module(".triton", __package__)
+    except Exception as error:  # whatever is wrong with an installation of Triton, the other kernels serve
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _why_triton_is_missing(device: torch.device) -> str | None:
+    # Triton itself decides by this variable, when kernels are defined.
+    interpreted = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
+    if device.type == "cpu" and not interpreted:
+        return (
+            "Triton kernels run on GPUs (and on the CPU in Triton's interpreter, for tests, with TRITON_INTERPRET=1 "
+            "set before the first use); leave the backend out"
+        )
+    if device.type not in ("cpu", "cuda"):
+        return f'there are no Triton kernels for {device.type} tensors; use backend="reference" or leave it out'
+    error = _triton_error()
+    if error is not None:
+        return f"Triton does not import ({error}); install it: pip install triton"
+    in_interpreter = importlib.import_module(".triton", __package__).INTERPRETED
+    if in_interpreter and device.type == "cuda":
+        return "TRITON_INTERPRET=1 is set, and the interpreter serves CPU tensors; unset it before the process starts"
+    if not in_interpreter and device.type == "cpu":
+        return "TRITON_INTERPRET=1 came after the kernels were loaded; set it before the process starts"
+    return None
+
+
 def why_missing(backend: str, device: torch.device) -> str | None:
     """The reason why `backend` cannot serve `device`, with the remedy, or None if it can."""
     if backend == "reference":
         return None
     if backend == "triton":
-        return 'this version has no Triton kernels; use backend="reference" or leave it out'
+        return _why_triton_is_missing(device)
+    if device.type == "cuda":
+        if native_serves_cuda():
+            return None
+        built = build_facts().get("cuda", "not built")
+        return f"CUDA kernels {built}; leave the backend out, and Triton serves where it is installed"
     if device.type != "cpu":
-        return f'this version has no native kernels for {device.type} tensors; use backend="reference" or leave it out'
+        return f'there are no native kernels for {device.type} tensors; use backend="reference" or leave it out'
     if _native is None:
         built = build_facts().get("cpu", "the package is not installed")
         if built == "built":
@@ -65,7 +109,9 @@ def choose(device: torch.device, backend: str | None = None) -> str:
     """
     wanted = backend if backend is not None else _forced.get()
     if wanted is None:
-        return "native" if _native is not None and device.type == "cpu" else "reference"
+        if device.type == "cpu":
+            return "native" if _native is not None else "reference"
+        return next(name for name in ("native", "triton", "reference") if why_missing(name, device) is None)
     check_backend(wanted)
     reason = why_missing(wanted, device)
     if reason is not None:

@@ -1,7 +1,8 @@
 """The operators: schemas, fakes and the one door to every kernel.
 
 Schemas are defined here, so that they exist without any native code; the plain-torch reference is registered as the
-kernel of every device, and native kernels (csrc, TORCH_LIBRARY_IMPL) take over where they were built.
+kernel of every device, and native kernels (csrc, TORCH_LIBRARY_IMPL) take over where they were built. On CUDA tensors
+without native kernels Triton takes over (nvrm_fast/triton).
 
 Arguments that the step operators share, lists with one value for each parameter:
 
@@ -9,7 +10,8 @@ params         float32, float64, bfloat16 or float16 tensors of one dtype, any s
 grads          gradients, same shapes and dtype
 masters        clean weights, float32 (float64 for float64 parameters), overwritten; or an empty list: in place
 states         (momentum_buffers, exp_avgs, ...) the parameters' dtype, or the masters' where there are any; overwritten
-steps          int64 tensors with one element: steps done before this one; increased by 1
+steps          int64 tensors with one element: steps done before this one; increased by 1. On the CPU for parameters
+               there; for CUDA parameters on the CPU or, so that a captured graph counts on, on their device
 streams        which noise stream a parameter draws from, in [0, 2^32)
 offsets        global row-major index of a parameter's first element (a shard's place in its tensor)
 scales         b of the noise to put on (0: leave clean); seed and distribution say which
@@ -21,6 +23,9 @@ keep_noise     the noise stays in the weights for good (perturbed SGD): nothing 
 """
 
 from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -47,17 +52,37 @@ _SCHEMAS = {
     ),
 }
 
+
+def _triton(name: str) -> Callable:
+    return getattr(importlib.import_module(".triton", __package__), name)
+
+
+def _without_native_cuda(name: str) -> Callable:
+    """The kernel of CUDA tensors where none was built: Triton if it imports (that is tried at the first call)."""
+
+    def kernel(*args) -> None:
+        missing = backends.why_missing("triton", torch.device("cuda"))
+        (_triton(name) if missing is None else getattr(reference, name))(*args)
+
+    return kernel
+
+
 _library = torch.library.Library("nvrm_fast", "DEF")
 for _name, _schema in _SCHEMAS.items():
     _library.define(_name + _schema)
     _library.impl(_name, getattr(reference, _name), "CompositeExplicitAutograd")
+    if not backends.native_serves_cuda():
+        _library.impl(_name, _without_native_cuda(_name), "CUDA")
     # Every operator writes into its arguments and returns nothing, so there is no output to describe.
     torch.library.register_fake(f"nvrm_fast::{_name}", lambda *args, **kwargs: None, lib=_library)
 
 
 def _call(name: str, device: torch.device, backend: str | None, *args) -> None:
-    if backends.choose(device, backend) == "reference":
+    chosen = backends.choose(device, backend)
+    if chosen == "reference":
         getattr(reference, name)(*args)
+    elif chosen == "triton" and (device.type != "cuda" or backends.native_serves_cuda()):
+        _triton(name)(*args)
     else:
         getattr(torch.ops.nvrm_fast, name)(*args)
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import nvrm_fast
 from nvrm_fast import backends
@@ -74,7 +75,7 @@ def test_auto_with_a_compiler_that_fails(tmp_path):
     "mode, compiler, message",
     [
         ("cpu", "no-such-compiler", "NVRM_FAST_BUILD=cpu: no C++ compiler"),
-        ("cuda", "c++", "NVRM_FAST_BUILD=cuda: this version has no CUDA kernels"),
+        ("cuda", "no-such-compiler", "NVRM_FAST_BUILD=cuda: no C++ compiler"),
         ("gpu", "c++", "NVRM_FAST_BUILD must be one of auto, cpu, cuda, none; got 'gpu'"),
     ],
 )
@@ -82,6 +83,14 @@ def test_an_explicit_choice_fails_hard(tmp_path, mode, compiler, message):
     process, _, _ = build(tmp_path, mode, CXX=compiler)
     assert process.returncode != 0
     assert message in process.stderr
+
+
+def test_cuda_needs_a_torch_with_cuda(tmp_path):
+    if torch.version.cuda is not None:
+        pytest.skip("this torch has CUDA")
+    process, _, _ = build(tmp_path, "cuda")
+    assert process.returncode != 0
+    assert f"NVRM_FAST_BUILD=cuda: torch {torch.__version__} has no CUDA (a CPU build)" in process.stderr
 
 
 def test_info():

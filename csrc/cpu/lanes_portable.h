@@ -5,7 +5,7 @@
 
 namespace nvrm {
 
-inline float float_from_half(uint16_t half) {
+NVRM_INLINE float float_from_half(uint16_t half) {
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
   const uint32_t exponent = (half >> 10) & 0x1fu;
   const uint32_t mantissa = half & 0x3ffu;
@@ -18,7 +18,7 @@ inline float float_from_half(uint16_t half) {
   return ScalarLanes::float_from_bits(sign | ((exponent + 112) << 23) | (mantissa << 13));
 }
 
-inline uint16_t half_from_float(float x) {
+NVRM_INLINE uint16_t half_from_float(float x) {
   const uint32_t bits = ScalarLanes::bits_of(x);
   const uint32_t sign = (bits >> 16) & 0x8000u;
   const uint32_t magnitude = bits & 0x7fffffffu;

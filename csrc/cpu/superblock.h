@@ -35,7 +35,7 @@ struct Draw {
 // Rows of 16 values from the words of L::width blocks, the j-th of the superblock first.
 template <class L, class D>
 NVRM_INLINE void write_rows(const typename L::U* words, int j, float scale, float* out) {
-#pragma GCC unroll 4
+  NVRM_UNROLL(4)
   for (int k = 0; k < 4; ++k) {
     typename L::F first, second;
     D::template values<L>(words[k], &first, &second);

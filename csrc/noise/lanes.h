@@ -15,6 +15,14 @@
 #define NVRM_INLINE inline __attribute__((always_inline))
 #endif
 
+// NVRM_UNROLL(n) before a loop, in the words of the compiler at hand.
+#define NVRM_PRAGMA(words) _Pragma(#words)
+#if defined(__CUDACC__)
+#define NVRM_UNROLL(n) NVRM_PRAGMA(unroll n)
+#else
+#define NVRM_UNROLL(n) NVRM_PRAGMA(GCC unroll n)
+#endif
+
 namespace nvrm {
 
 struct ScalarLanes {

@@ -3,7 +3,7 @@
 #include <torch/library.h>
 
 #include "../cpu/select.h"
-#include "noise_cpu.h"
+#include "arguments.h"
 
 namespace nvrm {
 
@@ -19,13 +19,20 @@ void check_distribution(int64_t distribution, const char* argument) {
                     distribution_count, "), got ", distribution);
 }
 
-void fill_noise_cpu(const at::Tensor& self, int64_t seed, int64_t stream, int64_t step, int64_t distribution,
-                    double scale, int64_t offset) {
+NoiseKey checked_fill(const at::Tensor& self, int64_t seed, int64_t stream, int64_t step, int64_t distribution,
+                      int64_t offset) {
   TORCH_CHECK_TYPE(self.scalar_type() == at::kFloat, "self must be float32, got ", self.scalar_type());
   TORCH_CHECK_VALUE(self.is_contiguous(), "self must be contiguous");
   TORCH_CHECK_VALUE(offset >= 0, "offset must not be negative, got ", offset);
   check_distribution(distribution, "distribution");
-  const NoiseKey key = noise_key(seed, stream, step);
+  return noise_key(seed, stream, step);
+}
+
+namespace {
+
+void fill_noise_cpu(const at::Tensor& self, int64_t seed, int64_t stream, int64_t step, int64_t distribution,
+                    double scale, int64_t offset) {
+  const NoiseKey key = checked_fill(self, seed, stream, step, distribution, offset);
   const CpuKernels& kernels = cpu_kernels();
   float* out = self.mutable_data_ptr<float>();
   const int64_t numel = self.numel();
@@ -41,6 +48,8 @@ void fill_noise_cpu(const at::Tensor& self, int64_t seed, int64_t stream, int64_
     }
   });
 }
+
+}  // namespace
 
 TORCH_LIBRARY_IMPL(nvrm_fast, CPU, m) { m.impl("fill_noise_", &fill_noise_cpu); }
 

@@ -81,7 +81,7 @@ NVRM_INLINE void philox4x32_10(typename L::W block_low, uint32_t block_high, con
   c2 = (product_0 >> 32) ^ (uniform_3 ^ key.round_key_1[2]);
   c3 = product_0;
 
-#pragma GCC unroll 7
+  NVRM_UNROLL(7)
   for (int round = 3; round < 10; ++round) {
     product_0 = L::multiply_wide(c0, philox_multiplier_0);
     product_1 = L::multiply_wide(c2, philox_multiplier_1);

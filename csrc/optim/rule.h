@@ -31,6 +31,7 @@ SgdHyper<T> rounded_to(const SgdHyper<double>& h) {
 template <bool with_momentum>
 struct Sgd {
   static constexpr int states = with_momentum ? 1 : 0;  // momentum_buffer
+  static constexpr bool reads_gradient = true;
   template <class T>
   using Hyper = SgdHyper<T>;
 
@@ -56,6 +57,7 @@ struct NoHyper {};
 
 struct NoUpdate {
   static constexpr int states = 0;
+  static constexpr bool reads_gradient = false;
   template <class T>
   using Hyper = NoHyper;
 
@@ -74,6 +76,18 @@ struct AdamHyper {
   T shrink;        // 1 - lr * weight_decay, multiplies the weight (AdamW), or 1
   bool maximize;
 };
+
+inline AdamHyper<double> adam_hyper(double lr, double beta1, double beta2, double eps, double weight_decay,
+                                    bool decoupled_weight_decay, bool maximize) {
+  return {beta1,
+          1 - beta1,
+          beta2,
+          1 - beta2,
+          eps,
+          decoupled_weight_decay ? 0 : weight_decay,
+          decoupled_weight_decay ? 1 - lr * weight_decay : 1,
+          maximize};
+}
 
 template <class T>
 NoHyper rounded_to(const NoHyper& h) {
@@ -95,6 +109,7 @@ AdamHyper<T> rounded_to(const AdamHyper<double>& h) {
 template <bool amsgrad>
 struct Adam {
   static constexpr int states = amsgrad ? 3 : 2;  // exp_avg, exp_avg_sq, max_exp_avg_sq
+  static constexpr bool reads_gradient = true;
   template <class T>
   using Hyper = AdamHyper<T>;
 

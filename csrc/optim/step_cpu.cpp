@@ -23,7 +23,8 @@ void sgd_step_cpu(at::TensorList params, at::TensorList grads, at::TensorList mo
   const bool with_momentum = momentum != 0;
   TORCH_CHECK_VALUE(is_first.size() == params.size(), "is_first needs one value for each of params");
   TensorTable table(params, grads, masters, steps, streams, offsets,
-                    {seed, distribution, coat_seed, coat_distribution, scales, coat_scales, keep_noise});
+                    {seed, distribution, coat_seed, coat_distribution, scales, coat_scales, keep_noise},
+                    StepCounters::on_host);
   if (with_momentum) table.add_state("momentum_buffers", momentum_buffers);
   table.finish([&](TensorEntry& entry, size_t i, int64_t) { entry.is_first = is_first[i]; });
   const SgdHyper<double> hyper{lr, momentum, 1 - dampening, weight_decay, nesterov, maximize};
@@ -41,7 +42,8 @@ void adam_step_cpu(at::TensorList params, at::TensorList grads, at::TensorList e
                    int64_t coat_distribution, bool keep_noise, double lr, double beta1, double beta2, double eps,
                    double weight_decay, bool amsgrad, bool decoupled_weight_decay, bool maximize) {
   TensorTable table(params, grads, masters, steps, streams, offsets,
-                    {seed, distribution, coat_seed, coat_distribution, scales, coat_scales, keep_noise});
+                    {seed, distribution, coat_seed, coat_distribution, scales, coat_scales, keep_noise},
+                    StepCounters::on_host);
   table.add_state("exp_avgs", exp_avgs);
   table.add_state("exp_avg_sqs", exp_avg_sqs);
   if (amsgrad) table.add_state("max_exp_avg_sqs", max_exp_avg_sqs);
@@ -58,14 +60,8 @@ void adam_step_cpu(at::TensorList params, at::TensorList grads, at::TensorList e
     entry.step_size = step_size;
     entry.root_scale = root_scale;
   });
-  const AdamHyper<double> hyper{beta1,
-                                1 - beta1,
-                                beta2,
-                                1 - beta2,
-                                eps,
-                                decoupled_weight_decay ? 0 : weight_decay,
-                                decoupled_weight_decay ? 1 - lr * weight_decay : 1,
-                                maximize};
+  const AdamHyper<double> hyper =
+      adam_hyper(lr, beta1, beta2, eps, weight_decay, decoupled_weight_decay, maximize);
   const CpuKernels& kernels = cpu_kernels();
   run(table,
       [&](const StepPlan& plan, int64_t begin, int64_t end) { kernels.adam(plan, hyper, amsgrad, begin, end); });
@@ -77,7 +73,8 @@ void change_coat_cpu(at::TensorList params, at::TensorList masters, at::TensorLi
                      at::ArrayRef<double> coat_scales, int64_t coat_seed, int64_t coat_distribution) {
   // No rule reads the gradient; the parameters stand in for it.
   TensorTable table(params, params, masters, steps, streams, offsets,
-                    {seed, distribution, coat_seed, coat_distribution, scales, coat_scales, false}, StepCount::stays);
+                    {seed, distribution, coat_seed, coat_distribution, scales, coat_scales, false},
+                    StepCounters::on_host, StepCount::stays);
   table.finish([](TensorEntry&, size_t, int64_t) {});
   const CpuKernels& kernels = cpu_kernels();
   run(table, [&](const StepPlan& plan, int64_t begin, int64_t end) { kernels.change_coat(plan, begin, end); });

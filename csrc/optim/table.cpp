@@ -22,11 +22,12 @@ void check_length(size_t length, size_t expected, const char* name) {
   TORCH_CHECK_VALUE(length == expected, name, " needs one value for each of params: ", expected, ", got ", length);
 }
 
-void check_tensor(const at::Tensor& tensor, const at::Tensor& param, at::ScalarType dtype, const char* name,
-                  size_t i) {
+void check_tensor(const at::Tensor& tensor, const at::Tensor& param, at::ScalarType dtype, at::Device device,
+                  const char* name, size_t i) {
   TORCH_CHECK_TYPE(tensor.layout() == at::kStrided, name, "[", i,
                    "] must be dense; sparse gradients are not supported (use sparse=False in the embedding)");
-  TORCH_CHECK_VALUE(tensor.is_cpu(), name, "[", i, "] must be on the CPU like params[0], got ", tensor.device());
+  TORCH_CHECK_VALUE(tensor.device() == device, name, "[", i, "] must be on ", device, " like params[0], got ",
+                    tensor.device());
   TORCH_CHECK_TYPE(tensor.scalar_type() == dtype, name, "[", i, "] must be ", dtype, ", got ", tensor.scalar_type());
   TORCH_CHECK_VALUE(tensor.sizes() == param.sizes(), name, "[", i, "] must have the parameter's shape ",
                     param.sizes(), ", got ", tensor.sizes());
@@ -41,8 +42,8 @@ void check_written(const at::Tensor& tensor, const char* name, size_t i) {
 
 TensorTable::TensorTable(at::TensorList params, at::TensorList grads, at::TensorList masters, at::TensorList steps,
                          at::IntArrayRef streams, at::IntArrayRef offsets, NoiseArguments noise,
-                         StepCount count)
-    : params_(params), steps_(steps), noise_(noise) {
+                         StepCounters counters, StepCount count)
+    : params_(params), steps_(steps), noise_(noise), counters_(counters) {
   const size_t n = params.size();
   check_length(grads.size(), n, "grads");
   check_length(steps.size(), n, "steps");
@@ -58,6 +59,9 @@ TensorTable::TensorTable(at::TensorList params, at::TensorList grads, at::Tensor
   operands_[master_operand] = masters;
   if (n == 0) return;
 
+  const at::Device device = params[0].device();
+  TORCH_CHECK_VALUE(device.is_cpu() == (counters == StepCounters::on_host), "params[0] must be on the ",
+                    counters == StepCounters::on_host ? "CPU" : "GPU", ", got ", device);
   dtype_ = params[0].scalar_type();
   TORCH_CHECK_TYPE(dtype_ == at::kFloat || dtype_ == at::kDouble || dtype_ == at::kBFloat16 || dtype_ == at::kHalf,
                    "params[0] must be float32, float64, bfloat16 or float16, got ", dtype_);
@@ -65,35 +69,36 @@ TensorTable::TensorTable(at::TensorList params, at::TensorList grads, at::Tensor
   state_dtype_ = masters.empty() ? dtype_ : math;
   entries_.resize(n);
   for (size_t i = 0; i < n; ++i) {
-    check_tensor(params[i], params[i], dtype_, "params", i);
+    check_tensor(params[i], params[i], dtype_, device, "params", i);
     check_written(params[i], "params", i);
-    check_tensor(grads[i], params[i], dtype_, "grads", i);
+    check_tensor(grads[i], params[i], dtype_, device, "grads", i);
     if (!masters.empty()) {
-      check_tensor(masters[i], params[i], math, "masters", i);
+      check_tensor(masters[i], params[i], math, device, "masters", i);
       check_written(masters[i], "masters", i);
     }
-    TORCH_CHECK_TYPE(steps[i].scalar_type() == at::kLong && steps[i].numel() == 1 && steps[i].is_cpu(), "steps[", i,
-                     "] must be an int64 tensor with one element on the CPU");
+    TORCH_CHECK_TYPE(steps[i].scalar_type() == at::kLong && steps[i].numel() == 1 && steps[i].device() == device,
+                     "steps[", i, "] must be an int64 tensor with one element on ",
+                     device.is_cpu() ? "the CPU" : device.str());
     TORCH_CHECK_VALUE(offsets[i] >= 0, "offsets[", i, "] must not be negative, got ", offsets[i]);
     noise_key(noise.seed, streams[i], 0);
     TensorEntry& entry = entries_[i];
     entry = TensorEntry{};
     entry.numel = params[i].numel();
     entry.offset = offsets[i];
-    const int64_t step = *steps[i].const_data_ptr<int64_t>();
+    const int64_t step = step_of(i);
     // With a master the clean weights are at hand: nothing to take off.
     const double worn = masters.empty() && !noise.keep_noise ? noise.coat_scales[i] : 0;
     entry.coat_off = {noise_key(noise.coat_seed, streams[i], step), static_cast<int>(noise.coat_distribution),
                       static_cast<float>(worn)};
-    entry.coat_on = {noise_key(noise.seed, streams[i], count == StepCount::advances ? step + 1 : step), static_cast<int>(noise.distribution),
-                     static_cast<float>(noise.scales[i])};
+    entry.coat_on = {noise_key(noise.seed, streams[i], count == StepCount::advances ? step + 1 : step),
+                     static_cast<int>(noise.distribution), static_cast<float>(noise.scales[i])};
   }
 }
 
 void TensorTable::add_state(const char* name, at::TensorList states) {
   check_length(states.size(), params_.size(), name);
   for (size_t i = 0; i < states.size(); ++i) {
-    check_tensor(states[i], params_[i], state_dtype_, name, i);
+    check_tensor(states[i], params_[i], state_dtype_, params_[0].device(), name, i);
     check_written(states[i], name, i);
   }
   operands_[state_operand + states_++] = states;
@@ -104,7 +109,7 @@ void TensorTable::finish(const std::function<void(TensorEntry&, size_t, int64_t)
   for (size_t i = 0; i < entries_.size(); ++i) {
     TensorEntry& entry = entries_[i];
     set_layout(i);
-    fill(entry, i, *steps_[i].const_data_ptr<int64_t>() + 1);
+    fill(entry, i, counters_ == StepCounters::on_host ? step_of(i) + 1 : 0);
     const int64_t begin = entry.offset / superblock_size;
     const int64_t end = (entry.offset + entry.numel + superblock_size - 1) / superblock_size;
     first_superblock_.push_back(first_superblock_.back() + (entry.numel == 0 ? 0 : end - begin));
@@ -163,6 +168,17 @@ StepPlan TensorTable::plan() const {
   plan.stream_parameters = has_master && superblock_count() * superblock_size > cache_elements;
   plan.keep_noise = noise_.keep_noise;
   return plan;
+}
+
+int64_t TensorTable::step_of(size_t i) const {
+  return counters_ == StepCounters::on_host ? *steps_[i].const_data_ptr<int64_t>() : 0;
+}
+
+std::vector<int64_t*> TensorTable::counters() const {
+  std::vector<int64_t*> counters;
+  counters.reserve(steps_.size());
+  for (const at::Tensor& step : steps_) counters.push_back(step.mutable_data_ptr<int64_t>());
+  return counters;
 }
 
 void TensorTable::count_steps() const {

@@ -8,7 +8,7 @@
 #include <functional>
 #include <vector>
 
-#include "../noise/noise_cpu.h"
+#include "../noise/arguments.h"
 #include "step.h"
 
 namespace nvrm {
@@ -24,6 +24,10 @@ struct NoiseArguments {
   bool keep_noise;
 };
 
+// Where the operands lie. On the CPU the table reads the step counters; elsewhere the kernel does, from the device, so
+// that a captured graph counts on, and entries' keys have step 0.
+enum class StepCounters { on_host, on_device };
+
 // Whether the new coat is drawn at the next step, or at the one that the counters show.
 enum class StepCount { advances, stays };
 
@@ -32,28 +36,33 @@ class TensorTable {
   // Raises ValueError or TypeError that names the argument and its position; nothing has been written then.
   TensorTable(at::TensorList params, at::TensorList grads, at::TensorList masters, at::TensorList steps,
               at::IntArrayRef streams, at::IntArrayRef offsets, NoiseArguments noise,
-              StepCount count = StepCount::advances);
+              StepCounters counters, StepCount count = StepCount::advances);
 
   // The rule's next state tensor of every parameter.
   void add_state(const char* name, at::TensorList states);
 
   // After the last state: lays the table out. fill(entry, position, step) sets what depends on the rule; step counts
-  // this one, from 1.
+  // this one, from 1 (on the device: 0, not known here).
   void finish(const std::function<void(TensorEntry&, size_t, int64_t)>& fill);
 
   StepPlan plan() const;
   int64_t superblock_count() const { return first_superblock_.back(); }
 
-  // Adds 1 to every step counter: the last thing that a step does.
+  // Of each entry; on the device.
+  std::vector<int64_t*> counters() const;
+
+  // Adds 1 to every step counter on the host: the last thing that a step does.
   void count_steps() const;
 
  private:
   void set_layout(size_t i);
+  int64_t step_of(size_t i) const;
 
   at::TensorList params_;
   at::TensorList steps_;
   at::TensorList operands_[operand_count];
   NoiseArguments noise_;
+  StepCounters counters_;
   at::ScalarType dtype_ = at::kFloat;
   at::ScalarType state_dtype_ = at::kFloat;
   int states_ = 0;

@@ -161,10 +161,13 @@ class NoisyOptimizer(Optimizer):
             bucket.steps.append(state["step"])
             bucket.streams.append(stream)
             bucket.offsets.append(0)
-            rests = denoise_every is not None and (int(state["step"]) + 1) % denoise_every == 0
-            bucket.scales.append(0.0 if rests else scale)
             bucket.coat_scales.append(state["coat_scale"])
         for (_, _, coat_noise, coat_seed), bucket in buckets.items():
+            bucket.scales = [scale] * len(bucket.params)
+            if denoise_every is not None:
+                # All counters at once: they may lie on a GPU, and the host has to wait for them.
+                done = torch.stack([step.reshape(()) for step in bucket.steps]).tolist()
+                bucket.scales = [0.0 if (step + 1) % denoise_every == 0 else scale for step in done]
             noise_args = (
                 bucket.masters, bucket.steps, bucket.streams, bucket.offsets, bucket.scales, signed_seed(seed), noise,
                 bucket.coat_scales, signed_seed(coat_seed), coat_noise, self.keep_noise,
@@ -183,9 +186,11 @@ class NoisyOptimizer(Optimizer):
         if "coat_scale" not in state:
             state["coat_scale"], state["coat_noise"], state["coat_seed"] = 0.0, 0, 0
         step = state.get("step")
-        if step is None or step.dtype != torch.int64 or step.device.type != "cpu":
+        # On a GPU the kernels read the counter there: the host never waits, and a captured graph counts on.
+        home = param.device if param.device.type == "cuda" else torch.device("cpu")
+        if step is None or step.dtype != torch.int64 or step.device != home:
             # int64, because noise must stay fresh beyond the 2^24 steps that a float32 counter counts.
-            state["step"] = torch.tensor(0 if step is None else int(step), dtype=torch.int64)
+            state["step"] = torch.tensor(0 if step is None else int(step), dtype=torch.int64, device=home)
         master_weights = group["master_weights"]
         if master_weights or (master_weights is None and param.dtype in LOW_PRECISION):
             if "master_param" not in state:

@@ -62,7 +62,7 @@ def check_step(
         for name, tensors in states.items():
             check_tensor(tensors[i], param, math if masters else dtype, f"{name}[{i}]", written=True)
         if steps[i].dtype != torch.int64 or steps[i].numel() != 1:
-            raise TypeError(f"steps[{i}] must be an int64 tensor with one element on the CPU")
+            raise TypeError(f"steps[{i}] must be an int64 tensor with one element")
     for i, offset in enumerate(per_parameter["offsets"]):
         if offset < 0:
             raise ValueError(f"offsets[{i}] must not be negative, got {offset}")

@@ -1,6 +1,8 @@
 // From operator arguments to the noise contract's integers.
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include "distribution.h"
 #include "philox.h"
 
@@ -14,5 +16,9 @@ NoiseKey noise_key(int64_t seed, int64_t stream, int64_t step);
 
 // Raises ValueError for an unknown code.
 void check_distribution(int64_t distribution, const char* argument);
+
+// The checks of fill_noise_ on any device, and its key.
+NoiseKey checked_fill(const at::Tensor& self, int64_t seed, int64_t stream, int64_t step, int64_t distribution,
+                      int64_t offset);
 
 }  // namespace nvrm

@@ -1,0 +1,78 @@
+"""From random words to noise of unit scale, as csrc/noise/distribution.h. A new distribution: a function here and a
+line in `values`, with the code that nvrm_fast/reference/distribution.py gives it."""
+
+import triton
+import triton.language as tl
+
+from ..reference.distribution import DISTRIBUTIONS
+from .elementary import negative_ln, sine_cosine_of_eighth_turns, square_root
+from .philox import philox4x32_10
+
+GAUSSIAN = tl.constexpr(DISTRIBUTIONS["gaussian"][0])
+UNIFORM = tl.constexpr(DISTRIBUTIONS["uniform"][0])
+LAPLACE = tl.constexpr(DISTRIBUTIONS["laplace"][0])
+
+
+@triton.jit
+def flip_sign(x, word):
+    return (x.to(tl.uint32, bitcast=True) ^ (word & 0x80000000)).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def gaussian(word):
+    """Two values of N(0, 1) by Box-Muller: 18 bits of radius, 14 of angle, whose two top bits are the quadrant."""
+    radius = square_root(negative_ln((word >> 13) | 1, 19, 2))
+    t = (word & 0xFFF).to(tl.int32).to(tl.float32) - 2047.5
+    sine, cosine = sine_cosine_of_eighth_turns(t)
+    odd_quadrant = (word & 0x1000) != 0
+    x = tl.where(odd_quadrant, sine, cosine)
+    y = tl.where(odd_quadrant, cosine, sine)
+    return radius * flip_sign(x, (word << 18) ^ (word << 19)), radius * flip_sign(y, word << 18)
+
+
+@triton.jit
+def uniform_of_half(half):
+    return tl.fma(half.to(tl.int32).to(tl.float32), 2.0**-15, 2.0**-16 - 1.0)
+
+
+@triton.jit
+def uniform(word):
+    """Two values of the uniform distribution on (-1, 1), 16 bits each; 0 and the ends never occur."""
+    return uniform_of_half(word >> 16), uniform_of_half(word & 0xFFFF)
+
+
+@triton.jit
+def laplace(word):
+    """Two values of Laplace(0, 1): an exponential magnitude from 15 bits each, the sign from the sixteenth."""
+    first = flip_sign(negative_ln(((word >> 15) & 0xFFFE) | 1, 16, 1), word)
+    second = flip_sign(negative_ln(((word << 1) & 0xFFFE) | 1, 16, 1), word << 16)
+    return first, second
+
+
+@triton.jit
+def values(word, DISTRIBUTION: tl.constexpr):
+    """A word's two values: float32 tensors of its shape."""
+    if DISTRIBUTION == GAUSSIAN:
+        return gaussian(word)
+    elif DISTRIBUTION == UNIFORM:
+        return uniform(word)
+    else:
+        tl.static_assert(DISTRIBUTION == LAPLACE)
+        return laplace(word)
+
+
+@triton.jit
+def draw(block, stream, step, seed, scale, DISTRIBUTION: tl.constexpr):
+    """scale * noise of whole Philox blocks: float32, shape (blocks, 8), one column a lane.
+
+    block: int64, shape (blocks,). stream, step, seed: int64 scalars, of which stream and step count modulo 2^32.
+    Each block is drawn once and serves the eight elements of its row.
+    """
+    w0, w1, w2, w3 = philox4x32_10(
+        block.to(tl.uint32), (block >> 32).to(tl.uint32), stream.to(tl.uint32), step.to(tl.uint32),
+        seed.to(tl.uint32), (seed >> 32).to(tl.uint32),
+    )  # fmt: skip
+    # Joins append a dimension of two; in this order the flattened ones count words, then values within a word.
+    word = tl.reshape(tl.join(tl.join(w0, w2), tl.join(w1, w3)), (block.shape[0], 4))
+    first, second = values(word, DISTRIBUTION)
+    return tl.reshape(tl.join(first, second), (block.shape[0], 8)) * scale
