@@ -1,7 +1,8 @@
 """The update rules, one element at a time, in the order of operations of csrc/optim/rule.h.
 
 A rule gets the clean weight x, the gradient g, the state and the hyper-parameters, and returns the new weight and
-state. Hyper-parameters are scalars of the type in which the rule computes, combined in float64 on the host and rounded once.
+state. Hyper-parameters are scalars of the type in which the rule computes, combined in float64 on the host and rounded
+once.
 """
 
 import triton
