@@ -36,6 +36,18 @@ def check_stream(stream: int) -> None:
         raise ValueError(f"stream must be in [0, 2^32), got {stream}")
 
 
+def check_fill(self: Tensor, stream: int, distribution: int, offset: int, known: dict) -> None:
+    """What `fill_noise_` refuses. Raises ValueError or TypeError that names the argument."""
+    if self.dtype != torch.float32:
+        raise TypeError(f"self must be float32, got {self.dtype}")
+    if not self.is_contiguous():
+        raise ValueError("self must be contiguous")
+    if offset < 0:
+        raise ValueError(f"offset must not be negative, got {offset}")
+    check_stream(stream)
+    check_code(distribution, known, "distribution")
+
+
 def check_step(
     params: list[Tensor], grads: list[Tensor], states: dict[str, list[Tensor]], masters: list[Tensor],
     steps: list[Tensor], **per_parameter: list,

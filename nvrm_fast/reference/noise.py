@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .checks import check_code, check_stream
+from .checks import check_fill
 from .distribution import BY_CODE
 from .elementary import rounded
 from .philox import MASK, philox4x32_10
@@ -49,14 +49,7 @@ def noise(
 
 def fill_noise_(self: Tensor, seed: int, stream: int, step: int, distribution: int, scale: float, offset: int) -> None:
     """Overwrites a float32 tensor with noise; see `noise`."""
-    if self.dtype != torch.float32:
-        raise TypeError(f"self must be float32, got {self.dtype}")
-    if not self.is_contiguous():
-        raise ValueError("self must be contiguous")
-    if offset < 0:
-        raise ValueError(f"offset must not be negative, got {offset}")
-    check_stream(stream)
-    check_code(distribution, BY_CODE, "distribution")
+    check_fill(self, stream, distribution, offset, BY_CODE)
     self.copy_(
         noise(
             self.numel(), seed=seed, stream=stream, step=step, distribution=distribution,

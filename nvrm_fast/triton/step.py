@@ -17,7 +17,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from ..reference.checks import check_code, check_length, check_step, check_stream
+from ..reference.checks import check_code, check_fill, check_length, check_step
 from ..reference.distribution import BY_CODE
 from . import kernels
 from .table import launch
@@ -37,14 +37,7 @@ def fill_noise_(self: Tensor, seed: int, stream: int, step: int, distribution: i
 
     Raises TypeError or ValueError for another dtype, other strides, a negative offset or an unknown distribution.
     """
-    if self.dtype != torch.float32:
-        raise TypeError(f"self must be float32, got {self.dtype}")
-    if not self.is_contiguous():
-        raise ValueError("self must be contiguous")
-    if offset < 0:
-        raise ValueError(f"offset must not be negative, got {offset}")
-    check_stream(stream)
-    check_code(distribution, BY_CODE, "distribution")
+    check_fill(self, stream, distribution, offset, BY_CODE)
     columns = {"parameter": [self.data_ptr()], "stream": [stream], "step": [step], "scale": [float(scale)]}
     launch(
         kernels.fill_noise_kernel, self.device, columns, [self.numel()], [offset], seed, DISTRIBUTION=distribution
