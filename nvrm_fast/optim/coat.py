@@ -19,11 +19,14 @@ class NeuralVariableOptimizer(NoisyOptimizer):
 
     Evaluate and save on clean weights: inside `with optimizer.denoised():`, between `optimizer.eval()` and
     `optimizer.train()`, or after `optimizer.denoise()`. What is evaluated or saved with the coat on is noisy.
+
+    Model and optimizer saved in evaluation mode: the weights are clean, and the optimizer's state remembers the coats.
+    Loaded again the optimizer is in evaluation mode; after `train()` the run goes on bit for bit.
     """
 
-    # (parameter, its coat's scale, its noisy value or None where a master gives it back), while the coat is off for a
-    # time; None while training.
-    _resting: list[tuple[Tensor, float, Tensor | None]] | None = None
+    # Evaluation mode. What to wear again lies in the state, so that it is saved, copied and loaded with it: under
+    # "resting_scale" the scale of the coat, under "noisy_param" the noisy value where no master can give it back.
+    _resting = False
 
     def _noise_scale(self, group: dict[str, Any]) -> float:
         return float(group["variability"])
@@ -39,7 +42,7 @@ class NeuralVariableOptimizer(NoisyOptimizer):
         closure: reevaluates the model (on the noisy weights) and returns the loss. Returns the loss, or None.
         Raises RuntimeError in evaluation mode and for sparse gradients, before anything is written.
         """
-        if self._resting is not None:
+        if self._resting:
             raise RuntimeError(
                 "step() while the coat is off for evaluation: call optimizer.train() first, or leave the "
                 "denoised() block"
@@ -53,9 +56,9 @@ class NeuralVariableOptimizer(NoisyOptimizer):
         In place the clean weights are exact up to the rounding of one addition and one subtraction; with master
         weights they are exact.
         """
-        if self._resting is not None:
-            self._resting = []  # nothing to put on again
-            return
+        for state in self.state.values():  # in evaluation mode: nothing to put on again
+            state.pop("resting_scale", None)
+            state.pop("noisy_param", None)
         self._change_coats(put_on=None)
 
     @contextlib.contextmanager
@@ -65,7 +68,7 @@ class NeuralVariableOptimizer(NoisyOptimizer):
         Costs one copy of the in-place parameters for the time of the block (none with master weights), so that
         training goes on exactly as if nobody had looked.
         """
-        if self._resting is not None:
+        if self._resting:
             yield
             return
         self.eval()
@@ -77,31 +80,41 @@ class NeuralVariableOptimizer(NoisyOptimizer):
     @torch.no_grad()
     def eval(self) -> None:
         """Takes the coat off until `train()`; the same as entering `denoised()`. Calling it twice changes nothing."""
-        if self._resting is not None:
+        if self._resting:
             return
         resting = []
         for param, state in self.state.items():
             if state.get("coat_scale"):
                 noisy = None if "master_param" in state else param.detach().clone()
-                resting.append((param, state["coat_scale"], noisy))
+                resting.append((state, state["coat_scale"], noisy))
         self._change_coats(put_on=None)
-        self._resting = resting
+        for state, scale, noisy in resting:
+            state["resting_scale"] = scale
+            if noisy is not None:
+                state["noisy_param"] = noisy
+        self._resting = True
 
     @torch.no_grad()
     def train(self) -> None:
         """Puts on again what `eval()` took off. Calling it twice changes nothing."""
-        if self._resting is None:
+        if not self._resting:
             return
-        resting, self._resting = self._resting, None
+        self._resting = False
         worn = {}
-        for param, scale, noisy in resting:
-            if noisy is None:
-                worn[param] = scale
-            else:
+        for param, state in self.state.items():
+            scale, noisy = state.pop("resting_scale", 0.0), state.pop("noisy_param", None)
+            if noisy is not None:
                 param.copy_(noisy)
-                self.state[param]["coat_scale"] = scale
+                state["coat_scale"] = scale
+            elif scale:
+                worn[param] = scale
         if worn:
             self._change_coats(put_on=worn)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Also called by load_state_dict, copy and pickle: the mode is that of the state which comes in."""
+        super().__setstate__(state)
+        self._resting = any("resting_scale" in kept for kept in self.state.values())
 
     def _change_coats(self, put_on: dict[Tensor, float] | None) -> None:
         """put_on: masters' parameters and the scales to wear again; None: every coat off."""

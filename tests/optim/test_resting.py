@@ -1,0 +1,109 @@
+"""Evaluation mode is part of the state: what is saved in it has clean weights and goes on bit for bit."""
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+from training import Model, same, train, weights
+
+from nvrm_fast import NVRMSGD, NVRMAdam
+
+every_class = pytest.mark.parametrize(
+    "cls, options", [(NVRMSGD, dict(lr=0.1, momentum=0.9)), (NVRMAdam, dict(lr=0.01))]
+)
+STORAGES = pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+
+
+def through_a_file(*states):
+    file = io.BytesIO()
+    torch.save(states, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+@every_class
+@STORAGES
+@DTYPES
+def test_saved_clean_and_resumed_exactly(cls, options, masters, dtype):
+    """One file: clean weights for whoever reads the model only, the coat for whoever trains on."""
+    straight = Model(dtype)
+    optimizer = cls(straight.parameters(), variability=0.05, master_weights=masters, **options)
+    train(straight, optimizer, 4)
+    noisy = weights(straight)
+    with optimizer.denoised():
+        clean = weights(straight)
+        model_state, state = through_a_file(straight.state_dict(), optimizer.state_dict())
+    assert same(model_state, clean) and not same(clean, noisy)
+
+    resumed = Model(dtype)
+    resumed.load_state_dict(model_state)
+    again = cls(resumed.parameters(), variability=0.3, master_weights=masters, **options)
+    again.load_state_dict(state)
+    assert same(weights(resumed), clean)
+    with pytest.raises(RuntimeError, match=r"call optimizer.train\(\) first"):
+        again.step()
+    again.train()
+    assert same(weights(resumed), noisy)
+    train(straight, optimizer, 3, start=4)
+    train(resumed, again, 3, start=4)
+    assert same(weights(straight), weights(resumed))
+    assert not any(key in state for state in again.state.values() for key in ("resting_scale", "noisy_param"))
+
+
+@every_class
+@STORAGES
+@pytest.mark.parametrize("way", ["pickle", "deepcopy"])
+def test_copies_made_at_rest(cls, options, masters, way):
+    model = Model()
+    optimizer = cls(model.parameters(), variability=0.05, master_weights=masters, **options)
+    train(model, optimizer, 3)
+    noisy = weights(model)
+    optimizer.eval()
+    both = (model, optimizer)
+    twin, again = pickle.loads(pickle.dumps(both)) if way == "pickle" else copy.deepcopy(both)
+    again.train()
+    optimizer.train()
+    assert same(weights(twin), noisy) and same(weights(model), noisy)
+
+
+@every_class
+@STORAGES
+def test_loading_decides_the_mode(cls, options, masters):
+    """A checkpoint taken with the coat on ends evaluation mode, and nothing of the old coat comes back."""
+    model = Model()
+    optimizer = cls(model.parameters(), variability=0.05, master_weights=masters, **options)
+    train(model, optimizer, 2)
+    early = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+    train(model, optimizer, 2, start=2)
+    late = weights(model)
+    optimizer.eval()
+    model.load_state_dict(early[0])
+    optimizer.load_state_dict(early[1])
+    optimizer.train()
+    assert same(weights(model), early[0])
+    train(model, optimizer, 2, start=2)
+    assert same(weights(model), late)
+
+
+def test_denoise_at_rest_is_for_good():
+    model = Model()
+    optimizer = NVRMSGD(model.parameters(), lr=0.1, variability=0.05)
+    train(model, optimizer, 2)
+    optimizer.eval()
+    clean = weights(model)
+    optimizer.denoise()
+    optimizer.train()
+    assert same(weights(model), clean)
+
+
+def test_torch_reads_what_was_saved_at_rest():
+    model = Model()
+    optimizer = NVRMSGD(model.parameters(), lr=0.1, momentum=0.9, variability=0.05)
+    train(model, optimizer, 2)
+    optimizer.eval()
+    theirs = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    theirs.load_state_dict(optimizer.state_dict())
+    train(model, theirs, 1, start=2)
