@@ -3,5 +3,14 @@
 from .coat import NeuralVariableOptimizer
 from .injected import SGLD, PerturbedSGD
 from .neural_variable import NVRMSGD, NVRMAdam, NVRMAdamW
+from .variability_scheduler import VariabilityScheduler
 
-__all__ = ["NVRMSGD", "NVRMAdam", "NVRMAdamW", "NeuralVariableOptimizer", "PerturbedSGD", "SGLD"]
+__all__ = [
+    "NVRMSGD",
+    "NVRMAdam",
+    "NVRMAdamW",
+    "NeuralVariableOptimizer",
+    "PerturbedSGD",
+    "SGLD",
+    "VariabilityScheduler",
+]
