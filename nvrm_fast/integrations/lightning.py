@@ -1,0 +1,60 @@
+"""PyTorch Lightning: validation, testing, prediction and checkpoints on clean weights."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from .wrappers import clean_weights, find_optimizers
+
+try:
+    from lightning.pytorch import Callback
+except ImportError:
+    try:
+        from pytorch_lightning import Callback
+    except ImportError as error:
+        raise ImportError("nvrm_fast.integrations.lightning needs PyTorch Lightning: pip install lightning") from error
+
+
+class CleanWeights(Callback):
+    """Takes the coat off for everything but training.
+
+        trainer = Trainer(callbacks=[CleanWeights()])
+
+    - Validation (the sanity check and validation in the middle of an epoch, too), testing and prediction see clean
+      weights. The coat goes on again with the next training batch, bit for bit the one that was taken off.
+    - Checkpoints have clean weights in `state_dict`, also with `save_weights_only=True`, so that
+      `load_from_checkpoint` gives a model to use; the coat lies in the optimizer's state, so that
+      `fit(ckpt_path=...)` goes on bit for bit. That takes 4 bytes a float32 weight in the file, none with
+      `master_weights=True`. Checkpoints written without this callback are noisy, and resume bit for bit as well.
+    - After `fit`, and after an exception in it, the weights are clean.
+
+    Optimizers that are not neural variable are left alone.
+    """
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Has the trainer write its checkpoints on clean weights (every way to save one ends in save_checkpoint)."""
+        if not hasattr(trainer.save_checkpoint, "on_noisy_weights"):
+            save = trainer.save_checkpoint
+
+            @functools.wraps(save)
+            def save_checkpoint(*args: Any, **kwargs: Any) -> None:
+                with clean_weights(trainer.optimizers):
+                    save(*args, **kwargs)
+
+            save_checkpoint.on_noisy_weights = save
+            trainer.save_checkpoint = save_checkpoint
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        if hasattr(trainer.save_checkpoint, "on_noisy_weights"):
+            trainer.save_checkpoint = trainer.save_checkpoint.on_noisy_weights
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        for optimizer in find_optimizers(trainer.optimizers):
+            optimizer.train()
+
+    def _rest(self, trainer: Any, *_: Any) -> None:
+        for optimizer in find_optimizers(trainer.optimizers):
+            optimizer.eval()
+
+    on_validation_start = on_test_start = on_predict_start = on_train_end = on_exception = _rest
