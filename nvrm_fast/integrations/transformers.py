@@ -33,21 +33,21 @@ class CleanWeights(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # The Trainer evaluates and saves right after this event. Other steps shall not pay for a copy.
         if control.should_save or control.should_evaluate:
-            self.on_train_end(args, state, control, **kwargs)
+            self.on_epoch_end(args, state, control, **kwargs)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
+        # The last epoch ends with this event, whatever ended it: no coat is on when the best model is loaded.
+        for one in find_optimizers(optimizer or []):
+            one.eval()
 
     def on_train_end(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
-        if optimizer is not None:
-            for one in find_optimizers(optimizer):
-                one.eval()
-
-    # Before the best model is loaded, too: the last epoch ends with this event, whatever ended it.
-    on_epoch_end = on_train_end
+        # For good: the weights may be those of the best model now, and the last ones shall not come back.
+        for one in find_optimizers(optimizer or []):
+            one.denoise()
 
     def on_save(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
-        if optimizer is None:
-            return
-        states = [state for one in find_optimizers(optimizer) for state in one.state.values()]
-        if any(state["coat_scale"] for state in states):
+        records = [record for one in find_optimizers(optimizer or []) for record in one.state.values()]
+        if any(record["coat_scale"] for record in records):
             warnings.warn(
                 f"the checkpoint of step {state.global_step} has noisy weights: another callback asked for it after "
                 "CleanWeights; make CleanWeights the last of the callbacks",
