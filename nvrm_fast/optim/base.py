@@ -35,10 +35,14 @@ class Bucket:
 
 
 def check_number(value: Any, name: str, *, low: float = 0.0, high: float = math.inf) -> None:
-    """Raises ValueError unless low <= value < high (which NaN and infinities never are)."""
+    """Raises ValueError unless low <= value < high (which NaN and infinities never are), in torch.optim's words."""
+    if isinstance(value, Tensor) and value.numel() != 1:
+        what = "lr" if name == "learning rate" else name
+        raise ValueError(f"Tensor {what} must be 1-element; its shape is {tuple(value.shape)}")
     if not low <= float(value) < high:
         limits = f"in [{low:g}, {high:g})" if high < math.inf else f"finite and at least {low:g}"
-        raise ValueError(f"Invalid {name} value: {value}; it must be {limits}")
+        colon = ":" if name.startswith(("learning rate", "beta parameter")) else " value:"
+        raise ValueError(f"Invalid {name}{colon} {value}; it must be {limits}")
 
 
 class NoisyOptimizer(Optimizer):
