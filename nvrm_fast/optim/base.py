@@ -192,8 +192,9 @@ class NoisyOptimizer(Optimizer):
         step = state.get("step")
         # On a GPU the kernels read the counter there: the host never waits, and a captured graph counts on.
         home = param.device if param.device.type == "cuda" else torch.device("cpu")
-        if step is None or step.dtype != torch.int64 or step.device != home:
-            # int64, because noise must stay fresh beyond the 2^24 steps that a float32 counter counts.
+        if not isinstance(step, Tensor) or step.dtype != torch.int64 or step.device != home:
+            # It may be a number in what an old torch saved. int64, because noise must stay fresh beyond the 2^24 steps
+            # that a float32 counter counts.
             state["step"] = torch.tensor(0 if step is None else int(step), dtype=torch.int64, device=home)
         master_weights = group["master_weights"]
         if master_weights or (master_weights is None and param.dtype in LOW_PRECISION):
