@@ -36,7 +36,7 @@ $(VENV)/torch:
 
 # Editable: the Python files are used where they lie; only a change in csrc or setup.py builds again.
 $(VENV)/installed: $(VENV)/torch $(SOURCES)
-	$(RUN) -m pip install --quiet --no-build-isolation --editable ".[test,demo]"
+	$(RUN) -m pip install --quiet --no-build-isolation --editable ".[test,demo,integrations]"
 	$(RUN) -m nvrm_fast.info
 	touch $@
 

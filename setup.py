@@ -194,7 +194,19 @@ setup(
     install_requires=["torch>=2.10"],
     extras_require={
         "demo": ["matplotlib", "mlxtend", "tqdm"],
-        "test": ["matplotlib", "mlxtend", "numpy", "pytest", "pytest-benchmark", "scipy", "tqdm", "triton"],
+        # With the releases from which the callbacks' events and the optimizer's eval() and train() are as used here.
+        "integrations": ["accelerate>=1.0", "lightning>=2.2", "transformers>=4.46"],
+        "test": [
+            "expecttest",
+            "matplotlib",
+            "mlxtend",
+            "numpy",
+            "pytest",
+            "pytest-benchmark",
+            "scipy",
+            "tqdm",
+            "triton",
+        ],  # expecttest: torch.testing._internal imports it
         "triton": ["triton"],
     },
     ext_modules=extensions,
