@@ -194,7 +194,7 @@ setup(
     install_requires=["torch>=2.10"],
     extras_require={
         "demo": ["matplotlib", "mlxtend", "tqdm"],
-        # With the releases from which the callbacks' events and the optimizer's eval() and train() are as used here.
+        # The oldest releases whose source has the events used here; the tests run with what pip installs, the newest.
         "integrations": ["accelerate>=1.0", "lightning>=2.2", "transformers>=4.46"],
         "test": [
             "expecttest",

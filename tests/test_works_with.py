@@ -1,0 +1,58 @@
+"""docs/works_with.md: each line of its table runs as it stands."""
+
+import copy
+import importlib
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import nvrm_fast
+
+sys.path.insert(0, str(Path(__file__).parent / "optim"))
+from training import Model, same, train, weights  # noqa: E402
+
+PAGE = (Path(__file__).parent.parent / "docs" / "works_with.md").read_text()
+TABLE = PAGE[: PAGE.index("\n\n", PAGE.index("|---|"))]
+ROWS = re.findall(r"^\| ([^|]+) \| `([^`]+)` \|", TABLE, re.MULTILINE)
+
+
+def test_every_row_has_a_line():
+    assert len(ROWS) == TABLE.count("\n| ") - 1 >= 13  # less the head
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step", "ignore:Starting from v1.9.0")
+@pytest.mark.parametrize("name, line", ROWS, ids=[name for name, _ in ROWS])
+def test_line(name, line, tmp_path, monkeypatch):
+    """After it (and `train()`, where it made a checkpoint) training goes on; inside, weights are clean."""
+    monkeypatch.chdir(tmp_path)
+    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
+    model, other = Model(), nvrm_fast.NVRMSGD([torch.nn.Parameter(torch.zeros(3))])
+    optimizer = nvrm_fast.NVRMAdamW(model.named_parameters(), lr=0.01, variability=0.05)
+    train(model, optimizer, 2)
+    noisy = weights(model)
+    with optimizer.denoised():
+        clean = weights(model)
+    looked = []
+    known = dict(
+        torch=torch, copy=copy, nvrm_fast=nvrm_fast, model=model, optimizer=optimizer, other=other, path="file.pt",
+        folder="folder", evaluate=lambda model: looked.append(weights(model)), prepared=optimizer,
+    )  # fmt: skip
+    for library in ("lightning", "accelerate", "transformers"):
+        if library in line:
+            importlib.import_module(f"nvrm_fast.integrations.{library}")
+            known[library] = importlib.import_module("lightning.pytorch" if library == "lightning" else library)
+    if "lightning" in known:
+        known["lightning"] = sys.modules["lightning"]
+    if "accelerate" in known:
+        known["accelerator"] = known["accelerate"].Accelerator(cpu=True)
+        known["model"], known["prepared"] = known["accelerator"].prepare(model, optimizer)
+    importlib.import_module("nvrm_fast.integrations")
+    exec(line, known)
+    assert len(looked) == ("evaluate" in line)
+    assert all(same(seen, clean) for seen in looked)
+    assert same(weights(model), noisy)
+    train(model, optimizer, 1, start=2)
