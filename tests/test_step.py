@@ -234,3 +234,27 @@ def test_empty_lists_and_infinite_gradients():
     lists["grads"][0][7] = float("inf")
     after = run(lists, "adam", ADAM_DEFAULTS, backend="native")
     assert after["params"][0].isnan().nonzero().flatten().tolist() == [7]
+
+
+def check_versions(backend):
+    """Whoever saved a tensor for backward hears that it was overwritten."""
+    for masters in (False, True):
+        lists = make_lists([(5,), (2, 70)], "sgd", torch.float32, masters, SGD_DEFAULTS)
+        written = [*lists["params"], *lists["masters"], *lists["momentum_buffers"]]
+        before = [x._version for x in written]
+        noise = [[0.1] * 2, 1, 0, [0.1] * 2, 1, 0, False]
+        hyper = {**SGD_DEFAULTS, "is_first": [False] * 2}
+        ops.sgd_step_(*lists.values(), *noise, *hyper.values(), backend=backend)
+        assert all(x._version > version for x, version in zip(written, before))
+        before = [x._version for x in lists["params"]]
+        coat = [lists["steps"], [0, 1], [0, 0], [0.1] * 2, 1, 0, [0.1] * 2, 1, 0]
+        ops.change_coat_(lists["params"], lists["masters"], *coat, backend=backend)
+        assert all(x._version > version for x, version in zip(lists["params"], before))
+    with torch.inference_mode():
+        own = torch.zeros(3)
+        ops.change_coat_([own], [], [torch.tensor(3)], [7], [0], [0.5], 1, 0, [0.0], 0, 0, backend=backend)
+
+
+@pytest.mark.parametrize("backend", ["reference", "native"])
+def test_autograd_hears_of_the_write(backend):
+    check_versions(backend)

@@ -29,6 +29,7 @@ void sgd_step(at::TensorList params, at::TensorList grads, at::TensorList moment
   if (params.empty()) return;
   const SgdHyper<double> hyper{lr, momentum, 1 - dampening, weight_decay, nesterov, maximize};
   Backend::sgd(table, params[0], hyper, with_momentum);
+  table.note_writes(true);
 }
 
 template <class Backend>
@@ -65,6 +66,7 @@ void adam_step(at::TensorList params, at::TensorList grads, at::TensorList exp_a
   const AdamHyper<double> hyper =
       adam_hyper(lr, beta1, beta2, eps, weight_decay, decoupled_weight_decay, maximize);
   Backend::adam(table, params[0], hyper, amsgrad, lr);
+  table.note_writes(true);
 }
 
 template <class Backend>
@@ -78,7 +80,9 @@ void change_coat(at::TensorList params, at::TensorList masters, at::TensorList s
                     Backend::counters, StepCount::stays);
   table.set_runs(run_lengths, run_strides);
   table.finish([](TensorEntry&, size_t, int64_t) {});
-  if (!params.empty()) Backend::change_coat(table, params[0]);
+  if (params.empty()) return;
+  Backend::change_coat(table, params[0]);
+  table.note_writes(false);
 }
 
 }  // namespace nvrm

@@ -244,6 +244,15 @@ std::vector<int64_t*> TensorTable::counters_of_entries() const {
   return counters;
 }
 
+void TensorTable::note_writes(bool with_masters) const {
+  for (int o = 0; o < operand_count; ++o) {
+    if (o == gradient_operand || (o == master_operand && !with_masters)) continue;
+    for (const at::Tensor& tensor : operands_[o]) {
+      if (!tensor.is_inference()) tensor.unsafeGetTensorImpl()->bump_version();
+    }
+  }
+}
+
 void TensorTable::count_steps() const {
   for (const at::Tensor& step : steps_) *step.mutable_data_ptr<int64_t>() += 1;
 }

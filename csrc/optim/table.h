@@ -68,6 +68,10 @@ class TensorTable {
   // On the host: whether there is nothing to do, because gradients were infinite.
   bool is_skipped() const { return found_inf_ != nullptr && *found_inf_ != 0; }
 
+  // Tells autograd that parameters, states and, if so, masters were written: whoever saved one of them for a backward
+  // pass must hear of it.
+  void note_writes(bool with_masters) const;
+
   // Adds 1 to every step counter on the host: the last thing that a step does.
   void count_steps() const;
 

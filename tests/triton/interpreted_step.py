@@ -7,7 +7,7 @@ import torch
 from interpreter import rounding_of_bfloat16  # noqa: F401
 from steps import ADAM_DEFAULTS, RULES, SGD_DEFAULTS, assert_same, full_options, make_lists, run
 from test_ops import BAD, arguments, call
-from test_step import columns_of, misalign, spread, transpose
+from test_step import check_versions, columns_of, misalign, spread, transpose
 
 from nvrm_fast import ops
 from nvrm_fast.reference import DISTRIBUTIONS
@@ -141,12 +141,7 @@ def test_bad_arguments_leave_everything_as_it_was(name, spoil, error, message):
 
 
 def test_autograd_hears_of_the_write():
-    lists = make_lists([(5,), (2, 70)], "sgd", torch.float32, True, SGD_DEFAULTS)
-    before = [x._version for x in lists["params"] + lists["masters"] + lists["momentum_buffers"]]
-    noise = [[0.1] * 2, 1, 0, [0.1] * 2, 1, 0, False]
-    ops.sgd_step_(*lists.values(), *noise, *{**SGD_DEFAULTS, "is_first": [False] * 2}.values(), backend="triton")
-    after = [x._version for x in lists["params"] + lists["masters"] + lists["momentum_buffers"]]
-    assert all(a > b for a, b in zip(after, before))
+    check_versions("triton")
 
 
 def test_counters_and_bias_corrections_on_the_device():
