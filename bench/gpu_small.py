@@ -9,6 +9,7 @@ import nvrm_fast  # noqa: F401  (defines the operators)
 from .parameter_lists import SMALL_LIST
 
 NOISE = (0, 0.01)  # distribution, scale
+RUNS = [0, 65, 0, 0, 0, 7]  # two of the parameters as shards of columns
 
 
 def main() -> None:
@@ -31,11 +32,11 @@ def main() -> None:
         params, grads = fresh(dtype), fresh(dtype)
         operators.sgd_step_(
             params, grads, fresh(state), masters, steps, *coats, False, [False] * count,
-            0.1, 0.9, 0.0, 1e-3, False, False,
+            0.1, 0.9, 0.0, 1e-3, False, False, torch.full((1,), 8.0, device="cuda"), torch.zeros(1, device="cuda"),
         )  # fmt: skip
         operators.adam_step_(
             params, grads, fresh(state), fresh(state), fresh(state), masters, steps, *coats, False,
-            1e-3, 0.9, 0.999, 1e-8, 1e-2, True, True, False,
+            1e-3, 0.9, 0.999, 1e-8, 1e-2, True, True, False, None, None, RUNS, [2 * length for length in RUNS],
         )  # fmt: skip
         operators.change_coat_(params, masters, steps, *coats)
         assert int(steps[0]) == 2

@@ -18,6 +18,12 @@ scales         b of the noise to put on (0: leave clean); seed and distribution 
 coat_scales    b of the noise that the parameter wears (0: it is clean); coat_seed and coat_distribution say which,
                its step is the counter's value before this step
 keep_noise     the noise stays in the weights for good (perturbed SGD): nothing is taken off
+grad_scale     None, or a float32 tensor with one element: the gradients are divided by it (torch.amp.GradScaler); they
+               are only read, so they keep the scale
+found_inf      None, or such a tensor: if it is not 0 nothing is written at all, steps included
+run_lengths    with run_strides: where a shard lies in its full tensor not in one piece but in runs of so many elements,
+run_strides    the next beginning so many elements after the one before (columns of a matrix); its tensors must be
+               contiguous. A length of 0: in one piece. Empty lists: all in one piece
 
 `distribution` is a code from nvrm_fast.reference.DISTRIBUTIONS; seeds are 64 bits in two's complement.
 """
@@ -37,18 +43,20 @@ _COATS = (
     "float[] coat_scales, int coat_seed, int coat_distribution"
 )
 _NOISE = f"Tensor(s!)[] steps, {_COATS}, bool keep_noise"
+_RUNS = "int[] run_lengths=[], int[] run_strides=[]"
+_LAST = f"Tensor? grad_scale=None, Tensor? found_inf=None, {_RUNS}"
 _SCHEMAS = {
     "fill_noise_": "(Tensor(a!) self, int seed, int stream, int step, int distribution, float scale, int offset) -> ()",
-    "change_coat_": f"(Tensor(a!)[] params, Tensor[] masters, Tensor[] steps, {_COATS}) -> ()",
+    "change_coat_": f"(Tensor(a!)[] params, Tensor[] masters, Tensor[] steps, {_COATS}, {_RUNS}) -> ()",
     "sgd_step_": (
         "(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] momentum_buffers, Tensor(m!)[] masters, "
         f"{_NOISE}, bool[] is_first, float lr, float momentum, float dampening, float weight_decay, bool nesterov, "
-        "bool maximize) -> ()"
+        f"bool maximize, {_LAST}) -> ()"
     ),
     "adam_step_": (
         "(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] exp_avgs, Tensor(c!)[] exp_avg_sqs, "
         f"Tensor(d!)[] max_exp_avg_sqs, Tensor(m!)[] masters, {_NOISE}, float lr, float beta1, float beta2, float eps, "
-        "float weight_decay, bool amsgrad, bool decoupled_weight_decay, bool maximize) -> ()"
+        f"float weight_decay, bool amsgrad, bool decoupled_weight_decay, bool maximize, {_LAST}) -> ()"
     ),
 }
 

@@ -38,6 +38,12 @@ RULES: dict[str, tuple[str, dict[str, Any]]] = {
 Make = Callable[[Tensor], Tensor]
 
 
+def full_options(name: str) -> tuple[str, dict[str, Any]]:
+    """The rule behind a name of RULES, and all its options."""
+    rule, options = RULES[name]
+    return rule, {**(SGD_DEFAULTS if rule == "sgd" else ADAM_DEFAULTS), **options}
+
+
 def make_lists(
     sizes: list[tuple[int, ...]], rule: str, dtype: torch.dtype, masters: bool, options: dict[str, Any],
     lay_out: Make = lambda x: x, step: int = 5, offsets: list[int] | None = None, seed: int = 0,
@@ -69,8 +75,12 @@ def make_lists(
 def run(
     lists: dict[str, Any], rule: str, options: dict[str, Any], *, backend: str, scale: float = 0.05,
     coat_scale: float = 0.05, distribution: int = 0, coat_distribution: int = 0, keep_noise: bool = False,
+    **last: Any,
 ) -> dict[str, list[Tensor]]:  # fmt: skip
-    """Runs one step on copies (strides kept) and returns every tensor list as it was left."""
+    """Runs one step on copies (strides kept) and returns every tensor list as it was left.
+
+    last: grad_scale, found_inf, run_lengths, run_strides.
+    """
     copies = {k: [copy_of(x) for x in v] if v and isinstance(v[0], Tensor) else v for k, v in lists.items()}
     n = len(copies["params"])
     hyper = {**(SGD_DEFAULTS if rule == "sgd" else ADAM_DEFAULTS), **options}
@@ -78,7 +88,8 @@ def run(
         hyper["is_first"] = [hyper["is_first"]] * n
     noise = [[scale] * n, 11, distribution, [coat_scale] * n, -12, coat_distribution, keep_noise]
     function = ops.sgd_step_ if rule == "sgd" else ops.adam_step_
-    function(*copies.values(), *noise, *hyper.values(), backend=backend)
+    last = {**dict(grad_scale=None, found_inf=None, run_lengths=[], run_strides=[]), **last}
+    function(*copies.values(), *noise, *hyper.values(), *last.values(), backend=backend)
     return {k: v for k, v in copies.items() if v and isinstance(v[0], Tensor)}
 
 

@@ -4,6 +4,8 @@ import pytest
 import torch
 from steps import ADAM_DEFAULTS, SGD_DEFAULTS, make_lists
 
+from nvrm_fast.reference.arguments import AdamStep, ChangeCoat, SgdStep
+
 BACKENDS = ("reference", "native")
 
 
@@ -14,7 +16,8 @@ def arguments(rule, dtype=torch.float32, masters=False):
         scales=[0.1] * 2, seed=1, distribution=0, coat_scales=[0.1] * 2, coat_seed=1, coat_distribution=0,
         keep_noise=False,
     )  # fmt: skip
-    return {**lists, **noise, **options}
+    last = dict(grad_scale=torch.ones(1), found_inf=torch.zeros(()), run_lengths=[10, 0], run_strides=[20, 0])
+    return {**lists, **noise, **options, **last}
 
 
 def call(rule, named, backend):
@@ -37,6 +40,16 @@ def test_opcheck_of_noise_and_coat():
     coat = [named[k] for k in ("params", "masters", "steps", "streams", "offsets", "scales", "seed", "distribution")]
     coat += [named[k] for k in ("coat_scales", "coat_seed", "coat_distribution")]
     torch.library.opcheck(torch.ops.nvrm_fast.change_coat_.default, tuple(coat))
+
+
+@pytest.mark.parametrize(
+    "name, arguments", [("sgd_step_", SgdStep), ("adam_step_", AdamStep), ("change_coat_", ChangeCoat)]
+)
+def test_the_reference_takes_the_schemas_arguments(name, arguments):
+    schema = getattr(torch.ops.nvrm_fast, name).default._schema
+    assert tuple(a.name for a in schema.arguments) == arguments._fields
+    defaults = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
+    assert defaults == arguments._field_defaults
 
 
 def sparse(x):
@@ -65,6 +78,15 @@ BAD = [
     ("coat_scales", lambda v: [1.0], ValueError, "coat_scales needs one value"),
     ("distribution", lambda v: 3, ValueError, "distribution must be a code in"),
     ("coat_distribution", lambda v: -1, ValueError, "coat_distribution must be a code in"),
+    ("grad_scale", lambda v: torch.ones(2), ValueError, "grad_scale must be None or a float32 tensor with one"),
+    ("grad_scale", lambda v: torch.ones(1).double(), ValueError, "grad_scale must be None or a float32 tensor"),
+    ("found_inf", lambda v: torch.ones(3), ValueError, "found_inf must be None or a float32 tensor"),
+    ("run_lengths", lambda v: [10], ValueError, "run_lengths needs one value for each of params: 2, got 1"),
+    ("run_strides", lambda v: [10], ValueError, "run_strides needs one value for each of params: 2, got 1"),
+    ("run_lengths", lambda v: [7, 0], ValueError, r"run_lengths\[0\] must be 0 or divide the parameter's 130 elements"),
+    ("run_lengths", lambda v: [-1, 0], ValueError, r"run_lengths\[0\] must be 0 or divide"),
+    ("run_strides", lambda v: [9, 0], ValueError, r"and run_strides\[0\] be at least as long; got 10 and 9"),
+    ("grads", lambda v: [v[0].repeat_interleave(2)[::2], v[1]], ValueError, r"params\[0\] is a shard in runs"),
 ]
 
 

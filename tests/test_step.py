@@ -3,7 +3,7 @@
 import pytest
 import torch
 from native import each_instruction_set
-from steps import ADAM_DEFAULTS, RULES, SGD_DEFAULTS, assert_same, make_lists, run
+from steps import ADAM_DEFAULTS, RULES, SGD_DEFAULTS, assert_same, full_options, make_lists, run
 
 from nvrm_fast import noise, ops
 from nvrm_fast.reference import DISTRIBUTIONS
@@ -11,11 +11,6 @@ from nvrm_fast.reference import DISTRIBUTIONS
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 SIZES = [(0,), (1,), (15,), (16,), (17,), (127,), (128,), (129,), (), (3, 5, 7)]
 CODES = {name: code for name, (code, _) in DISTRIBUTIONS.items()}
-
-
-def full_options(name):
-    rule, options = RULES[name]
-    return rule, {**(SGD_DEFAULTS if rule == "sgd" else ADAM_DEFAULTS), **options}
 
 
 def compare(lists, rule, options, **noise_options):
@@ -122,6 +117,62 @@ def test_a_shard_gets_its_place(offset):
             assert torch.equal(shard[name][0], full[name][0][begin:end])
 
 
+def columns_of(lists, begin, end):
+    """The lists of a shard that holds some columns of each (matrix) parameter, and its runs."""
+    shapes = [x.shape for x in lists["params"]]
+    part = {
+        k: [x[:, begin:end].contiguous() if x.dim() == 2 else x for x in v] if k not in NOT_TENSORS else v
+        for k, v in lists.items()
+    }
+    if lists["masters"]:
+        part["masters"] = [x[:, begin:end].contiguous() for x in lists["masters"]]
+    part["offsets"] = [offset + begin for offset in lists["offsets"]]
+    return part, dict(run_lengths=[end - begin] * len(shapes), run_strides=[shape[1] for shape in shapes])
+
+
+@pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
+@pytest.mark.parametrize("name", ["nesterov", "amsgrad adamw"])
+def test_a_shard_of_columns_gets_its_place(name, masters):
+    """What torch.distributed calls Shard(1): the shard lies in runs in its full tensor."""
+    rule, options = full_options(name)
+    whole = make_lists([(7, 300), (130, 9)], rule, torch.float32, masters, options, offsets=[0, 2**33 + 77])
+    full = compare(whole, rule, options)
+    for begin, end in ((0, 1), (2, 9), (0, 9)):
+        part, runs = columns_of(whole, begin, end)
+        shard = compare(part, rule, options, **runs)
+        for key, tensors in shard.items():
+            if key != "steps":
+                assert all(torch.equal(a, b[:, begin:end]) for a, b in zip(tensors, full[key])), key
+
+
+def test_a_shard_of_columns_changes_its_coat():
+    full, part = torch.zeros(5, 300), torch.zeros(5, 130)
+    coat = ([torch.tensor(3)], [7])
+    ops.change_coat_([full], [], *coat, [0], [0.5], 1, 0, [0.0], 0, 0)
+    for backend in ("reference", "native"):
+        part.zero_()
+        ops.change_coat_([part], [], *coat, [150], [0.5], 1, 0, [0.0], 0, 0, [130], [300], backend=backend)
+        assert torch.equal(part, full[:, 150:280])
+
+
+@pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", ["nesterov first decay", "adamw"])
+def test_gradient_scaling(name, dtype, masters):
+    """grad_scale divides; found_inf stops everything, the counters included."""
+    rule, options = full_options(name)
+    lists = make_lists(SIZES, rule, dtype, masters, options)
+    scale = torch.tensor([3.0])
+    scaled = compare(lists, rule, options, grad_scale=scale, found_inf=torch.zeros(()))
+    if dtype in (torch.float32, torch.float64):  # elsewhere the quotient would be rounded
+        divided = {**lists, "grads": [x / 3.0 for x in lists["grads"]]}
+        left = run(divided, rule, options, backend="native")
+        assert_same({**scaled, "grads": []}, {**left, "grads": []})
+    for grad_scale in (scale, None):
+        skipped = compare(lists, rule, options, grad_scale=grad_scale, found_inf=torch.ones(1))
+        assert_same(skipped, {k: lists[k] for k in skipped})
+
+
 NOT_TENSORS = ("streams", "offsets", "masters")
 
 
@@ -183,3 +234,27 @@ def test_empty_lists_and_infinite_gradients():
     lists["grads"][0][7] = float("inf")
     after = run(lists, "adam", ADAM_DEFAULTS, backend="native")
     assert after["params"][0].isnan().nonzero().flatten().tolist() == [7]
+
+
+def check_versions(backend):
+    """Whoever saved a tensor for backward hears that it was overwritten."""
+    for masters in (False, True):
+        lists = make_lists([(5,), (2, 70)], "sgd", torch.float32, masters, SGD_DEFAULTS)
+        written = [*lists["params"], *lists["masters"], *lists["momentum_buffers"]]
+        before = [x._version for x in written]
+        noise = [[0.1] * 2, 1, 0, [0.1] * 2, 1, 0, False]
+        hyper = {**SGD_DEFAULTS, "is_first": [False] * 2}
+        ops.sgd_step_(*lists.values(), *noise, *hyper.values(), backend=backend)
+        assert all(x._version > version for x, version in zip(written, before))
+        before = [x._version for x in lists["params"]]
+        coat = [lists["steps"], [0, 1], [0, 0], [0.1] * 2, 1, 0, [0.1] * 2, 1, 0]
+        ops.change_coat_(lists["params"], lists["masters"], *coat, backend=backend)
+        assert all(x._version > version for x, version in zip(lists["params"], before))
+    with torch.inference_mode():
+        own = torch.zeros(3)
+        ops.change_coat_([own], [], [torch.tensor(3)], [7], [0], [0.5], 1, 0, [0.0], 0, 0, backend=backend)
+
+
+@pytest.mark.parametrize("backend", ["reference", "native"])
+def test_autograd_hears_of_the_write(backend):
+    check_versions(backend)

@@ -91,13 +91,17 @@ NVRM_INLINE void step_superblock(const TensorEntry& entry, const Coats<L>& coats
   const bool stream = plan.stream_parameters && (reinterpret_cast<uintptr_t>(at.parameter) & 63) == 0;
   const Math step_size = static_cast<Math>(entry.step_size);
   const Math root_scale = static_cast<Math>(entry.root_scale);
+  const bool scaled = Rule::reads_gradient && plan.grad_scale != nullptr;
+  const Math divisor = scaled ? static_cast<Math>(*plan.grad_scale) : Math(1);
 
   for (int i = 0; i < superblock_size; i += width) {
     V x = master ? load_as<L, V>(at.clean + i) : load_as<L, V>(at.parameter + i);
     V s[Rule::states + 1];
     for (int k = 0; k < Rule::states; ++k) s[k] = load_as<L, V>(at.state[k] + i);
     if (off != nullptr) x = x - load_as<L, V>(off + i);
-    Rule::template update<L>(x, load_as<L, V>(at.gradient + i), s, hyper, is_first, step_size, root_scale);
+    V g = load_as<L, V>(at.gradient + i);
+    if (scaled) g = g / divisor;
+    Rule::template update<L>(x, g, s, hyper, is_first, step_size, root_scale);
     for (int k = 0; k < Rule::states; ++k) L::store(at.state[k] + i, s[k]);
     if (master && !plan.keep_noise) L::store(at.clean + i, x);
     if (on != nullptr) x = x + load_as<L, V>(on + i);

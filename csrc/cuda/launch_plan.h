@@ -11,8 +11,6 @@ namespace nvrm {
 // What all launches of a step share.
 struct ListOptions {
   AdamCorrections adam;
-  const float* grad_scale;
-  const float* found_inf;
   bool draws_next;
 };
 
@@ -56,8 +54,8 @@ inline int64_t fill_table(const StepPlan& plan, int64_t* const* counters, const 
   LaunchHeader& header = table.header;
   header = LaunchHeader{};
   header.adam = options.adam;
-  header.grad_scale = options.grad_scale;
-  header.found_inf = options.found_inf;
+  header.grad_scale = plan.grad_scale;
+  header.found_inf = plan.found_inf;
   header.draws_next = options.draws_next;
   header.keep_noise = plan.keep_noise;
   header.rounds = rounds_for(plan.first_superblock[plan.entry_count]);

@@ -48,6 +48,9 @@ struct AdamCorrections {
   double beta2;
 };
 
+// Whether a GradScaler found infinite gradients: then nothing at all is written.
+NVRM_INLINE bool is_skipped(const float* found_inf) { return found_inf != nullptr && *found_inf != 0; }
+
 struct LaunchHeader {
   ListCoat coat_off;
   ListCoat coat_on;
@@ -100,6 +103,11 @@ struct CounterTable {
   int64_t* counter[counters_per_launch];
   const float* found_inf;
   int count;
+
+  // What one thread of the counting launch does.
+  NVRM_INLINE void add_one(int thread) const {
+    if (thread < count && !is_skipped(found_inf)) *counter[thread] += 1;
+  }
 };
 
 }  // namespace nvrm

@@ -22,7 +22,7 @@ template <class Rule, class Param, class Math, bool master>
 __global__ void __launch_bounds__(threads_per_group, resident_groups<Rule, Math>)
     step_kernel(const __grid_constant__ LaunchTable table,
                 const __grid_constant__ typename Rule::template Hyper<Math> hyper) {
-  if (table.header.found_inf != nullptr && *table.header.found_inf != 0) return;
+  if (is_skipped(table.header.found_inf)) return;
   const int position = table.tensor_of(blockIdx.x);
   GroupScalars scalars = {};
   if constexpr (needs_corrections<Rule>) {

@@ -17,9 +17,7 @@ namespace {
 
 // A kernel of its own: within the step, groups of one tensor read its counter at different times.
 __global__ void __launch_bounds__(counters_per_launch) count_kernel(const __grid_constant__ CounterTable table) {
-  if (table.found_inf != nullptr && *table.found_inf != 0) return;
-  const int i = static_cast<int>(threadIdx.x);
-  if (i < table.count) *table.counter[i] += 1;
+  table.add_one(static_cast<int>(threadIdx.x));
 }
 
 }  // namespace

@@ -49,6 +49,9 @@ struct StepPlan {
   bool has_master;
   bool stream_parameters;  // with masters: parameters are written past the caches
   bool keep_noise;  // the noise stays in the weights for good (perturbed SGD, SGLD)
+  // What torch.amp.GradScaler found, in the parameters' memory; each may be null.
+  const float* grad_scale;  // the gradients are divided by it
+  const float* found_inf;   // not 0: the step is skipped (the CPU's host asks before it starts)
 };
 
 }  // namespace nvrm

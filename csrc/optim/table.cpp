@@ -104,22 +104,76 @@ void TensorTable::add_state(const char* name, at::TensorList states) {
   operands_[state_operand + states_++] = states;
 }
 
-void TensorTable::finish(const std::function<void(TensorEntry&, size_t, int64_t)>& fill) {
-  first_superblock_.reserve(entries_.size() + 1);
-  for (size_t i = 0; i < entries_.size(); ++i) {
-    TensorEntry& entry = entries_[i];
-    set_layout(i);
-    fill(entry, i, counters_ == StepCounters::on_host ? step_of(i) + 1 : 0);
-    const int64_t begin = entry.offset / superblock_size;
-    const int64_t end = (entry.offset + entry.numel + superblock_size - 1) / superblock_size;
-    first_superblock_.push_back(first_superblock_.back() + (entry.numel == 0 ? 0 : end - begin));
+void TensorTable::set_scaling(const GradientScaling& scaling) {
+  if (params_.empty()) return;
+  const at::Device device = params_[0].device();
+  const auto address_of = [&](const std::optional<at::Tensor>& scalar, const char* name) -> const float* {
+    if (!scalar.has_value()) return nullptr;
+    TORCH_CHECK_VALUE(scalar->scalar_type() == at::kFloat && scalar->numel() == 1 && scalar->device() == device, name,
+                      " must be None or a float32 tensor with one element on ", device);
+    return scalar->const_data_ptr<float>();
+  };
+  grad_scale_ = address_of(scaling.grad_scale, "grad_scale");
+  found_inf_ = address_of(scaling.found_inf, "found_inf");
+}
+
+void TensorTable::set_runs(at::IntArrayRef lengths, at::IntArrayRef strides) {
+  if (lengths.empty() && strides.empty()) return;
+  check_length(lengths.size(), params_.size(), "run_lengths");
+  check_length(strides.size(), params_.size(), "run_strides");
+  for (size_t i = 0; i < lengths.size(); ++i) {
+    if (lengths[i] == 0) continue;
+    TORCH_CHECK_VALUE(lengths[i] > 0 && strides[i] >= lengths[i] && params_[i].numel() % lengths[i] == 0,
+                      "run_lengths[", i, "] must be 0 or divide the parameter's ", params_[i].numel(),
+                      " elements, and run_strides[", i, "] be at least as long; got ", lengths[i], " and ", strides[i]);
   }
+  run_lengths_ = lengths;
+  run_strides_ = strides;
+}
+
+void TensorTable::finish(const std::function<void(TensorEntry&, size_t, int64_t)>& fill) {
   for (size_t i = 0; i < entries_.size(); ++i) {
+    set_layout(i);
+    TORCH_CHECK_VALUE(run_lengths_.empty() || run_lengths_[i] == 0 || entries_[i].layout == nullptr, "params[", i,
+                      "] is a shard in runs: it, its gradient and its state must be contiguous()");
+    fill(entries_[i], i, counters_ == StepCounters::on_host ? step_of(i) + 1 : 0);
+  }
+  // From here on nothing is refused.
+  for (size_t i = 0; i < entries_.size(); ++i) {
+    owners_.push_back(i);
     for (int o = 0; o < operand_count; ++o) {
       if (!operands_[o].empty()) {
         entries_[i].data[o] = o == gradient_operand ? const_cast<void*>(operands_[o][i].const_data_ptr())
                                                     : operands_[o][i].mutable_data_ptr();
       }
+    }
+  }
+  if (!run_lengths_.empty()) split_into_runs();
+  first_superblock_.reserve(entries_.size() + 1);
+  for (const TensorEntry& entry : entries_) {
+    const int64_t begin = entry.offset / superblock_size;
+    const int64_t end = (entry.offset + entry.numel + superblock_size - 1) / superblock_size;
+    first_superblock_.push_back(first_superblock_.back() + (entry.numel == 0 ? 0 : end - begin));
+  }
+}
+
+// Every run becomes an entry of its own: to the kernels it is one more small parameter.
+void TensorTable::split_into_runs() {
+  const std::vector<TensorEntry> wholes = std::move(entries_);
+  entries_.clear();
+  owners_.clear();
+  for (size_t i = 0; i < wholes.size(); ++i) {
+    const int64_t length = run_lengths_[i] == 0 ? std::max<int64_t>(wholes[i].numel, 1) : run_lengths_[i];
+    for (int64_t begin = 0; begin < wholes[i].numel; begin += length) {
+      TensorEntry run = wholes[i];
+      run.numel = length;
+      run.offset += begin / length * run_strides_[i];
+      for (int o = 0; o < operand_count; ++o) {
+        if (run.data[o] == nullptr) continue;
+        run.data[o] = static_cast<char*>(run.data[o]) + begin * static_cast<int64_t>(operands_[o][i].element_size());
+      }
+      entries_.push_back(run);
+      owners_.push_back(i);
     }
   }
 }
@@ -167,6 +221,8 @@ StepPlan TensorTable::plan() const {
   plan.has_master = has_master;
   plan.stream_parameters = has_master && superblock_count() * superblock_size > cache_elements;
   plan.keep_noise = noise_.keep_noise;
+  plan.grad_scale = grad_scale_;
+  plan.found_inf = found_inf_;
   return plan;
 }
 
@@ -179,6 +235,22 @@ std::vector<int64_t*> TensorTable::counters() const {
   counters.reserve(steps_.size());
   for (const at::Tensor& step : steps_) counters.push_back(step.mutable_data_ptr<int64_t>());
   return counters;
+}
+
+std::vector<int64_t*> TensorTable::counters_of_entries() const {
+  std::vector<int64_t*> counters;
+  counters.reserve(owners_.size());
+  for (const size_t owner : owners_) counters.push_back(steps_[owner].mutable_data_ptr<int64_t>());
+  return counters;
+}
+
+void TensorTable::note_writes(bool with_masters) const {
+  for (int o = 0; o < operand_count; ++o) {
+    if (o == gradient_operand || (o == master_operand && !with_masters)) continue;
+    for (const at::Tensor& tensor : operands_[o]) {
+      if (!tensor.is_inference()) tensor.unsafeGetTensorImpl()->bump_version();
+    }
+  }
 }
 
 void TensorTable::count_steps() const {

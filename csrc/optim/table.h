@@ -6,6 +6,7 @@
 
 #include <deque>
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "../noise/arguments.h"
@@ -22,6 +23,12 @@ struct NoiseArguments {
   at::ArrayRef<double> scales;
   at::ArrayRef<double> coat_scales;
   bool keep_noise;
+};
+
+// What torch.amp.GradScaler found, or nothing.
+struct GradientScaling {
+  const std::optional<at::Tensor>& grad_scale;
+  const std::optional<at::Tensor>& found_inf;
 };
 
 // Where the operands lie. On the CPU the table reads the step counters; elsewhere the kernel does, from the device, so
@@ -41,6 +48,12 @@ class TensorTable {
   // The rule's next state tensor of every parameter.
   void add_state(const char* name, at::TensorList states);
 
+  void set_scaling(const GradientScaling& scaling);
+
+  // Shards that lie in their full tensors in runs of so many elements, so far apart; a length of 0: in one piece. Empty
+  // lists: all of them in one piece.
+  void set_runs(at::IntArrayRef lengths, at::IntArrayRef strides);
+
   // After the last state: lays the table out. fill(entry, position, step) sets what depends on the rule; step counts
   // this one, from 1 (on the device: 0, not known here).
   void finish(const std::function<void(TensorEntry&, size_t, int64_t)>& fill);
@@ -48,14 +61,23 @@ class TensorTable {
   StepPlan plan() const;
   int64_t superblock_count() const { return first_superblock_.back(); }
 
-  // Of each entry; on the device.
+  // The parameters' counters, on the device, and each entry's.
   std::vector<int64_t*> counters() const;
+  std::vector<int64_t*> counters_of_entries() const;
+
+  // On the host: whether there is nothing to do, because gradients were infinite.
+  bool is_skipped() const { return found_inf_ != nullptr && *found_inf_ != 0; }
+
+  // Tells autograd that parameters, states and, if so, masters were written: whoever saved one of them for a backward
+  // pass must hear of it.
+  void note_writes(bool with_masters) const;
 
   // Adds 1 to every step counter on the host: the last thing that a step does.
   void count_steps() const;
 
  private:
   void set_layout(size_t i);
+  void split_into_runs();
   int64_t step_of(size_t i) const;
 
   at::TensorList params_;
@@ -66,7 +88,12 @@ class TensorTable {
   at::ScalarType dtype_ = at::kFloat;
   at::ScalarType state_dtype_ = at::kFloat;
   int states_ = 0;
-  std::vector<TensorEntry> entries_;
+  const float* grad_scale_ = nullptr;
+  const float* found_inf_ = nullptr;
+  at::IntArrayRef run_lengths_;
+  at::IntArrayRef run_strides_;
+  std::vector<TensorEntry> entries_;  // a parameter's one, or one for each of its runs
+  std::vector<size_t> owners_;        // the entry's position in params
   std::vector<int64_t> first_superblock_ = {0};
   std::deque<Layout> layouts_;  // a deque, so that entries may point into it while it grows
 };

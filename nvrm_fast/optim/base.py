@@ -2,47 +2,42 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from .. import backends
-from ..noise import check_integer, distribution_code, signed_seed
+from ..noise import distribution_code, signed_seed
+from . import amp, backward, checkpoint, compiled
+from .bucket import Bucket, Member, in_buckets
+from .checks import check_gradient, check_overlap, check_param, check_state
 from .memory import allocate
+from .shards import local, local_gradient, place_of
 from .streams import assign_streams
 
-DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 LOW_PRECISION = (torch.bfloat16, torch.float16)
+#: Groups with the members that a step is for.
+Members = list[tuple[dict[str, Any], list[Member]]]
 
 
-@dataclass
-class Bucket:
-    """Parameters of one group that one operator call can serve: same device, dtype and kind of coat."""
+class ParameterName:
+    """How messages call a parameter; worked out when somebody reads it."""
 
-    params: list[Tensor] = field(default_factory=list)
-    grads: list[Tensor] = field(default_factory=list)
-    states: list[dict[str, Any]] = field(default_factory=list)
-    masters: list[Tensor] = field(default_factory=list)
-    steps: list[Tensor] = field(default_factory=list)
-    streams: list[int] = field(default_factory=list)
-    offsets: list[int] = field(default_factory=list)
-    scales: list[float] = field(default_factory=list)
-    coat_scales: list[float] = field(default_factory=list)
+    def __init__(self, optimizer: Optimizer, group: dict[str, Any], i: int) -> None:
+        self._where = optimizer, group, i
 
-
-def check_number(value: Any, name: str, *, low: float = 0.0, high: float = math.inf) -> None:
-    """Raises ValueError unless low <= value < high (which NaN and infinities never are), in torch.optim's words."""
-    if isinstance(value, Tensor) and value.numel() != 1:
-        what = "lr" if name == "learning rate" else name
-        raise ValueError(f"Tensor {what} must be 1-element; its shape is {tuple(value.shape)}")
-    if not low <= float(value) < high:
-        limits = f"in [{low:g}, {high:g})" if high < math.inf else f"finite and at least {low:g}"
-        colon = ":" if name.startswith(("learning rate", "beta parameter")) else " value:"
-        raise ValueError(f"Invalid {name}{colon} {value}; it must be {limits}")
+    def __str__(self) -> str:
+        optimizer, group, i = self._where
+        names = group.get("param_names")
+        if names is not None:
+            return repr(names[i])
+        earlier = itertools.takewhile(lambda other: other is not group, optimizer.param_groups)
+        return f"{sum(len(other['params']) for other in earlier) + i} (pass named_parameters() to see its name)"
 
 
 class NoisyOptimizer(Optimizer):
@@ -55,11 +50,28 @@ class NoisyOptimizer(Optimizer):
     #: The noise stays in the weights for good: there is no coat to take off.
     keep_noise = False
 
+    #: torch.amp.GradScaler leaves `grad_scale` and `found_inf` here; the kernels divide by the one and heed the other.
+    _step_supports_amp_scaling = True
+
     # What a subclass decides.
 
     def _noise_scale(self, group: dict[str, Any]) -> float:
         """b of the noise of this step."""
         raise NotImplementedError
+
+    def _seed(self, group: dict[str, Any]) -> int:
+        """The key of the draws of this step."""
+        return group["seed"]
+
+    def _wants_master(self, group: dict[str, Any], param: Tensor) -> bool:
+        wish = group["master_weights"]
+        return param.dtype in LOW_PRECISION if wish is None else wish
+
+    def _check_mode(self) -> None:
+        """Raises RuntimeError where no step may be done."""
+
+    def _take_coat_off(self, group: dict[str, Any], member: Member) -> None:
+        """Leaves the parameter clean, if it wears a coat."""
 
     def _check_group(self, group: dict[str, Any]) -> None:
         """Raises ValueError for hyper-parameters out of range. Rules extend it."""
@@ -70,44 +82,53 @@ class NoisyOptimizer(Optimizer):
         if group["backend"] is not None:
             backends.check_backend(group["backend"])
 
-    def _init_state(self, group: dict[str, Any], param: Tensor, state: dict[str, Any], like: Tensor) -> None:
+    def _init_state(self, group: dict[str, Any], state: dict[str, Any], like: Tensor) -> None:
         """Adds the rule's tensors that are missing; `like` has their shape, strides and dtype."""
         raise NotImplementedError
 
-    def _apply(self, group: dict[str, Any], bucket: Bucket, noise_args: tuple) -> None:
+    def _apply(self, group: dict[str, Any], bucket: Bucket, noise_arguments: tuple, last_arguments: tuple) -> None:
         """Calls the rule's operator."""
         raise NotImplementedError
 
     # Groups.
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch.optim's; also checks dtypes and hyper-parameters and gives every parameter its stream."""
+        """As torch.optim's; also checks parameters and hyper-parameters and gives every parameter its stream."""
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         try:
             self._check_group(group)
-            for i, param in enumerate(group["params"]):
-                if param.dtype not in DTYPES:
-                    raise TypeError(
-                        f"parameter {self._name(group, i)} is {param.dtype}; supported are float32, float64, bfloat16 "
-                        "and float16 (leave it out of the optimizer, or store it as a real tensor)"
-                    )
+            for name, param in self._named(group):
+                check_param(param, name)
+                try:
+                    place_of(param)
+                except ValueError as error:
+                    raise ValueError(f"parameter {name}: {error}") from None
+            check_overlap(itertools.chain.from_iterable(self._named(other) for other in self.param_groups))
         except Exception:
             self.param_groups.pop()
             raise
         taken = {stream for other in self.param_groups[:-1] for stream in other["streams"]}
         group["streams"] = assign_streams(group.get("param_names"), len(group["params"]), taken)
+        group["coat_version"] = checkpoint.VERSION
+        self._set_up()
 
-    def _name(self, group: dict[str, Any], i: int) -> str:
-        names = group.get("param_names")
-        if names is not None:
-            return repr(names[i])
-        before = 0
-        for other in self.param_groups:
-            if other is group:
-                break
-            before += len(other["params"])
-        return f"{before + i} (pass named_parameters() to see its name)"
+    def _named(self, group: dict[str, Any]) -> Iterator[tuple[ParameterName, Tensor]]:
+        return ((ParameterName(self, group, i), param) for i, param in enumerate(group["params"]))
+
+    def _set_up(self) -> None:
+        """What belongs to this process and is neither copied nor pickled."""
+        self._verdicts = amp.Verdicts()
+        compiled.register(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._verdicts.settle()
+        return super().__getstate__()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        checkpoint.complete_groups(self)
+        self._set_up()
 
     # One step.
 
@@ -115,76 +136,100 @@ class NoisyOptimizer(Optimizer):
         """One step of the base rule on the clean weights, and fresh noise.
 
         closure: reevaluates the model and returns the loss. Returns the loss, or None.
-        Raises RuntimeError for sparse gradients and TypeError for unsupported dtypes, before anything is written.
+        Raises RuntimeError for sparse gradients, TypeError for unsupported dtypes and ValueError for hyper-parameters
+        out of range or state of another shape, before anything is written.
+
+        A first step with learning rates and gradients of 0 makes the state and writes no weights: so
+        torch.distributed.checkpoint prepares an optimizer for loading.
         """
+        self._check_mode()
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if torch.compiler.is_compiling():
+            compiled.step(self)
+            return loss
         with torch.no_grad():
-            self._check_step()
-            for group in self.param_groups:
-                self._step_group(group)
+            members = [
+                (group, [self._member(group, i) for i, param in enumerate(group["params"]) if param.grad is not None])
+                for group in self.param_groups
+            ]
+            if checkpoint.is_state_initialization(self, members):
+                for group, some in members:
+                    for member in some:
+                        self._make_state(group, member)
+            else:
+                self._step(members, *amp.scaling_of(self))
         return loss
 
-    def _check_step(self) -> None:
+    def step_in_backward(self) -> RemovableHandle:
+        """From now on every parameter is stepped in the backward pass, as soon as its gradient is there, and the
+        gradient is freed: no two layers' gradients need memory at once.
+
+        Use it without gradient accumulation, clipping over all parameters, GradScaler and step() (which then finds no
+        gradients and does nothing). The noise and the weights are those that step() would have given.
+
+        Returns a handle; handle.remove() ends it.
+        """
+        return backward.step_in_backward(self)
+
+    def _member(self, group: dict[str, Any], i: int) -> Member:
+        param = group["params"][i]
+        return Member(
+            param, local(param), local_gradient(param, ParameterName(self, group, i)), group["streams"][i],
+            place_of(param), ParameterName(self, group, i),
+        )  # fmt: skip
+
+    def _step(self, groups: Members, grad_scale: Tensor | None = None, found_inf: Tensor | None = None) -> None:
         for group in self.param_groups:
             self._check_group(group)
-            for i, param in enumerate(group["params"]):
-                grad = param.grad
-                if grad is None:
-                    continue
-                if grad.layout != torch.strided:
-                    raise RuntimeError(
-                        f"parameter {self._name(group, i)} has a sparse gradient, which is not supported: "
-                        "use sparse=False in its embedding"
-                    )
-                if param.dtype not in DTYPES or grad.dtype != param.dtype:
-                    raise TypeError(
-                        f"parameter {self._name(group, i)} is {param.dtype} with a {grad.dtype} gradient; both must be "
-                        "the same: float32, float64, bfloat16 or float16"
-                    )
+        for _, members in groups:
+            for member in members:
+                check_gradient(member.data, member.grad, member.name)
+                check_state(member.param, member.name, self.state.get(member.param, {}))
+        if amp.is_skipped_here(found_inf):
+            return
+        self._verdicts.settle()
+        for group, members in groups:
+            self._step_group(group, members, grad_scale, found_inf)
 
-    def _step_group(self, group: dict[str, Any]) -> None:
-        scale = self._noise_scale(group)
+    def _step_group(
+        self, group: dict[str, Any], members: list[Member], grad_scale: Tensor | None, found_inf: Tensor | None
+    ) -> None:
+        scale, seed = self._noise_scale(group), self._seed(group)
         noise = distribution_code(group["noise"], "noise")
-        seed = group["seed"]
-        denoise_every = group.get("denoise_every")
-        buckets: dict[tuple, Bucket] = {}
-        for param, stream in zip(group["params"], group["streams"]):
-            if param.grad is None:
-                continue
-            state = self._ready_state(group, param)
-            coat = (state["coat_noise"], state["coat_seed"]) if state["coat_scale"] else (noise, seed)
-            bucket = buckets.setdefault((param.device, param.dtype, *coat), Bucket())
-            bucket.params.append(param)
-            bucket.grads.append(param.grad)
-            bucket.states.append(state)
-            if "master_param" in state:
-                bucket.masters.append(state["master_param"])
-            bucket.steps.append(state["step"])
-            bucket.streams.append(stream)
-            bucket.offsets.append(0)
-            bucket.coat_scales.append(state["coat_scale"])
-        for (_, _, coat_noise, coat_seed), bucket in buckets.items():
-            bucket.scales = [scale] * len(bucket.params)
-            if denoise_every is not None:
-                # All counters at once: they may lie on a GPU, and the host has to wait for them.
-                done = torch.stack([step.reshape(()) for step in bucket.steps]).tolist()
-                bucket.scales = [0.0 if (step + 1) % denoise_every == 0 else scale for step in done]
-            noise_args = (
-                bucket.masters, bucket.steps, bucket.streams, bucket.offsets, bucket.scales, signed_seed(seed), noise,
-                bucket.coat_scales, signed_seed(coat_seed), coat_noise, self.keep_noise,
+        ready = [(member, self._ready_state(group, member)) for member in members]
+        for bucket in in_buckets(ready, noise, seed):
+            bucket.scales = self._scales(group, bucket, scale)
+            device = bucket.members[0].data.device
+            scaling = [None if x is None else x.to(device) for x in (grad_scale, found_inf)]
+            belief = None if found_inf is None else amp.Belief(bucket.states)
+            self._apply(
+                group, bucket, (*bucket.coat_arguments(seed, noise), self.keep_noise),
+                (*scaling, *bucket.run_arguments()),
             )  # fmt: skip
-            self._apply(group, bucket, noise_args)
             if not self.keep_noise:
                 for state, worn in zip(bucket.states, bucket.scales):
                     state["coat_scale"], state["coat_noise"], state["coat_seed"] = worn, noise, seed
+            # The kernels have told the local tensors' versions only.
+            torch.autograd.graph.increment_version([m.param for m in bucket.members if m.param is not m.data])
+            if belief is not None:
+                self._verdicts.expect(scaling[1], belief)
+
+    def _scales(self, group: dict[str, Any], bucket: Bucket, scale: float) -> list[float]:
+        every = group.get("denoise_every")
+        if every is None:
+            return [scale] * len(bucket.states)
+        # All counters at once: they may lie on a GPU, and the host has to wait for them.
+        done = torch.stack([state["step"].reshape(()) for state in bucket.states]).tolist()
+        return [0.0 if (step + 1) % every == 0 else scale for step in done]
 
     # State.
 
-    def _ready_state(self, group: dict[str, Any], param: Tensor) -> dict[str, Any]:
+    def _ready_state(self, group: dict[str, Any], member: Member) -> dict[str, Any]:
         """The parameter's state, completed where this step needs more than there is."""
+        param = member.param
         state = self.state[param]
         # The record of the coat is plain numbers: torch's load_state_dict casts tensors to the parameter's dtype.
         if "coat_scale" not in state:
@@ -196,16 +241,31 @@ class NoisyOptimizer(Optimizer):
             # It may be a number in what an old torch saved. int64, because noise must stay fresh beyond the 2^24 steps
             # that a float32 counter counts.
             state["step"] = torch.tensor(0 if step is None else int(step), dtype=torch.int64, device=home)
-        master_weights = group["master_weights"]
-        if master_weights or (master_weights is None and param.dtype in LOW_PRECISION):
-            if "master_param" not in state:
-                wide = torch.float64 if param.dtype == torch.float64 else torch.float32
-                state["master_param"] = allocate(param, wide).copy_(param)
-            like = state["master_param"]
-        else:
-            like = param
-        self._init_state(group, param, state, like)
+        if self._wants_master(group, param) and "master_param" not in state:
+            self._take_coat_off(group, member)
+            wide = torch.float64 if param.dtype == torch.float64 else torch.float32
+            state["master_param"] = allocate(param, wide).copy_(param)
+        like = state.get("master_param", param)
+        # State of another dtype: the model was cast, or the checkpoint is of a run without masters.
+        for key, value in state.items():
+            if isinstance(value, Tensor) and key not in ("step", "master_param") and value.dtype != like.dtype:
+                state[key] = allocate(like).copy_(value)
+        self._init_state(group, state, like)
         return state
+
+    def _make_state(self, group: dict[str, Any], member: Member) -> None:
+        """All state that a first step would leave, with nothing in it."""
+        state = self._ready_state(group, member)
+        self._init_first_state(group, state, state.get("master_param", member.param))
+
+    def _init_first_state(self, group: dict[str, Any], state: dict[str, Any], like: Tensor) -> None:
+        """What the rule's operator, and not `_init_state`, brings in at the first step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """As torch.optim's. It holds the record of the coats: saved with the parameters that wear them, training goes
+        on bit for bit."""
+        self._verdicts.settle()
+        return super().state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch.optim's; also takes checkpoints of the torch.optim class of the same rule.
@@ -213,23 +273,9 @@ class NoisyOptimizer(Optimizer):
         Group options that the checkpoint has not got keep their present values, and so does `backend`, which belongs
         to the machine and not to the training. State that was saved in float32 or float64 stays so beside 16-bit
         parameters (torch.optim casts it).
+
+        Raises ValueError for a checkpoint of a later version than this one reads.
         """
-        groups = []
-        for saved, mine in zip(state_dict["param_groups"], self.param_groups):
-            kept = {key: value for key, value in mine.items() if key not in ("params", *saved)}
-            groups.append({**saved, **kept, "backend": mine["backend"]})
-        groups += state_dict["param_groups"][len(groups) :]
-        super().load_state_dict({**state_dict, "param_groups": groups})
-        ids = [i for saved in groups for i in saved["params"]]
-        params = [param for group in self.param_groups for param in group["params"]]
-        for index, param in zip(ids, params):
-            for key, value in state_dict["state"].get(index, {}).items():
-                if isinstance(value, Tensor) and key != "step" and value.dtype in (torch.float32, torch.float64):
-                    if param.dtype in LOW_PRECISION and "master_param" in state_dict["state"][index]:
-                        self.state[param][key] = value.detach().to(device=param.device, copy=True)
-
-
-def check_denoise_every(value: Any) -> None:
-    """Raises ValueError unless value is None or an integer of at least 1."""
-    if value is not None and (check_integer(value, 62, "denoise_every") < 1):
-        raise ValueError(f"denoise_every must be None or at least 1, got {value}")
+        self._verdicts.settle()
+        super().load_state_dict(checkpoint.with_own_options(self, state_dict))
+        checkpoint.restore_wide_state(self, state_dict)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .base import NoisyOptimizer, check_number
+from .base import NoisyOptimizer
+from .checks import check_number
 from .rules import SgdRule, refuse_differentiable
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import backends
+from .shards import local
 
 
 def allocate(like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -15,6 +16,7 @@ def allocate(like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     elements (fewer walks through the page table).
     """
     tensor = torch.empty_like(like, dtype=dtype)
-    if tensor.device.type == "cpu" and backends._native is not None:
-        backends._native.advise_huge_pages(tensor.data_ptr(), tensor.nbytes)
+    here = local(tensor)
+    if here.device.type == "cpu" and backends._native is not None:
+        backends._native.advise_huge_pages(here.data_ptr(), here.nbytes)
     return tensor

@@ -16,9 +16,12 @@ _NOISE_ARGUMENTS = """
         master_weights: True keeps the clean weights in float32 (float64 for float64 parameters) in the state under
             "master_param", so that taking the noise off is exact; False: in place, no extra memory. None (default):
             True for bfloat16 and float16 parameters, False for float32 and float64.
+        decorrelate_ranks: under DistributedDataParallel, every rank wears a coat of its own: the averaged gradient then
+            is a mean over as many samples of the noise as there are ranks, at no cost. Implies master_weights; clean
+            weights stay the same bits on all ranks (default: False, one coat for all).
         backend: "native", "triton" or "reference"; None (default) takes the fastest that serves the parameters' device.
         maximize: ascend instead of descend.
-        foreach, fused: accepted for compatibility and without effect: the step is always one fused pass.
+        foreach, fused, capturable: accepted for compatibility and without effect: the step is always one fused pass.
 """
 
 _RAISES = """
@@ -40,7 +43,8 @@ class NVRMSGD(SgdRule, NeuralVariableOptimizer):
 
     def __init__(
         self, params, lr=1e-3, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False, *, variability=0.01,
-        noise="gaussian", seed=0, denoise_every=None, master_weights=None, backend=None, maximize=False, foreach=None,
+        noise="gaussian", seed=0, denoise_every=None, master_weights=None, decorrelate_ranks=False,
+        backend=None, maximize=False, foreach=None,
         differentiable=False, fused=None,
     ):  # fmt: skip
         refuse_differentiable(differentiable)
@@ -49,7 +53,7 @@ class NVRMSGD(SgdRule, NeuralVariableOptimizer):
             dict(
                 lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov,
                 maximize=maximize, variability=variability, noise=noise, seed=seed, denoise_every=denoise_every,
-                master_weights=master_weights, backend=backend,
+                master_weights=master_weights, decorrelate_ranks=decorrelate_ranks, backend=backend,
             ),
         )  # fmt: skip
 
@@ -63,16 +67,18 @@ class NVRMAdam(AdamRule, NeuralVariableOptimizer):
 
     def __init__(
         self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False, *, variability=0.01,
-        noise="gaussian", seed=0, denoise_every=None, master_weights=None, backend=None, maximize=False, foreach=None,
+        noise="gaussian", seed=0, denoise_every=None, master_weights=None, decorrelate_ranks=False,
+        backend=None, maximize=False, foreach=None,
         capturable=False, differentiable=False, fused=None, decoupled_weight_decay=False,
     ):  # fmt: skip
-        refuse_differentiable(differentiable, capturable)
+        refuse_differentiable(differentiable)
         super().__init__(
             params,
             dict(
                 lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad,
                 decoupled_weight_decay=decoupled_weight_decay, maximize=maximize, variability=variability,
-                noise=noise, seed=seed, denoise_every=denoise_every, master_weights=master_weights, backend=backend,
+                noise=noise, seed=seed, denoise_every=denoise_every, master_weights=master_weights,
+                decorrelate_ranks=decorrelate_ranks, backend=backend,
             ),
         )  # fmt: skip
 
@@ -86,12 +92,13 @@ class NVRMAdamW(NVRMAdam):
 
     def __init__(
         self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, amsgrad=False, *, variability=0.01,
-        noise="gaussian", seed=0, denoise_every=None, master_weights=None, backend=None, maximize=False, foreach=None,
+        noise="gaussian", seed=0, denoise_every=None, master_weights=None, decorrelate_ranks=False,
+        backend=None, maximize=False, foreach=None,
         capturable=False, differentiable=False, fused=None,
     ):  # fmt: skip
         super().__init__(
             params, lr, betas, eps, weight_decay, amsgrad, variability=variability, noise=noise, seed=seed,
-            denoise_every=denoise_every, master_weights=master_weights, backend=backend, maximize=maximize,
-            foreach=foreach, capturable=capturable, differentiable=differentiable, fused=fused,
-            decoupled_weight_decay=True,
+            denoise_every=denoise_every, master_weights=master_weights, decorrelate_ranks=decorrelate_ranks,
+            backend=backend, maximize=maximize, foreach=foreach, capturable=capturable, differentiable=differentiable,
+            fused=fused, decoupled_weight_decay=True,
         )  # fmt: skip

@@ -49,7 +49,7 @@ def noise(
 
 def fill_noise_(self: Tensor, seed: int, stream: int, step: int, distribution: int, scale: float, offset: int) -> None:
     """Overwrites a float32 tensor with noise; see `noise`."""
-    check_fill(self, stream, distribution, offset, BY_CODE)
+    check_fill(self, stream, distribution, offset)
     self.copy_(
         noise(
             self.numel(), seed=seed, stream=stream, step=step, distribution=distribution,
@@ -59,13 +59,21 @@ def fill_noise_(self: Tensor, seed: int, stream: int, step: int, distribution: i
 
 
 def add_noise(
-    clean: Tensor, *, seed: int, stream: int, step: int, distribution: int, scale: float, offset: int
-) -> Tensor:
-    """clean + noise, element by element in row-major order; clean itself where scale is 0, down to the sign of zero."""
+    clean: Tensor, *, seed: int, stream: int, step: int, distribution: int, scale: float, offset: int,
+    run_length: int = 0, run_stride: int = 0,
+) -> Tensor:  # fmt: skip
+    """clean + noise, element by element in row-major order; clean itself where scale is 0, down to the sign of zero.
+
+    run_length: clean is a shard that lies in runs of so many elements, run_stride apart; 0: in one piece.
+    """
     if rounded(scale, torch.float32) == 0:
         return clean
-    draw = noise(
-        clean.numel(), seed=seed, stream=stream, step=step, distribution=distribution,
-        scale=scale, offset=offset, device=clean.device,
-    )  # fmt: skip
+    where = dict(seed=seed, stream=stream, step=step, distribution=distribution, scale=scale, device=clean.device)
+    if run_length == 0:
+        draw = noise(clean.numel(), offset=offset, **where)
+    else:
+        runs = range(clean.numel() // run_length)
+        draw = torch.cat([noise(0, offset=0, **where)] + [
+            noise(run_length, offset=offset + k * run_stride, **where) for k in runs
+        ])  # fmt: skip
     return clean + draw.view(clean.shape).to(clean.dtype)

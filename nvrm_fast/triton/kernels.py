@@ -10,13 +10,15 @@ import triton
 import triton.language as tl
 
 from .distribution import draw
-from .elementary import power
+from .elementary import divide, power
 from .layout import (
     BIAS,
     COAT_SCALE,
     COAT_SEED,
     COLUMN_COUNT,
     COUNT,
+    FOUND_INF,
+    GRAD_SCALE,
     GRADIENT,
     HEADER,
     HYPER,
@@ -122,6 +124,7 @@ def step_kernel(
     DECOUPLED: tl.constexpr,
     MAXIMIZE: tl.constexpr,
     BIAS_ON_DEVICE: tl.constexpr,
+    SCALED: tl.constexpr,  # the gradients are divided by grad_scale
 ):
     """Coat off, rule on the clean weights, coat on; with NO_RULE the coat alone, both draws at the same step."""
     STATE: tl.constexpr = MATH if WITH_MASTERS else DTYPE
@@ -147,6 +150,13 @@ def step_kernel(
         mask=step_pointer != 0,
         other=tl.load(cell(table, STEP, tensor)),
     )
+    # A step that a GradScaler found to be infinite has nothing to do.
+    found_inf = tl.load(table + FOUND_INF)
+    if tl.load(found_inf.to(tl.pointer_type(tl.float32)), mask=found_inf != 0, other=0.0) != 0:
+        last = first
+    divisor = 1.0
+    if SCALED:
+        divisor = tl.load(tl.load(table + GRAD_SCALE).to(tl.pointer_type(tl.float32))).to(MATH)
     # Here and not in the loop: after a store the compiler would have to load them again.
     h0 = real(table + HYPER, MATH)
     h1 = real(table + HYPER + 1, MATH)
@@ -178,6 +188,8 @@ def step_kernel(
             x = tl.load(parameter + start + place, mask=mask, other=0.0).to(MATH)
         if RULE != NO_RULE:
             g = tl.load(gradient + start + place, mask=mask, other=0.0).to(MATH)
+            if SCALED:
+                g = divide(g, divisor)
         s0 = x
         s1 = x
         s2 = x

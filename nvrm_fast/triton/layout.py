@@ -1,6 +1,6 @@
 """The pointer table: what one launch is told about every parameter, as int64 words in one piece of device memory.
 
-    header     HEADER words: how many tensors, two seeds, the rule's hyper-parameters
+    header     HEADER words: how many tensors, two seeds, the rule's hyper-parameters, what a GradScaler found
     columns    one word a tensor for each name in COLUMNS, column after column
     programs   for each program: its tensor, then (after all of those) its first superblock
 
@@ -17,7 +17,9 @@ COUNT, SEED, COAT_SEED, HYPER = (tl.constexpr(i) for i in range(4))
 HYPER_WORDS = 8
 #: lr, beta1 and beta2 as the user gave them, for bias corrections that are worked out on the device.
 BIAS = tl.constexpr(HYPER.value + HYPER_WORDS)
-HEADER = tl.constexpr(BIAS.value + 3)
+#: Addresses of what torch.amp.GradScaler found, or 0.
+GRAD_SCALE, FOUND_INF = (tl.constexpr(BIAS.value + 3 + i) for i in range(2))
+HEADER = tl.constexpr(BIAS.value + 5)
 
 COLUMNS = (
     "parameter", "gradient", "master", "state_0", "state_1", "state_2",  # addresses

@@ -17,8 +17,8 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from ..reference.checks import check_code, check_fill, check_length, check_step
-from ..reference.distribution import BY_CODE
+from ..reference.arguments import AdamStep, ChangeCoat, SgdStep, Step
+from ..reference.checks import check_fill, check_step
 from . import kernels
 from .table import launch
 
@@ -28,8 +28,9 @@ TYPES = {
 NO_RULE, SGD, ADAM = kernels.NO_RULE.value, kernels.SGD.value, kernels.ADAM.value
 #: What a kernel is compiled for, where a rule has no such option.
 NO_OPTIONS = dict(
-    STATES=0, WITH_DECAY=False, NESTEROV=False, DECOUPLED=False, MAXIMIZE=False, KEEP_NOISE=False, BIAS_ON_DEVICE=False
-)
+    STATES=0, WITH_DECAY=False, NESTEROV=False, DECOUPLED=False, MAXIMIZE=False, KEEP_NOISE=False,
+    BIAS_ON_DEVICE=False, SCALED=False,
+)  # fmt: skip
 
 
 def fill_noise_(self: Tensor, seed: int, stream: int, step: int, distribution: int, scale: float, offset: int) -> None:
@@ -37,7 +38,7 @@ def fill_noise_(self: Tensor, seed: int, stream: int, step: int, distribution: i
 
     Raises TypeError or ValueError for another dtype, other strides, a negative offset or an unknown distribution.
     """
-    check_fill(self, stream, distribution, offset, BY_CODE)
+    check_fill(self, stream, distribution, offset)
     columns = {"parameter": [self.data_ptr()], "stream": [stream], "step": [step], "scale": [float(scale)]}
     launch(
         kernels.fill_noise_kernel, self.device, columns, [self.numel()], [offset], seed, DISTRIBUTION=distribution
@@ -55,27 +56,41 @@ def _counter_columns(steps: list[Tensor], device: torch.device) -> dict[str, lis
     }
 
 
-def _run(
-    params: list[Tensor], grads: list[Tensor], states: list[list[Tensor]], masters: list[Tensor], columns: dict,
-    offsets: list[int], scales: list[float], seed: int, distribution: int, coat_scales: list[float], coat_seed: int,
-    coat_distribution: int, rule: int, hyper=(), bias=(0.0, 0.0, 0.0), **options,
-) -> None:  # fmt: skip
+def _in_runs(a: Step, columns: dict[str, list], pointers: dict[str, list[Tensor]]) -> tuple[dict, list[int], list[int]]:
+    """Columns, lengths and offsets with a line for each run of a shard that lies in pieces; all are contiguous."""
+    numels = [x.numel() for x in a.params]
+    if not any(a.run_lengths):
+        return columns, numels, list(a.offsets)
+    lines = [
+        (i, k * length, length or numel, offset + k * stride)
+        for i, (numel, offset, length, stride) in enumerate(zip(numels, a.offsets, a.run_lengths, a.run_strides))
+        for k in range(numel // length if length else 1)
+    ]
+    columns = {name: [values[i] for i, *_ in lines] for name, values in columns.items()}
+    for name, tensors in pointers.items():
+        columns[name] = [tensors[i].data_ptr() + begin * tensors[i].element_size() for i, begin, _, _ in lines]
+    return columns, [length for _, _, length, _ in lines], [offset for _, _, _, offset in lines]
+
+
+def _run(a: Step, columns: dict, rule: int, hyper=(), bias=(0.0, 0.0, 0.0), **options) -> None:
     """Runs the step kernel on tensors of any strides; all arguments are checked."""
-    written = {"parameter": params, "master": masters if rule != NO_RULE else []}
-    written.update({f"state_{k}": tensors for k, tensors in enumerate(states)})
-    read = {"gradient": grads, "master": masters} if rule == NO_RULE else {"gradient": grads}
+    written = {"parameter": a.params, "master": a.masters if rule != NO_RULE else []}
+    written.update({f"state_{k}": tensors for k, tensors in enumerate(a.states.values())})
+    read = {"master": a.masters} if rule == NO_RULE else {"gradient": a.grads}
     copies = {name: [x.contiguous() for x in tensors] for name, tensors in {**written, **read}.items() if tensors}
     columns = {
         **columns,
         **{name: [x.data_ptr() for x in tensors] for name, tensors in copies.items()},
-        "scale": [float(scale) for scale in scales],
-        "coat_scale": [float(scale) for scale in coat_scales],
+        "scale": [float(scale) for scale in a.scales],
+        "coat_scale": [float(scale) for scale in a.coat_scales],
     }
-    dtype = params[0].dtype
+    columns, numels, offsets = _in_runs(a, columns, copies)
+    dtype = a.params[0].dtype
     launch(
-        kernels.step_kernel, params[0].device, columns, [x.numel() for x in params], list(offsets), seed, coat_seed,
-        hyper, bias, RULE=rule, DTYPE=TYPES[dtype], MATH=tl.float64 if dtype == torch.float64 else tl.float32,
-        WITH_MASTERS=bool(masters), DISTRIBUTION=distribution, COAT_DISTRIBUTION=coat_distribution,
+        kernels.step_kernel, a.params[0].device, columns, numels, offsets, a.seed, a.coat_seed,
+        hyper, bias, [0 if x is None else x.data_ptr() for x in (a.grad_scale, a.found_inf)],
+        RULE=rule, DTYPE=TYPES[dtype], MATH=tl.float64 if dtype == torch.float64 else tl.float32,
+        WITH_MASTERS=bool(a.masters), DISTRIBUTION=a.distribution, COAT_DISTRIBUTION=a.coat_distribution,
         **{**NO_OPTIONS, **options},
     )  # fmt: skip
     for name, tensors in written.items():
@@ -86,78 +101,58 @@ def _run(
         torch.autograd.graph.increment_version([x for x in tensors if not x.is_inference()])
 
 
-def sgd_step_(
-    params, grads, momentum_buffers, masters, steps, streams, offsets, scales, seed, distribution, coat_scales,
-    coat_seed, coat_distribution, keep_noise, is_first, lr, momentum, dampening, weight_decay, nesterov, maximize,
-) -> None:  # fmt: skip
+def _count(a: SgdStep | AdamStep) -> None:
+    """Increases the counters, unless the step was skipped; the host waits only for counters on the CPU."""
+    if a.found_inf is None:
+        torch._foreach_add_(a.steps, 1)
+    elif a.steps[0].device == a.found_inf.device:
+        torch._foreach_add_(a.steps, (a.found_inf.reshape(()) == 0).to(torch.int64))
+    elif not bool(a.found_inf != 0):
+        torch._foreach_add_(a.steps, 1)
+
+
+def sgd_step_(*args) -> None:
     """One step of SGD with a change of coat; arguments and errors as nvrm_fast.reference.sgd_step_."""
-    check_length(len(is_first), len(params), "is_first")
-    states = {"momentum_buffers": momentum_buffers} if momentum != 0 else {}
-    check_step(
-        params, grads, states, masters, steps,
-        streams=streams, offsets=offsets, scales=scales, coat_scales=coat_scales,
-    )  # fmt: skip
-    check_code(distribution, BY_CODE, "distribution")
-    check_code(coat_distribution, BY_CODE, "coat_distribution")
-    if not params:
+    a = SgdStep(*args)
+    check_step(a)
+    if not a.params:
         return
-    columns = {**_counter_columns(steps, params[0].device), "stream": streams, "is_first": [int(x) for x in is_first]}
+    columns = {
+        **_counter_columns(a.steps, a.params[0].device), "stream": a.streams, "is_first": [int(x) for x in a.is_first]
+    }  # fmt: skip
     _run(
-        params, grads, list(states.values()), masters, columns, offsets, scales, seed, distribution, coat_scales,
-        coat_seed, coat_distribution, SGD, hyper=(lr, momentum, 1 - dampening, weight_decay), STATES=len(states),
-        WITH_DECAY=weight_decay != 0, NESTEROV=bool(nesterov), MAXIMIZE=bool(maximize), KEEP_NOISE=bool(keep_noise),
+        a, columns, SGD, hyper=(a.lr, a.momentum, 1 - a.dampening, a.weight_decay), STATES=len(a.states),
+        WITH_DECAY=a.weight_decay != 0, NESTEROV=bool(a.nesterov), MAXIMIZE=bool(a.maximize),
+        KEEP_NOISE=bool(a.keep_noise), SCALED=a.grad_scale is not None,
     )  # fmt: skip
-    torch._foreach_add_(steps, 1)
+    _count(a)
 
 
-def adam_step_(
-    params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs, masters, steps, streams, offsets, scales, seed,
-    distribution, coat_scales, coat_seed, coat_distribution, keep_noise, lr, beta1, beta2, eps, weight_decay, amsgrad,
-    decoupled_weight_decay, maximize,
-) -> None:  # fmt: skip
+def adam_step_(*args) -> None:
     """One step of Adam or AdamW with a change of coat; arguments and errors as nvrm_fast.reference.adam_step_."""
-    states = {"exp_avgs": exp_avgs, "exp_avg_sqs": exp_avg_sqs}
-    if amsgrad:
-        states["max_exp_avg_sqs"] = max_exp_avg_sqs
-    check_step(
-        params, grads, states, masters, steps,
-        streams=streams, offsets=offsets, scales=scales, coat_scales=coat_scales,
-    )  # fmt: skip
-    check_code(distribution, BY_CODE, "distribution")
-    check_code(coat_distribution, BY_CODE, "coat_distribution")
-    if not params:
+    a = AdamStep(*args)
+    check_step(a)
+    if not a.params:
         return
-    columns = {**_counter_columns(steps, params[0].device), "stream": streams}
+    columns = {**_counter_columns(a.steps, a.params[0].device), "stream": a.streams}
     bias_on_device = any(columns["step_pointer"])
     if not bias_on_device:
         done = [step + 1 for step in columns["step"]]
-        columns["step_size"] = [lr / (1 - beta1**step) for step in done]
-        columns["root_scale"] = [1 / math.sqrt(1 - beta2**step) for step in done]
-    shrink = 1 - lr * weight_decay
+        columns["step_size"] = [a.lr / (1 - a.beta1**step) for step in done]
+        columns["root_scale"] = [1 / math.sqrt(1 - a.beta2**step) for step in done]
+    shrink = 1 - a.lr * a.weight_decay
     _run(
-        params, grads, list(states.values()), masters, columns, offsets, scales, seed, distribution, coat_scales,
-        coat_seed, coat_distribution, ADAM, hyper=(beta1, 1 - beta1, beta2, 1 - beta2, eps, weight_decay, shrink),
-        bias=(lr, beta1, beta2), STATES=len(states), WITH_DECAY=weight_decay != 0,
-        DECOUPLED=bool(decoupled_weight_decay), MAXIMIZE=bool(maximize), KEEP_NOISE=bool(keep_noise),
-        BIAS_ON_DEVICE=bias_on_device,
+        a, columns, ADAM, hyper=(a.beta1, 1 - a.beta1, a.beta2, 1 - a.beta2, a.eps, a.weight_decay, shrink),
+        bias=(a.lr, a.beta1, a.beta2), STATES=len(a.states), WITH_DECAY=a.weight_decay != 0,
+        DECOUPLED=bool(a.decoupled_weight_decay), MAXIMIZE=bool(a.maximize), KEEP_NOISE=bool(a.keep_noise),
+        BIAS_ON_DEVICE=bias_on_device, SCALED=a.grad_scale is not None,
     )  # fmt: skip
-    torch._foreach_add_(steps, 1)
+    _count(a)
 
 
-def change_coat_(
-    params, masters, steps, streams, offsets, scales, seed, distribution, coat_scales, coat_seed, coat_distribution,
-) -> None:  # fmt: skip
+def change_coat_(*args) -> None:
     """Takes the coat off and puts another on; arguments and errors as nvrm_fast.reference.change_coat_."""
-    check_step(
-        params, params, {}, masters, steps,
-        streams=streams, offsets=offsets, scales=scales, coat_scales=coat_scales,
-    )  # fmt: skip
-    check_code(distribution, BY_CODE, "distribution")
-    check_code(coat_distribution, BY_CODE, "coat_distribution")
-    if not params:
-        return
-    columns = {**_counter_columns(steps, params[0].device), "stream": streams}
-    _run(
-        params, [], [], masters, columns, offsets, scales, seed, distribution, coat_scales, coat_seed,
-        coat_distribution, NO_RULE,
-    )  # fmt: skip
+    a = ChangeCoat(*args)
+    check_step(a)
+    if a.params:
+        _run(a, {**_counter_columns(a.steps, a.params[0].device), "stream": a.streams}, NO_RULE)

@@ -61,11 +61,13 @@ def upload(parts: list[Tensor], device: torch.device) -> Tensor:
 
 def launch(
     kernel: Any, device: torch.device, columns: dict[str, Sequence], numels: list[int], offsets: list[int], seed: int,
-    coat_seed: int = 0, hyper: Sequence[float] = (), bias: Sequence[float] = (0.0, 0.0, 0.0), **constants: Any,
+    coat_seed: int = 0, hyper: Sequence[float] = (), bias: Sequence[float] = (0.0, 0.0, 0.0),
+    scaling: Sequence[int] = (0, 0), **constants: Any,
 ) -> None:  # fmt: skip
     """Launches `kernel` over tensors of `numels` elements that begin at global index `offsets`.
 
     columns: one int or float a tensor for names of layout.COLUMNS; the rest are 0. seeds: 64 bits in two's complement.
+    scaling: addresses of grad_scale and found_inf, or 0.
     constants: what the kernel is compiled for.
     """
     programs, count = plan_programs(tuple(numels), tuple(offsets))
@@ -74,7 +76,7 @@ def launch(
     n = len(numels)
     columns = {**columns, "numel": numels, "offset": offsets}
     hyper = [*hyper, *[0.0] * (HYPER_WORDS - len(hyper))]
-    parts = [integers([n, seed, coat_seed]), reals([*hyper, *bias])]
+    parts = [integers([n, seed, coat_seed]), reals([*hyper, *bias]), integers(scaling)]
     parts += [_words(columns.get(name) or [0] * n) for name in COLUMNS]
 
     def start() -> None:

@@ -185,6 +185,7 @@ template <class Rule, class Param, class Math, bool master>
 static void emulate(const Table& table, const ListOptions& options, const typename Rule::template Hyper<double>& h) {
   const auto hyper = rounded_to<Math>(h);
   for_each_launch(table, options, [&](const LaunchTable& launch) {
+    if (is_skipped(launch.header.found_inf)) return;
     for (uint32_t group = 0; group < launch.header.group_count; ++group) {
       const int position = launch.tensor_of(group);
       const GroupScalars scalars = adam_scalars(options.adam, *launch.tensor(position).step + 1);
@@ -220,7 +221,7 @@ template <class Emulate, class Cpu>
 static void compare(const char* what, const Case& c, bool draws_next, Emulate emulate_step, Cpu cpu_step) {
   std::vector<Parameter> mine = make_parameters(c, 1), theirs = make_parameters(c, 1);
   Table my_table(mine, c, draws_next, adam), their_table(theirs, c, draws_next, adam);
-  emulate_step(my_table, ListOptions{adam, nullptr, nullptr, draws_next});
+  emulate_step(my_table, ListOptions{adam, draws_next});
   cpu_step(their_table.plan, 0, their_table.first_superblock.back());
   for (size_t n = 0; n < mine.size(); ++n) {
     for (int o = 0; o < operand_count; ++o) {
@@ -285,7 +286,7 @@ static void visit_every_element() {
   Table table(list, c, true, adam);
   std::vector<std::vector<int>> visits;
   for (const Parameter& p : list) visits.emplace_back(static_cast<size_t>(p.numel), 0);
-  for_each_launch(table, {adam, nullptr, nullptr, true}, [&](const LaunchTable& launch) {
+  for_each_launch(table, {adam, true}, [&](const LaunchTable& launch) {
     for (uint32_t group = 0; group < launch.header.group_count; ++group) {
       const CudaTensor& t = launch.tensor(launch.tensor_of(group));
       const size_t n = (t.stream - 1) / 3;
@@ -328,7 +329,7 @@ static void plan_long_lists() {
   Table table(list, c, true, adam);
   std::vector<int> seen(list.size(), 0);
   int layouts = 0;
-  const int launches = for_each_launch(table, {adam, nullptr, nullptr, true}, [&](const LaunchTable& launch) {
+  const int launches = for_each_launch(table, {adam, true}, [&](const LaunchTable& launch) {
     uint32_t groups = 0;
     for (int i = 0; i < launch.header.tensor_count; ++i) {
       const CudaTensor& t = launch.tensor(i);
@@ -353,23 +354,58 @@ static void plan_long_lists() {
               launches);
 }
 
-// grad_scale divides the gradients.
+// grad_scale divides the gradients, as on the CPU; found_inf stops everything.
 static void scale_gradients() {
-  const Case c{ScalarKind::float32, false, 1, false, 0, 0, 0.01f, 0.01f, false};
   const SgdHyper<double> sgd{0.1, 0.9, 1, 0, false, false};
+  const AdamHyper<double> adam_rule = adam_hyper(adam.lr, adam.beta1, adam.beta2, 1e-8, 0, false, false);
+  const float grad_scale = 1024, none = 0, infinite = 1;
+  for (const ScalarKind kind : {ScalarKind::float32, ScalarKind::float64, ScalarKind::float16}) {
+    for (const float* found_inf : {&none, &infinite}) {
+      const Case c{kind, kind == ScalarKind::float16, 2, false, 0, 0, 0.01f, 0.01f, false};
+      std::vector<Parameter> mine = make_parameters(c, 4), theirs = make_parameters(c, 4), before = make_parameters(c, 4);
+      Table my_table(mine, c, true, adam), their_table(theirs, c, true, adam);
+      for (StepPlan* plan : {&my_table.plan, &their_table.plan}) {
+        plan->grad_scale = &grad_scale;
+        plan->found_inf = found_inf;
+      }
+      emulate<Adam<false>>(my_table, {adam, true}, adam_rule);
+      portable_kernels.adam(their_table.plan, adam_rule, false, 0, their_table.first_superblock.back());
+      std::vector<Parameter>& expected = found_inf == &infinite ? before : theirs;
+      for (size_t n = 0; n < mine.size(); ++n) {
+        for (int o = 0; o < operand_count; ++o) {
+          if (!has_operand(c, o)) continue;
+          const size_t bytes = static_cast<size_t>(mine[n].numel * operand_bytes(c, o));
+          CHECK(memcmp(start(mine[n], c, o), start(expected[n], c, o), bytes) == 0,
+                "scaling: kind %d skipped %d tensor %zu operand %d", static_cast<int>(kind), *found_inf != 0, n, o);
+        }
+      }
+    }
+  }
+  // A scale that is a power of two changes nothing but the gradients' exponents.
+  const Case c{ScalarKind::float32, false, 1, false, 0, 0, 0.01f, 0.01f, false};
   std::vector<Parameter> scaled = make_parameters(c, 4), plain = make_parameters(c, 4);
   for (Parameter& p : scaled) {
     auto* gradient = reinterpret_cast<float*>(start(p, c, gradient_operand));
     for (int64_t i = 0; i < p.numel; ++i) gradient[i] *= 1024.0f;
   }
-  const float grad_scale = 1024;
   Table scaled_table(scaled, c, true, adam), plain_table(plain, c, true, adam);
-  emulate<Sgd<true>>(scaled_table, {adam, &grad_scale, nullptr, true}, sgd);
-  emulate<Sgd<true>>(plain_table, {adam, nullptr, nullptr, true}, sgd);
+  scaled_table.plan.grad_scale = &grad_scale;
+  emulate<Sgd<true>>(scaled_table, {adam, true}, sgd);
+  emulate<Sgd<true>>(plain_table, {adam, true}, sgd);
   for (size_t n = 0; n < scaled.size(); ++n) {
     const size_t bytes = static_cast<size_t>(scaled[n].numel) * 4;
     CHECK(memcmp(start(scaled[n], c, 0), start(plain[n], c, 0), bytes) == 0, "grad_scale: tensor %zu", n);
   }
+
+  int64_t counters[3] = {7, 8, 9};
+  for (const float* found_inf : {static_cast<const float*>(nullptr), &none, &infinite}) {
+    CounterTable count{};
+    for (int i = 0; i < 2; ++i) count.counter[i] = &counters[i];
+    count.count = 2;
+    count.found_inf = found_inf;
+    for (int thread = 0; thread < counters_per_launch; ++thread) count.add_one(thread);
+  }
+  CHECK(counters[0] == 9 && counters[1] == 10 && counters[2] == 9, "counters");
 }
 
 // The device's corrections against the host's pow.

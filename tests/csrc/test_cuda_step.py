@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 import torch
-from steps import ADAM_DEFAULTS, RULES, SGD_DEFAULTS, make_lists
+from steps import RULES, full_options, make_lists
 from torch import Tensor
 
 import nvrm_fast  # noqa: F401  (defines the operators)
@@ -28,12 +28,7 @@ STORAGES = [
 ]
 
 
-def options_of(name):
-    rule, options = RULES[name]
-    return rule, {**(SGD_DEFAULTS if rule == "sgd" else ADAM_DEFAULTS), **options}
-
-
-def step(lists, rule, hyper, distribution, coat_distribution, keep_noise, device, scale=0.05, coat_scale=0.05):
+def step(lists, rule, hyper, distribution, coat_distribution, keep_noise, device, **last):
     """One step on copies on `device`, by the native kernels; every tensor as it was left, on the CPU."""
     copies = {}
     for name, values in lists.items():
@@ -43,8 +38,9 @@ def step(lists, rule, hyper, distribution, coat_distribution, keep_noise, device
     hyper = dict(hyper)
     if rule == "sgd":
         hyper["is_first"] = [hyper["is_first"]] * n
-    noise = [[scale] * n, 11, distribution, [coat_scale] * n, -12, coat_distribution, keep_noise]
-    getattr(torch.ops.nvrm_fast, f"{rule}_step_")(*copies.values(), *noise, *hyper.values())
+    noise = [[0.05] * n, 11, distribution, [0.05] * n, -12, coat_distribution, keep_noise]
+    last = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in last.items()}
+    getattr(torch.ops.nvrm_fast, f"{rule}_step_")(*copies.values(), *noise, *hyper.values(), **last)
     return {k: [x.cpu() for x in v] for k, v in copies.items() if v and isinstance(v[0], Tensor)}
 
 
@@ -63,7 +59,7 @@ def assert_equal(expected, found, what):
 @pytest.mark.parametrize("dtype, masters", STORAGES)
 @pytest.mark.parametrize("name", RULES)
 def test_equals_the_cpu(name, dtype, masters):
-    rule, hyper = options_of(name)
+    rule, hyper = full_options(name)
     lists = make_lists(SIZES, rule, dtype, masters, hyper)
     for distribution, keep_noise in itertools.product(DISTRIBUTION_CODES, (False, True)):
         arguments = (lists, rule, hyper, distribution, (distribution + 1) % 3, keep_noise)
@@ -76,7 +72,7 @@ DISTRIBUTION_CODES = range(len(DISTRIBUTIONS))
 @pytest.mark.parametrize("name", ["momentum", "amsgrad"])
 @pytest.mark.parametrize("offset", [1, 3, 4, 128, 2**36 + 5])
 def test_shards_and_strides(name, offset):
-    rule, hyper = options_of(name)
+    rule, hyper = full_options(name)
     sizes = [(12, 5, 6, 7), (9, 130)]
     for lay_out in (lambda x: x, lambda x: x.transpose(0, 1).contiguous().transpose(0, 1)):
         lists = make_lists(sizes, rule, torch.float32, False, hyper, lay_out, offsets=[offset] * len(sizes))
@@ -84,8 +80,30 @@ def test_shards_and_strides(name, offset):
         assert_equal(step(*arguments, "cpu"), step(*arguments, "cuda"), offset)
 
 
+@pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
+def test_shards_of_columns(masters):
+    rule, hyper = full_options("adamw")
+    lists = make_lists([(400, 33), (9, 130)], rule, torch.float32, masters, hyper, offsets=[5, 2**33 + 77])
+    arguments = (lists, rule, hyper, 0, 0, False)
+    runs = dict(run_lengths=[33, 130], run_strides=[77, 300])
+    assert_equal(step(*arguments, "cpu", **runs), step(*arguments, "cuda", **runs), runs)
+
+
+@pytest.mark.parametrize("dtype, masters", STORAGES)
+@pytest.mark.parametrize("name", ["nesterov first decay", "amsgrad"])
+def test_gradient_scaling(name, dtype, masters):
+    rule, hyper = full_options(name)
+    lists = make_lists(SIZES, rule, dtype, masters, hyper)
+    arguments = (lists, rule, hyper, 0, 0, False)
+    for found_inf in (torch.zeros(1), torch.ones(1)):
+        scaling = dict(grad_scale=torch.tensor([3.0]), found_inf=found_inf)
+        left = step(*arguments, "cuda", **scaling)
+        assert_equal(step(*arguments, "cpu", **scaling), left, found_inf)
+    assert_equal({k: lists[k] for k in left}, left, "skipped")
+
+
 def test_more_tensors_than_one_launch_takes():
-    rule, hyper = options_of("adamw")
+    rule, hyper = full_options("adamw")
     lists = make_lists([(i % 70 + 1,) for i in range(900)], rule, torch.float32, False, hyper)
     arguments = (lists, rule, hyper, 0, 0, False)
     assert_equal(step(*arguments, "cpu"), step(*arguments, "cuda"), "900 tensors")
@@ -115,7 +133,7 @@ def test_noise(distribution, offset):
 
 
 def test_a_captured_graph_draws_fresh_noise():
-    rule, hyper = options_of("adam")
+    rule, hyper = full_options("adam")
     lists = make_lists([(4099,), (33,)], rule, torch.float32, False, hyper)
     device = {k: [x.cuda() for x in v] if v and isinstance(v[0], Tensor) else v for k, v in lists.items()}
     noise = [[0.05] * 2, 11, 0, [0.05] * 2, 11, 0, False]

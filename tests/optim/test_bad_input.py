@@ -44,7 +44,7 @@ def test_common_options(cls, options, error, message):
         (NVRMAdam, dict(betas=(1.0, 0.9)), "Invalid beta parameter at index 0"),
         (NVRMAdam, dict(betas=(0.9, -0.1)), "Invalid beta parameter at index 1"),
         (NVRMAdam, dict(eps=-1), "Invalid epsilon"),
-        (NVRMAdam, dict(capturable=True), "capturable=True is not supported"),
+        (NVRMAdam, dict(decorrelate_ranks=True, master_weights=False), "decorrelate_ranks=True needs master weights"),
         (SGLD, dict(temperature=-1), "Invalid temperature"),
     ],
 )

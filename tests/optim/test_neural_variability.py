@@ -239,7 +239,7 @@ def test_layers_of_one_shape_get_different_noise():
     params = [torch.nn.Parameter(torch.zeros(64)) for _ in range(3)]
     optimizer = NVRMSGD(params, lr=0.0, variability=1.0)
     for p in params:
-        p.grad = torch.zeros(64)
+        p.grad = torch.ones(64)
     optimizer.step()
     assert not torch.equal(params[0], params[1]) and not torch.equal(params[1], params[2])
 

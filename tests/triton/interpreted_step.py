@@ -5,9 +5,9 @@ import itertools
 import pytest
 import torch
 from interpreter import rounding_of_bfloat16  # noqa: F401
-from steps import ADAM_DEFAULTS, RULES, SGD_DEFAULTS, assert_same, make_lists, run
+from steps import ADAM_DEFAULTS, RULES, SGD_DEFAULTS, assert_same, full_options, make_lists, run
 from test_ops import BAD, arguments, call
-from test_step import full_options, misalign, spread, transpose
+from test_step import check_versions, columns_of, misalign, spread, transpose
 
 from nvrm_fast import ops
 from nvrm_fast.reference import DISTRIBUTIONS
@@ -84,6 +84,25 @@ def test_a_shard_gets_its_place():
 
 
 @pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
+def test_a_shard_of_columns_gets_its_place(masters):
+    whole = make_lists([(5, 300), (130, 9)], "adam", torch.float32, masters, ADAM_DEFAULTS, offsets=[0, 2**33 + 77])
+    part, runs = columns_of(whole, 2, 9)
+    compare(part, "adam", ADAM_DEFAULTS, **runs)
+    mixed = {"run_lengths": [7, 0], "run_strides": [300, 0]}
+    compare(part, "adam", ADAM_DEFAULTS, **mixed)
+
+
+@pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_gradient_scaling(dtype, masters):
+    for name in ("nesterov first decay", "adamw"):
+        rule, options = full_options(name)
+        lists = make_lists(SIZES, rule, dtype, masters, options)
+        for found_inf in (torch.zeros(()), torch.ones(1)):
+            compare(lists, rule, options, grad_scale=torch.tensor([3.0]), found_inf=found_inf)
+
+
+@pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_change_coat(dtype, masters):
     lists = make_lists(SIZES, "sgd", dtype, masters, {**SGD_DEFAULTS, "momentum": 0.0}, offsets=[0, 3, 4, 5])
@@ -122,12 +141,7 @@ def test_bad_arguments_leave_everything_as_it_was(name, spoil, error, message):
 
 
 def test_autograd_hears_of_the_write():
-    lists = make_lists([(5,), (2, 70)], "sgd", torch.float32, True, SGD_DEFAULTS)
-    before = [x._version for x in lists["params"] + lists["masters"] + lists["momentum_buffers"]]
-    noise = [[0.1] * 2, 1, 0, [0.1] * 2, 1, 0, False]
-    ops.sgd_step_(*lists.values(), *noise, *{**SGD_DEFAULTS, "is_first": [False] * 2}.values(), backend="triton")
-    after = [x._version for x in lists["params"] + lists["masters"] + lists["momentum_buffers"]]
-    assert all(a > b for a, b in zip(after, before))
+    check_versions("triton")
 
 
 def test_counters_and_bias_corrections_on_the_device():
@@ -141,12 +155,14 @@ def test_counters_and_bias_corrections_on_the_device():
         return {"step": [0] * len(steps), "step_pointer": [s.data_ptr() for s in steps]}
 
     for done in (0, 5, 1000, 2**31 + 3):
-        for rule, options in (("sgd", SGD_DEFAULTS), ("adam", ADAM_DEFAULTS)):
+        for (rule, options), found_inf in itertools.product(
+            (("sgd", SGD_DEFAULTS), ("adam", ADAM_DEFAULTS)), (None, torch.zeros(()), torch.ones(()))
+        ):
             lists = make_lists([(300,), (40,)], rule, torch.float32, False, options, step=done)
-            reference = run(lists, rule, options, backend="reference")
+            reference = run(lists, rule, options, backend="reference", found_inf=found_inf)
             try:
                 step._counter_columns = on_device
-                left = run(lists, rule, options, backend="triton")
+                left = run(lists, rule, options, backend="triton", found_inf=found_inf)
             finally:
                 step._counter_columns = at_home
             assert [int(s) for s in left["steps"]] == [int(s) for s in reference["steps"]]

@@ -26,6 +26,7 @@ ARCHITECTURES = (80, 90, 100)
 OPTIONS = dict(
     DTYPE=tl.float32, MATH=tl.float32, WITH_MASTERS=False, KEEP_NOISE=False, DISTRIBUTION=0, COAT_DISTRIBUTION=0,
     WITH_DECAY=True, NESTEROV=False, DECOUPLED=False, MAXIMIZE=False, BIAS_ON_DEVICE=False,
+    SCALED=False,
 )  # fmt: skip
 SGD = dict(OPTIONS, RULE=kernels.SGD.value, STATES=1)
 ADAM = dict(OPTIONS, RULE=kernels.ADAM.value, STATES=2)
@@ -45,6 +46,7 @@ CASES = {
     "adamw amsgrad": ("step", dict(ADAM, STATES=3, DECOUPLED=True), 120, 8, 16),
     "adam bias on device": ("step", dict(ADAM, BIAS_ON_DEVICE=True), 120, 8, 16),
     "adam float64": ("step", dict(ADAM, **DOUBLE), 120, 8, 16),
+    "adam scaled": ("step", dict(ADAM, SCALED=True), 120, 16, 16),
     "change of coat": ("step", dict(OPTIONS, RULE=kernels.NO_RULE.value, STATES=0, WITH_DECAY=False), 120, 0, 8),
 }
 
@@ -125,13 +127,15 @@ def test_a_whole_list_is_one_launch_with_everything_in_its_place():
     columns = {"parameter": [1 << 40, 2 << 40, 3 << 40], "stream": [7, 8, 9], "scale": [0.5, -0.25, 1e-60]}
     table.launch(
         recording(launches), torch.device("cpu"), columns, [5, 0, 40_000], [0, 9, 2**40 + 3], -2, 3, (0.1, 0.9),
-        (0.5, 0.25, 0.125), RULE=1,
+        (0.5, 0.25, 0.125), (4 << 40, 5 << 40), RULE=1,
     )  # fmt: skip
     ((grid, (words,), kwargs),) = launches
     assert kwargs["RULE"] == 1 and kwargs["enable_fp_fusion"] is False
     header, n = layout.HEADER.value, 3
     assert words[: layout.HYPER.value].tolist() == [3, -2, 3]
-    assert words[layout.HYPER.value : header].view(torch.float64).tolist() == [0.1, 0.9, *[0.0] * 6, 0.5, 0.25, 0.125]
+    reals = words[layout.HYPER.value : layout.GRAD_SCALE.value].view(torch.float64).tolist()
+    assert reals == [0.1, 0.9, *[0.0] * 6, 0.5, 0.25, 0.125]
+    assert words[layout.GRAD_SCALE.value : header].tolist() == [4 << 40, 5 << 40]
     cells = words[header : header + n * len(layout.COLUMNS)].view(-1, n)
     assert cells[layout.PARAMETER.value].tolist() == columns["parameter"]
     assert cells[layout.STREAM.value].tolist() == [7, 8, 9]

@@ -1,0 +1,49 @@
+"""The step in the backward pass: each parameter as soon as its gradient is there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+if TYPE_CHECKING:
+    from .base import NoisyOptimizer
+
+
+class _Handles:
+    """Several hooks behind one handle."""
+
+    def __init__(self, handles: list[RemovableHandle]) -> None:
+        self._handles = handles
+
+    def remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def __enter__(self) -> _Handles:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+
+def step_in_backward(optimizer: NoisyOptimizer) -> _Handles:
+    """See NoisyOptimizer.step_in_backward."""
+
+    def hook_for(group: dict, i: int):
+        def hook(param: Tensor) -> None:
+            optimizer._check_mode()
+            with torch.no_grad():
+                optimizer._step([(group, [optimizer._member(group, i)])])
+            param.grad = None
+
+        return hook
+
+    return _Handles([
+        param.register_post_accumulate_grad_hook(hook_for(group, i))
+        for group in optimizer.param_groups
+        for i, param in enumerate(group["params"])
+        if param.requires_grad
+    ])  # fmt: skip

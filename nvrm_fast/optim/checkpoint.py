@@ -1,0 +1,62 @@
+"""What checkpoints need beyond torch.optim's: versions, options that they have not got, state that must not be cast.
+
+Version 1 (its groups carry `coat_version`; the first checkpoints, which carry none, are the same): a parameter's state
+is torch's, with int64 `step`, and `coat_scale`, `coat_noise`, `coat_seed` (the coat that it wears, drawn at `step`)
+and, with master weights, `master_param`; saved in evaluation mode, `resting_scale` (of the coat to put on again, while
+`coat_scale` is 0) and, without master weights, `noisy_param`; a group has torch's options, the noise's, and `streams`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+VERSION = 1
+
+
+def with_own_options(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+    """The state dict, completed by the options of the optimizer that it has not got. Raises ValueError for a version
+    from the future."""
+    groups = []
+    for saved, mine in zip(state_dict["param_groups"], optimizer.param_groups):
+        version = saved.get("coat_version", VERSION)
+        if version > VERSION:
+            raise ValueError(
+                f"the checkpoint has version {version}, and this nvrm_fast reads up to {VERSION}: install a later one"
+            )
+        kept = {key: value for key, value in mine.items() if key not in ("params", *saved)}
+        groups.append({**saved, **kept, "backend": mine["backend"], "coat_version": VERSION})
+    groups += state_dict["param_groups"][len(groups) :]
+    return {**state_dict, "param_groups": groups}
+
+
+def complete_groups(optimizer: Optimizer) -> None:
+    """For optimizers that were pickled by an earlier version."""
+    for group in optimizer.param_groups:
+        group.setdefault("coat_version", VERSION)
+        for key, value in optimizer.defaults.items():
+            group.setdefault(key, value)
+
+
+def restore_wide_state(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
+    """Beside 16-bit parameters: what load_state_dict has cast to their dtype, as it was saved."""
+    ids = [i for group in state_dict["param_groups"] for i in group["params"]]
+    params = [param for group in optimizer.param_groups for param in group["params"]]
+    for index, param in zip(ids, params):
+        saved = state_dict["state"].get(index, {})
+        for key, value in saved.items():
+            if isinstance(value, Tensor) and key != "step" and value.dtype in (torch.float32, torch.float64):
+                if value.dtype != param.dtype and "master_param" in saved:
+                    optimizer.state[param][key] = value.detach().to(device=param.device, copy=True)
+
+
+def is_state_initialization(optimizer: Optimizer, members: list) -> bool:
+    """Whether this step only wants the state to be made, as torch.distributed.checkpoint does before it loads one: the
+    first step, every learning rate 0, every gradient 0. It must not put a coat on weights that are loaded already."""
+    if optimizer.state or any(float(group["lr"]) != 0 for group in optimizer.param_groups):
+        return False
+    grads = [member.grad for _, some in members for member in some]
+    return bool(grads) and not any(bool(grad.count_nonzero()) for grad in grads if grad.layout == torch.strided)

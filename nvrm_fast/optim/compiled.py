@@ -1,0 +1,74 @@
+"""step() under torch.compile: one operator in the graph, which does at run time what step() does without it.
+
+Learning rates, b, seeds and the record of the coats are read when the graph runs. None of them is a constant of the
+graph, so nothing that a schedule changes compiles anything again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..ops import _library
+from . import amp
+
+if TYPE_CHECKING:
+    from .base import NoisyOptimizer
+
+_count = itertools.count()
+_optimizers: weakref.WeakValueDictionary[int, NoisyOptimizer] = weakref.WeakValueDictionary()
+
+
+def register(optimizer: NoisyOptimizer) -> None:
+    """Gives the optimizer the number by which the operator finds it, and notes its parameters in one plain list: what
+    the compiler sees of it (it would guard every option of param_groups)."""
+    if "_number" not in vars(optimizer):
+        optimizer._number = next(_count)
+    _optimizers[optimizer._number] = optimizer
+    optimizer._params = [param for group in optimizer.param_groups for param in group["params"]]
+
+
+def step(optimizer: NoisyOptimizer) -> None:
+    """What is traced. Only parameters with a gradient are handed over; which they are is part of the graph."""
+    positions = [i for i, param in enumerate(optimizer._params) if param.grad is not None]
+    params = [optimizer._params[i] for i in positions]
+    grad_scale, found_inf = amp.scaling_of(optimizer)
+    with torch.no_grad():
+        torch.ops.nvrm_fast.optimizer_step_(
+            params, [param.grad for param in params], positions, optimizer._number, grad_scale, found_inf
+        )
+
+
+def _run(
+    params: list[Tensor], grads: list[Tensor], positions: list[int], number: int, grad_scale: Tensor | None = None,
+    found_inf: Tensor | None = None,
+) -> None:  # fmt: skip
+    """The operator. It writes into the tensors that it is given: they may stand for the parameters."""
+    optimizer = _optimizers[number]
+    optimizer._check_mode()
+    given = {position: pair for position, pair in zip(positions, zip(params, grads))}
+    members, first = [], 0
+    with torch.no_grad():
+        for group in optimizer.param_groups:
+            some = [
+                optimizer._member(group, i)._replace(data=given[first + i][0], grad=given[first + i][1])
+                for i in range(len(group["params"]))
+                if first + i in given
+            ]
+            members.append((group, some))
+            first += len(group["params"])
+        optimizer._step(members, grad_scale, found_inf)
+
+
+_SCHEMA = (
+    "(Tensor(a!)[] params, Tensor[] grads, int[] positions, int optimizer, Tensor? grad_scale=None, "
+    "Tensor? found_inf=None) -> ()"
+)
+# State is written that the graph does not see: a recorded CUDA graph must leave this operator out.
+_library.define("optimizer_step_" + _SCHEMA, tags=(torch.Tag.cudagraph_unsafe,))
+_library.impl("optimizer_step_", _run, "CompositeExplicitAutograd")
+torch.library.register_fake("nvrm_fast::optimizer_step_", lambda *args, **kwargs: None, lib=_library)
