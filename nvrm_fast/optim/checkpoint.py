@@ -38,7 +38,8 @@ def complete_groups(optimizer: Optimizer) -> None:
     for group in optimizer.param_groups:
         group.setdefault("coat_version", VERSION)
         for key, value in optimizer.defaults.items():
-            group.setdefault(key, value)
+            if key != "differentiable":  # torch's __setstate__ adds it to the defaults: it is no option here
+                group.setdefault(key, value)
 
 
 def restore_wide_state(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:

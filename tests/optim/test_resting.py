@@ -55,6 +55,52 @@ def test_saved_clean_and_resumed_exactly(cls, options, masters, dtype):
 
 @every_class
 @STORAGES
+@DTYPES
+@pytest.mark.parametrize("model_first", [True, False])
+def test_loaded_in_either_order(cls, options, masters, dtype, model_first):
+    """The weights that come after the optimizer are known for the ones it rested on: masters keep their bits."""
+    model = Model(dtype)
+    optimizer = cls(model.parameters(), variability=0.05, master_weights=masters, **options)
+    train(model, optimizer, 4)
+    noisy = weights(model)
+    optimizer.eval()
+    states = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+    optimizer.train()
+
+    again = cls((resumed := Model(dtype)).parameters(), variability=0.3, master_weights=masters, **options)
+    parts = [(resumed, states[0]), (again, states[1])]
+    for part, state in parts if model_first else parts[::-1]:
+        part.load_state_dict(state)
+    again.train()
+    assert same(weights(resumed), noisy)
+    train(model, optimizer, 3, start=4)
+    train(resumed, again, 3, start=4)
+    optimizer.denoise()
+    again.denoise()
+    assert same(weights(model), weights(resumed))
+
+
+@every_class
+@STORAGES
+@pytest.mark.parametrize("loaded_at_rest", [False, True])
+def test_other_weights_put_in_at_rest_stay(cls, options, masters, loaded_at_rest):
+    """The best model, say: train() puts the coat on it, and does not bring the old weights back."""
+    model, best = Model(), {name: 2 * p for name, p in weights(Model()).items()}
+    optimizer = cls(model.parameters(), variability=0.05, master_weights=masters, **options)
+    train(model, optimizer, 2)
+    optimizer.eval()
+    if loaded_at_rest:
+        optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    model.load_state_dict(best)
+    optimizer.train()
+    assert not same(weights(model), best)
+    optimizer.denoise()
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p.detach(), best[name], rtol=0, atol=0 if masters else 1e-6)
+
+
+@every_class
+@STORAGES
 @pytest.mark.parametrize("way", ["pickle", "deepcopy"])
 def test_copies_made_at_rest(cls, options, masters, way):
     model = Model()
