@@ -4,6 +4,7 @@ python examples/with_accelerate.py
 """
 
 import argparse
+from contextlib import nullcontext
 from tempfile import TemporaryDirectory
 
 import torch
@@ -37,7 +38,9 @@ def evaluate(accelerator, model, optimizer, test) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=16)
-    epochs = parser.parse_args().epochs
+    parser.add_argument("--folder", help="for checkpoints; several processes need one that they share")
+    arguments = parser.parse_args()
+    epochs = arguments.epochs
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
     model = network()
     optimizer = NVRMAdamW(model.named_parameters(), lr=0.01, variability=0.05)
@@ -46,7 +49,7 @@ def main() -> None:
     test = DataLoader(spirals(1000, seed=2), batch_size=250)
     model, optimizer, schedule, batches, test = accelerator.prepare(model, optimizer, schedule, batches, test)
 
-    with TemporaryDirectory() as folder:
+    with nullcontext(arguments.folder) if arguments.folder else TemporaryDirectory() as folder:
         train(accelerator, model, optimizer, schedule, batches, range(epochs // 2))
         print(f"halfway: {evaluate(accelerator, model, optimizer, test):.3f}")
         save_state(accelerator, folder)  # clean weights in model.safetensors, the coat in optimizer.bin

@@ -5,6 +5,7 @@ python examples/with_trainer.py
 
 import argparse
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -60,8 +61,10 @@ def accuracy(prediction) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=240)
-    steps = parser.parse_args().steps
-    with TemporaryDirectory() as folder:
+    parser.add_argument("--folder", help="for checkpoints; several processes need one that they share")
+    arguments = parser.parse_args()
+    steps = arguments.steps
+    with nullcontext(arguments.folder) if arguments.folder else TemporaryDirectory() as folder:
         trainer = make(folder, steps)
         trainer.train()
         score = trainer.evaluate()["eval_accuracy"]
