@@ -36,11 +36,9 @@ class CleanWeights(TrainerCallback):
             self.on_epoch_end(args, state, control, **kwargs)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
+        # The last epoch ends with this event, whatever ended it: no coat is on when the best model is loaded after it.
         for one in find_optimizers(optimizer or []):
             one.eval()
-
-    # The last epoch ends with on_epoch_end, whatever ended it: no coat is on when the best model is loaded after that.
-    on_train_end = on_epoch_end
 
     def on_save(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
         records = [record for one in find_optimizers(optimizer or []) for record in one.state.values()]

@@ -10,10 +10,9 @@ from torch.optim import Optimizer
 
 from ..optim import NeuralVariableOptimizer
 
-# Where wrappers keep what they wrap: AcceleratedOptimizer, LightningOptimizer, DeepSpeed's and Fabric's optimizers, and
-# the Hugging Face Trainer itself ("optimizer"); torch's ZeroRedundancyOptimizer ("optim"); Lightning's Trainer
-# ("optimizers", a list).
-WRAPPED = ("optimizer", "optim", "optimizers")
+# Where wrappers keep what they wrap: AcceleratedOptimizer, Lightning's and Fabric's optimizers, torch's schedulers and the
+# Hugging Face Trainer ("optimizer"); Lightning's Trainer ("optimizers", a list).
+WRAPPED = ("optimizer", "optimizers")
 
 
 def find_optimizers(wrapped: Any) -> list[NeuralVariableOptimizer]:
@@ -23,7 +22,8 @@ def find_optimizers(wrapped: Any) -> list[NeuralVariableOptimizer]:
     is found then.
 
     Raises:
-        TypeError: `wrapped` is, or contains, something which neither is nor holds an optimizer.
+        TypeError: `wrapped` is, or contains, something which neither is nor holds an optimizer, or a neural variable
+            optimizer in torch's ZeroRedundancyOptimizer.
     """
     if isinstance(wrapped, NeuralVariableOptimizer):
         return [wrapped]
@@ -31,6 +31,11 @@ def find_optimizers(wrapped: Any) -> list[NeuralVariableOptimizer]:
         inner = getattr(wrapped, name, None)
         if inner is not None and not callable(inner):
             return find_optimizers(inner)
+    if isinstance(getattr(wrapped, "optim", None), NeuralVariableOptimizer):
+        raise TypeError(
+            f"{type(wrapped).__name__} gives every process the optimizer of its own part of the parameters only, and no "
+            "process can take the coat off all of them: use fully_shard (FSDP2)"
+        )
     if isinstance(wrapped, Optimizer):
         return []
     if isinstance(wrapped, Iterable) and not isinstance(wrapped, (str, bytes)):

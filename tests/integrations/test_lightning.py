@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.fabric import Fabric
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
@@ -14,6 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from nvrm_fast import NVRMSGD, NVRMAdamW
+from nvrm_fast.integrations import clean_weights
 from nvrm_fast.integrations.lightning import CleanWeights
 from nvrm_fast.optim import VariabilityScheduler
 
@@ -221,6 +223,22 @@ def test_other_optimizers_are_left_alone(tmp_path):
     fit(tmp_path, one, callbacks=[AllSteps(tmp_path)])
     fit(tmp_path, two, clean=False)
     assert same(weights(one), weights(two))
+
+
+def test_fabric():
+    """Lightning without its Trainer: the wrapper that `setup` returns is looked through."""
+    module = Module()
+    fabric = Fabric(accelerator="cpu", devices=1)
+    optimizer = NVRMSGD(module.parameters(), lr=0.1, variability=0.05)
+    model, wrapped = fabric.setup(module.layer, optimizer)
+    fabric.backward(model(torch.ones(2, 6)).sum())
+    wrapped.step()
+    noisy = weights(module)
+    with clean_weights(wrapped):
+        clean = weights(module)
+    assert same(weights(module), noisy) and not same(clean, noisy)
+    optimizer.denoise()
+    assert same(weights(module), clean)
 
 
 def test_the_other_name_of_the_library(tmp_path):

@@ -6,6 +6,7 @@ import textwrap
 
 import pytest
 import torch
+from torch.distributed.optim import ZeroRedundancyOptimizer
 
 from nvrm_fast import NVRMSGD, NVRMAdam
 from nvrm_fast.integrations import clean_weights, find_optimizers
@@ -28,13 +29,23 @@ def test_found_in_wrappers():
     plain = torch.optim.SGD([parameter()])
     assert find_optimizers(one) == [one]
     assert find_optimizers(Wrapper(optimizer=Wrapper(optimizer=one))) == [one]
-    assert find_optimizers(Wrapper(optim=one)) == [one]
     assert find_optimizers(Wrapper(optimizers=[one, plain, Wrapper(optimizer=two), one])) == [one, two]
     assert find_optimizers(VariabilityScheduler(one, lambda epoch: 1.0)) == [one]
     assert find_optimizers(plain) == find_optimizers([]) == []
     for wrong in (torch.nn.Linear(1, 1), "optimizer", 3, [one, 3], Wrapper(optimizer=None)):
         with pytest.raises(TypeError, match="expected an optimizer"):
             find_optimizers(wrong)
+
+
+def test_a_part_of_the_parameters_is_refused(tmp_path):
+    """Another process would go on with noisy weights where this one believes them clean."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        wrapped = ZeroRedundancyOptimizer([parameter()], optimizer_class=NVRMSGD, lr=0.1)
+        with pytest.raises(TypeError, match="ZeroRedundancyOptimizer gives every process .* use fully_shard"):
+            find_optimizers(wrapped)
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_clean_inside_and_as_before_outside():
