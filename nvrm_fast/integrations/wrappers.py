@@ -10,8 +10,8 @@ from torch.optim import Optimizer
 
 from ..optim import NeuralVariableOptimizer
 
-# Where wrappers keep what they wrap: AcceleratedOptimizer, Lightning's and Fabric's optimizers, torch's schedulers and the
-# Hugging Face Trainer ("optimizer"); Lightning's Trainer ("optimizers", a list).
+# Where wrappers keep what they wrap: AcceleratedOptimizer, Lightning's and Fabric's optimizers, torch's schedulers and
+# the Hugging Face Trainer ("optimizer"); Lightning's Trainer ("optimizers", a list).
 WRAPPED = ("optimizer", "optimizers")
 
 
@@ -33,8 +33,8 @@ def find_optimizers(wrapped: Any) -> list[NeuralVariableOptimizer]:
             return find_optimizers(inner)
     if isinstance(getattr(wrapped, "optim", None), NeuralVariableOptimizer):
         raise TypeError(
-            f"{type(wrapped).__name__} gives every process the optimizer of its own part of the parameters only, and no "
-            "process can take the coat off all of them: use fully_shard (FSDP2)"
+            f"{type(wrapped).__name__} gives every process the optimizer of its own part of the parameters only, and "
+            "no process can take the coat off all of them: use fully_shard (FSDP2)"
         )
     if isinstance(wrapped, Optimizer):
         return []
