@@ -37,7 +37,7 @@ def test_found_in_wrappers():
 
 
 def test_a_part_of_the_parameters_is_refused():
-    """As in torch's ZeroRedundancyOptimizer: other processes would go on with noisy weights where one has clean ones."""
+    """As in ZeroRedundancyOptimizer: other processes would go on with noisy weights where one has clean ones."""
     with pytest.raises(TypeError, match="Wrapper gives every process the optimizer of its own part.*use fully_shard"):
         find_optimizers(Wrapper(optim=NVRMSGD([parameter()])))
 
