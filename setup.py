@@ -173,8 +173,16 @@ def build_command(mode, facts):
     return Build.with_options(use_ninja=True)
 
 
+def interface():
+    """Of the operators; see nvrm_fast/_version.py."""
+    text = (ROOT / "nvrm_fast" / "_version.py").read_text()
+    return int(re.search(r"^INTERFACE = (\d+)", text, re.M)[1])
+
+
 def write_facts(facts):
-    (ROOT / "nvrm_fast" / "_build_facts.json").write_text(json.dumps(facts, indent=2) + "\n")
+    (ROOT / "nvrm_fast" / "_build_facts.json").write_text(
+        json.dumps({**facts, "interface": interface()}, indent=2) + "\n"
+    )
 
 
 mode = os.environ.get("NVRM_FAST_BUILD", "auto")
@@ -194,7 +202,7 @@ setup(
     install_requires=["torch>=2.10"],
     extras_require={
         "demo": ["matplotlib", "mlxtend", "tqdm"],
-        "test": ["matplotlib", "mlxtend", "numpy", "pytest", "pytest-benchmark", "scipy", "tqdm", "triton"],
+        "test": ["hypothesis", "matplotlib", "mlxtend", "numpy", "pytest", "pytest-benchmark", "scipy", "tqdm", "triton"],
         "triton": ["triton"],
     },
     ext_modules=extensions,
