@@ -173,8 +173,16 @@ def build_command(mode, facts):
     return Build.with_options(use_ninja=True)
 
 
+def interface():
+    """Of the operators; see nvrm_fast/_version.py."""
+    text = (ROOT / "nvrm_fast" / "_version.py").read_text()
+    return int(re.search(r"^INTERFACE = (\d+)", text, re.M)[1])
+
+
 def write_facts(facts):
-    (ROOT / "nvrm_fast" / "_build_facts.json").write_text(json.dumps(facts, indent=2) + "\n")
+    (ROOT / "nvrm_fast" / "_build_facts.json").write_text(
+        json.dumps({**facts, "interface": interface()}, indent=2) + "\n"
+    )
 
 
 mode = os.environ.get("NVRM_FAST_BUILD", "auto")
@@ -197,7 +205,8 @@ setup(
         # The oldest releases whose source has the events used here; the tests run with what pip installs, the newest.
         "integrations": ["accelerate>=1.0", "lightning>=2.2", "transformers>=4.46"],
         "test": [
-            "expecttest",
+            "expecttest",  # torch.testing._internal imports it
+            "hypothesis",
             "matplotlib",
             "mlxtend",
             "numpy",
@@ -206,7 +215,7 @@ setup(
             "scipy",
             "tqdm",
             "triton",
-        ],  # expecttest: torch.testing._internal imports it
+        ],
         "triton": ["triton"],
     },
     ext_modules=extensions,

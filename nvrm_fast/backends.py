@@ -15,26 +15,34 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
+
+from ._version import INTERFACE
 
 BACKENDS = ("reference", "native", "triton")
 
 _forced: contextvars.ContextVar[str | None] = contextvars.ContextVar("nvrm_fast_backend", default=None)
 
-try:
-    from . import _native
-except ImportError as error:
-    _native = None
-    _import_error: str | None = str(error)
-else:
-    _import_error = None
 
-
-def build_facts() -> dict[str, str]:
+def build_facts() -> dict[str, Any]:
     """What setup.py built and why not the rest; empty if the package was never installed."""
     path = Path(__file__).with_name("_build_facts.json")
     return json.loads(path.read_text()) if path.exists() else {}
+
+
+_native = None
+_import_error: str | None = None
+_facts = build_facts()
+if _facts and _facts.get("interface", 1) != INTERFACE:
+    # Loading it would register kernels for schemas that are no more.
+    _import_error = "they were built for another version of nvrm_fast"
+else:
+    try:
+        from . import _native
+    except ImportError as error:
+        _import_error = str(error)
 
 
 def native_serves_cuda() -> bool:
@@ -91,7 +99,7 @@ def why_missing(backend: str, device: torch.device) -> str | None:
         if built == "built":
             return (
                 f"the native kernels do not load ({_import_error}); "
-                "rebuild them for this torch: pip install --no-build-isolation ."
+                "build them again: pip install --no-build-isolation ."
             )
         return f"CPU kernels {built}; install a C++ compiler and run: pip install --no-build-isolation ."
     return None

@@ -1,5 +1,6 @@
 """Installation without a compiler succeeds and says so; an explicit choice that cannot be met fails."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -11,7 +12,8 @@ import pytest
 import torch
 
 import nvrm_fast
-from nvrm_fast import backends
+from nvrm_fast import backends, ops
+from nvrm_fast._version import INTERFACE
 from nvrm_fast.info import build_info
 
 ROOT = Path(__file__).parents[1]
@@ -112,3 +114,29 @@ def test_instruction_sets():
     environment = {**os.environ, "NVRM_FAST_INSTRUCTION_SET": "portable"}
     chosen = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert chosen.stdout.strip() == "portable"
+
+
+def test_native_kernels_of_another_version_are_left_out(tmp_path):
+    """A module that was built before an operator changed is not mixed with the new schemas: the import succeeds."""
+    if backends._native is None:
+        pytest.skip("native kernels not built")
+    package = tmp_path / "nvrm_fast"
+    shutil.copytree(Path(nvrm_fast.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    facts = json.loads((package / "_build_facts.json").read_text())
+    assert facts["interface"] == INTERFACE
+    (package / "_build_facts.json").write_text(json.dumps({**facts, "interface": INTERFACE - 1}))
+    code = (
+        "import torch, nvrm_fast; from nvrm_fast.backends import why_missing; "
+        "print(nvrm_fast.__file__, why_missing('native', torch.device('cpu')), nvrm_fast.noise(3, seed=1).shape)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    said = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
+    assert str(package) in said and "built for another version of nvrm_fast" in said and "[3]" in said
+
+
+def test_the_interface_has_a_number():
+    """Whoever changes a schema raises INTERFACE, and puts the new schemas' hash here."""
+    text = "".join(f"{name}{schema}" for name, schema in sorted(ops._SCHEMAS.items()))
+    assert (INTERFACE, hashlib.sha256(text.encode()).hexdigest()[:16]) == (2, "d5f4ec76b5c585ca")

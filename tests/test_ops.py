@@ -78,6 +78,8 @@ BAD = [
     ("coat_scales", lambda v: [1.0], ValueError, "coat_scales needs one value"),
     ("distribution", lambda v: 3, ValueError, "distribution must be a code in"),
     ("coat_distribution", lambda v: -1, ValueError, "coat_distribution must be a code in"),
+    ("beta1", lambda v: 1.0, ValueError, r"beta1 must be in \[0, 1\), got 1"),
+    ("beta2", lambda v: float("nan"), ValueError, r"beta2 must be in \[0, 1\), got nan"),
     ("grad_scale", lambda v: torch.ones(2), ValueError, "grad_scale must be None or a float32 tensor with one"),
     ("grad_scale", lambda v: torch.ones(1).double(), ValueError, "grad_scale must be None or a float32 tensor"),
     ("found_inf", lambda v: torch.ones(3), ValueError, "found_inf must be None or a float32 tensor"),

@@ -40,6 +40,8 @@ void adam_step(at::TensorList params, at::TensorList grads, at::TensorList exp_a
                double lr, double beta1, double beta2, double eps, double weight_decay, bool amsgrad,
                bool decoupled_weight_decay, bool maximize, const std::optional<at::Tensor>& grad_scale,
                const std::optional<at::Tensor>& found_inf, at::IntArrayRef run_lengths, at::IntArrayRef run_strides) {
+  TORCH_CHECK_VALUE(beta1 >= 0 && beta1 < 1, "beta1 must be in [0, 1), got ", beta1);
+  TORCH_CHECK_VALUE(beta2 >= 0 && beta2 < 1, "beta2 must be in [0, 1), got ", beta2);
   TensorTable table(params, grads, masters, steps, streams, offsets,
                     {seed, distribution, coat_seed, coat_distribution, scales, coat_scales, keep_noise},
                     Backend::counters);

@@ -10,7 +10,7 @@ from torch import Tensor
 from .shards import is_distributed
 
 #: What the host notes in a parameter's state without asking the device.
-BELIEVED = ("coat_scale", "coat_noise", "coat_seed", "momentum_buffer")
+BELIEVED = ("coat_scale", "coat_noise", "coat_seed", "coat_numel", "momentum_buffer")
 
 
 def scaling_of(optimizer: Any) -> tuple[Tensor | None, Tensor | None]:

@@ -15,9 +15,9 @@ from .. import backends
 from ..noise import distribution_code, signed_seed
 from . import amp, backward, checkpoint, compiled
 from .bucket import Bucket, Member, in_buckets
-from .checks import check_gradient, check_overlap, check_param, check_state
+from .checks import check_overlap, check_param, explain, fits
 from .memory import allocate
-from .shards import local, local_gradient, place_of
+from .shards import WHOLE, is_distributed, local, local_gradient, place_of
 from .streams import assign_streams
 
 LOW_PRECISION = (torch.bfloat16, torch.float16)
@@ -119,6 +119,7 @@ class NoisyOptimizer(Optimizer):
     def _set_up(self) -> None:
         """What belongs to this process and is neither copied nor pickled."""
         self._verdicts = amp.Verdicts()
+        self._complete: dict[int, tuple] = {}  # for what a state was completed last, by its identity
         compiled.register(self)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -149,19 +150,22 @@ class NoisyOptimizer(Optimizer):
                 loss = closure()
         if torch.compiler.is_compiling():
             compiled.step(self)
-            return loss
-        with torch.no_grad():
-            members = [
-                (group, [self._member(group, i) for i, param in enumerate(group["params"]) if param.grad is not None])
-                for group in self.param_groups
-            ]
-            if checkpoint.is_state_initialization(self, members):
-                for group, some in members:
-                    for member in some:
-                        self._make_state(group, member)
-            else:
-                self._step(members, *amp.scaling_of(self))
+        else:
+            self._step_now()
         return loss
+
+    @torch.no_grad()
+    def _step_now(self) -> None:
+        members = [
+            (group, [self._member(group, i) for i, param in enumerate(group["params"]) if param.grad is not None])
+            for group in self.param_groups
+        ]
+        if checkpoint.is_state_initialization(self, members):
+            for group, some in members:
+                for member in some:
+                    self._make_state(group, member)
+        else:
+            self._step(members, *amp.scaling_of(self))
 
     def step_in_backward(self) -> RemovableHandle:
         """From now on every parameter is stepped in the backward pass, as soon as its gradient is there, and the
@@ -175,19 +179,20 @@ class NoisyOptimizer(Optimizer):
         return backward.step_in_backward(self)
 
     def _member(self, group: dict[str, Any], i: int) -> Member:
-        param = group["params"][i]
-        return Member(
-            param, local(param), local_gradient(param, ParameterName(self, group, i)), group["streams"][i],
-            place_of(param), ParameterName(self, group, i),
-        )  # fmt: skip
+        param, stream = group["params"][i], group["streams"][i]
+        if not is_distributed(param):
+            return Member(param, param, param.grad, stream, WHOLE, i)
+        grad = local_gradient(param, ParameterName(self, group, i))
+        return Member(param, local(param), grad, stream, place_of(param), i)
 
     def _step(self, groups: Members, grad_scale: Tensor | None = None, found_inf: Tensor | None = None) -> None:
         for group in self.param_groups:
             self._check_group(group)
-        for _, members in groups:
+        for group, members in groups:
             for member in members:
-                check_gradient(member.data, member.grad, member.name)
-                check_state(member.param, member.name, self.state.get(member.param, {}))
+                state = self.state.get(member.param)
+                if not fits(member, state):
+                    explain(member, state or {}, ParameterName(self, group, member.index))
         if amp.is_skipped_here(found_inf):
             return
         self._verdicts.settle()
@@ -210,8 +215,10 @@ class NoisyOptimizer(Optimizer):
                 (*scaling, *bucket.run_arguments()),
             )  # fmt: skip
             if not self.keep_noise:
-                for state, worn in zip(bucket.states, bucket.scales):
-                    state["coat_scale"], state["coat_noise"], state["coat_seed"] = worn, noise, seed
+                for member, state, worn in zip(bucket.members, bucket.states, bucket.scales):
+                    state.update(
+                        coat_scale=worn, coat_noise=noise, coat_seed=seed, coat_numel=member.param.numel()
+                    )  # fmt: skip
             # The kernels have told the local tensors' versions only.
             torch.autograd.graph.increment_version([m.param for m in bucket.members if m.param is not m.data])
             if belief is not None:
@@ -231,9 +238,13 @@ class NoisyOptimizer(Optimizer):
         """The parameter's state, completed where this step needs more than there is."""
         param = member.param
         state = self.state[param]
+        # What was complete for these is complete: most steps stop here.
+        known = (len(state), param.dtype, self._wants_master(group, param), group.get("amsgrad"))
+        if self._complete.get(id(state)) == known:
+            return state
         # The record of the coat is plain numbers: torch's load_state_dict casts tensors to the parameter's dtype.
         if "coat_scale" not in state:
-            state["coat_scale"], state["coat_noise"], state["coat_seed"] = 0.0, 0, 0
+            state.update(coat_scale=0.0, coat_noise=0, coat_seed=0, coat_numel=param.numel())
         step = state.get("step")
         # On a GPU the kernels read the counter there: the host never waits, and a captured graph counts on.
         home = param.device if param.device.type == "cuda" else torch.device("cpu")
@@ -251,6 +262,7 @@ class NoisyOptimizer(Optimizer):
             if isinstance(value, Tensor) and key not in ("step", "master_param") and value.dtype != like.dtype:
                 state[key] = allocate(like).copy_(value)
         self._init_state(group, state, like)
+        self._complete[id(state)] = (len(state), *known[1:])
         return state
 
     def _make_state(self, group: dict[str, Any], member: Member) -> None:
@@ -278,4 +290,5 @@ class NoisyOptimizer(Optimizer):
         """
         self._verdicts.settle()
         super().load_state_dict(checkpoint.with_own_options(self, state_dict))
+        self._complete.clear()
         checkpoint.restore_wide_state(self, state_dict)

@@ -20,7 +20,7 @@ class Member(NamedTuple):
     grad: Tensor | None
     stream: int
     place: Place
-    name: object  # for messages
+    index: int  # in the group
 
 
 @dataclass

@@ -1,9 +1,10 @@
 """What checkpoints need beyond torch.optim's: versions, options that they have not got, state that must not be cast.
 
-Version 1 (its groups carry `coat_version`; the first checkpoints, which carry none, are the same): a parameter's state
-is torch's, with int64 `step`, and `coat_scale`, `coat_noise`, `coat_seed` (the coat that it wears, drawn at `step`)
-and, with master weights, `master_param`; saved in evaluation mode, `resting_scale` (of the coat to put on again, while
-`coat_scale` is 0) and, without master weights, `noisy_param`; a group has torch's options, the noise's, and `streams`.
+Version 1 (its groups carry `coat_version`): a parameter's state is torch's, with int64 `step`, and `coat_scale`,
+`coat_noise`, `coat_seed` (the coat that it wears, drawn at `step`), `coat_numel` (its elements then) and, with master
+weights, `master_param`; saved in evaluation mode, `resting_scale` (of the coat to put on again, while `coat_scale` is
+0) and, without master weights, `noisy_param`; a group has torch's options, the noise's, and `streams`. The first
+checkpoints have neither `coat_version` nor `coat_numel`.
 """
 
 from __future__ import annotations
@@ -43,14 +44,14 @@ def complete_groups(optimizer: Optimizer) -> None:
 
 
 def restore_wide_state(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
-    """Beside 16-bit parameters: what load_state_dict has cast to their dtype, as it was saved."""
+    """Beside 16-bit parameters: what load_state_dict has cast to their dtype, as it was saved (in float16 small second
+    moments would vanish). The next step brings it into the dtype that it needs."""
     ids = [i for group in state_dict["param_groups"] for i in group["params"]]
     params = [param for group in optimizer.param_groups for param in group["params"]]
     for index, param in zip(ids, params):
-        saved = state_dict["state"].get(index, {})
-        for key, value in saved.items():
+        for key, value in state_dict["state"].get(index, {}).items():
             if isinstance(value, Tensor) and key != "step" and value.dtype in (torch.float32, torch.float64):
-                if value.dtype != param.dtype and "master_param" in saved:
+                if value.dtype != param.dtype:
                     optimizer.state[param][key] = value.detach().to(device=param.device, copy=True)
 
 

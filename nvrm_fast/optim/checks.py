@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..noise import check_integer
+from .bucket import Member
 from .shards import local
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -43,26 +44,42 @@ def check_param(param: Tensor, name: object) -> None:
         )
 
 
-def check_gradient(param: Tensor, grad: Tensor, name: object) -> None:
-    """param and grad are this process's parts."""
+def fits(member: Member, state: dict[str, Any] | None) -> bool:
+    """Whether `explain` has nothing to say. Runs for every parameter in every step, so it is quick."""
+    param, data, grad = member.param, member.data, member.grad
+    shape, device = param.shape, param.device
+    if state:
+        for key, value in state.items():
+            if isinstance(value, Tensor) and key != "step" and (value.shape != shape or value.device != device):
+                return False
+        if state.get("coat_numel", param.numel()) != param.numel():
+            return False
+    return (
+        grad.layout == torch.strided
+        and data.dtype in DTYPES
+        and grad.dtype == data.dtype
+        and grad.shape == data.shape
+        and grad.device == device
+    )
+
+
+def explain(member: Member, state: dict[str, Any], name: object) -> None:
+    """Raises the error that tells what is wrong with a parameter, its gradient or its state."""
+    param, data, grad = member.param, member.data, member.grad
     if grad.layout != torch.strided:
         raise RuntimeError(
             f"parameter {name} has a sparse gradient, which is not supported: use sparse=False in its embedding"
         )
-    if param.dtype not in DTYPES or grad.dtype != param.dtype:
+    if data.dtype not in DTYPES or grad.dtype != data.dtype:
         raise TypeError(
-            f"parameter {name} is {param.dtype} with a {grad.dtype} gradient; both must be the same: float32, float64, "
+            f"parameter {name} is {data.dtype} with a {grad.dtype} gradient; both must be the same: float32, float64, "
             "bfloat16 or float16"
         )
-    if grad.shape != param.shape or grad.device != param.device:
+    if grad.shape != data.shape or grad.device != data.device:
         raise ValueError(
-            f"parameter {name} has shape {list(param.shape)} on {param.device} and its gradient {list(grad.shape)} on "
+            f"parameter {name} has shape {list(data.shape)} on {data.device} and its gradient {list(grad.shape)} on "
             f"{grad.device}: call zero_grad(set_to_none=True) after changing a parameter"
         )
-
-
-def check_state(param: Tensor, name: object, state: dict[str, Any]) -> None:
-    """State that belongs to another shape or device: somebody swapped the parameter's data."""
     for key, value in state.items():
         if isinstance(value, Tensor) and key != "step":
             if value.shape != param.shape or value.device != param.device:
@@ -70,6 +87,11 @@ def check_state(param: Tensor, name: object, state: dict[str, Any]) -> None:
                     f"parameter {name} has shape {list(param.shape)} on {param.device}, but its {key} "
                     f"{list(value.shape)} on {value.device}: make a new optimizer, or delete optimizer.state[parameter]"
                 )
+    if state.get("coat_scale") and state.get("coat_numel", param.numel()) != param.numel():
+        raise ValueError(
+            f"parameter {name} has {param.numel()} elements, but the noise that it is to take off has "
+            f"{state['coat_numel']}: put other data into a parameter after optimizer.denoise()"
+        )
 
 
 def check_overlap(named: Iterable[tuple[object, Tensor]]) -> None:

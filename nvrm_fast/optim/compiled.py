@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..ops import _library
 from . import amp
+from .shards import is_distributed
 
 if TYPE_CHECKING:
     from .base import NoisyOptimizer
@@ -29,11 +30,15 @@ def register(optimizer: NoisyOptimizer) -> None:
     if "_number" not in vars(optimizer):
         optimizer._number = next(_count)
     _optimizers[optimizer._number] = optimizer
-    optimizer._params = [param for group in optimizer.param_groups for param in group["params"]]
+    optimizer._params = params = [param for group in optimizer.param_groups for param in group["params"]]
+    optimizer._has_shards = any(is_distributed(param) for param in params)
 
 
 def step(optimizer: NoisyOptimizer) -> None:
     """What is traced. Only parameters with a gradient are handed over; which they are is part of the graph."""
+    if optimizer._has_shards:
+        _step_outside(optimizer)  # the operator has no rule for DTensors
+        return
     positions = [i for i, param in enumerate(optimizer._params) if param.grad is not None]
     params = [optimizer._params[i] for i in positions]
     grad_scale, found_inf = amp.scaling_of(optimizer)
@@ -41,6 +46,11 @@ def step(optimizer: NoisyOptimizer) -> None:
         torch.ops.nvrm_fast.optimizer_step_(
             params, [param.grad for param in params], positions, optimizer._number, grad_scale, found_inf
         )
+
+
+@torch.compiler.disable
+def _step_outside(optimizer: NoisyOptimizer) -> None:
+    optimizer._step_now()
 
 
 def _run(

@@ -26,8 +26,13 @@ class Place(NamedTuple):
 WHOLE = Place(0, 0, 0)
 
 
+_PLAIN = frozenset((Tensor, torch.nn.Parameter))
+
+
 def is_distributed(tensor: Tensor) -> bool:
     """Whether it is a DTensor; without importing torch.distributed for those who have none."""
+    if type(tensor) in _PLAIN:
+        return False
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(tensor, module.DTensor)
 

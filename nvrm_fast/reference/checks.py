@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .arguments import SgdStep, Step
+from .arguments import AdamStep, SgdStep, Step
 from .distribution import BY_CODE
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -85,6 +85,10 @@ def check_step(a: Step) -> None:
         check_length(len(values), n, name)
     if isinstance(a, SgdStep):
         check_length(len(a.is_first), n, "is_first")
+    if isinstance(a, AdamStep):
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(a, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(a, name)}")
     if a.masters and len(a.masters) != n:
         raise ValueError("masters must be empty or hold one tensor for each of params")
     check_code(a.distribution, "distribution")

@@ -87,6 +87,189 @@ def test_a_refused_step_writes_nothing(cls):
     assert torch.equal(first, torch.ones(200)) and not optimizer.state
 
 
+CLASSES = [NVRMSGD, NVRMAdam, NVRMAdamW, PerturbedSGD, SGLD]
+
+
+def snapshot(optimizer):
+    """Everything that a refused call must leave as it was."""
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    return copy.deepcopy(([p.detach() for p in params], optimizer.state_dict()))
+
+
+def assert_untouched(before, optimizer):
+    (params, saved), (params_now, saved_now) = before, snapshot(optimizer)
+    assert all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(params, params_now))
+    assert saved["state"].keys() == saved_now["state"].keys()
+    for key, state in saved["state"].items():
+        for name, value in state.items():
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(saved_now["state"][key][name])), name
+
+
+def trained(cls):
+    """Two groups after two steps; the second parameter of the first group is the one to spoil."""
+    names = ("first", "victim", "last")
+    params = {name: torch.nn.Parameter(torch.linspace(-1, 1, 40).view(5, 8)) for name in names}
+    optimizer = cls([
+        dict(params=[("first", params["first"]), ("victim", params["victim"])]), dict(params=[("last", params["last"])])
+    ], lr=0.01)  # fmt: skip
+    for _ in range(2):
+        for p in params.values():
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+    return params, optimizer
+
+
+def sparse_gradient(params, optimizer):
+    params["victim"].grad = torch.ones(5, 8).to_sparse()
+
+
+def smaller_data(params, optimizer):
+    params["victim"].data = torch.ones(3)
+
+
+def smaller_data_and_gradient(params, optimizer):
+    params["victim"].grad = None
+    params["victim"].data = torch.ones(3)
+    params["victim"].grad = torch.ones(3)
+
+
+def other_dtype(params, optimizer):
+    params["victim"].data = params["victim"].data.double()
+
+
+def integer_data(params, optimizer):
+    params["victim"].requires_grad_(False)
+    params["victim"].grad = None
+    params["victim"].data = torch.ones(5, 8, dtype=torch.int32)
+    params["victim"].grad = torch.ones(5, 8, dtype=torch.int32)
+
+
+def state_of_another(spoil):
+    def change(params, optimizer):
+        state = optimizer.state[params["victim"]]
+        key = next((k for k, v in state.items() if getattr(v, "ndim", 0)), None)
+        if key is None:
+            pytest.skip("no state but the counter")
+        state[key] = spoil(state[key])
+
+    change.__name__ = f"state {spoil.__name__}"
+    return change
+
+
+def shape(x):
+    return torch.zeros(7)
+
+
+def device(x):
+    return x.to("meta")
+
+
+def option(name, value):
+    def spoil(params, optimizer):
+        if name not in optimizer.param_groups[1]:
+            pytest.skip("no such option")
+        optimizer.param_groups[1][name] = value
+
+    spoil.__name__ = f"{name}={value!r:.20}"
+    return spoil
+
+
+# What is spoiled after two good steps, the error, and what it says.
+BAD_STEPS = [
+    (sparse_gradient, RuntimeError, "parameter 'victim' has a sparse gradient.*sparse=False"),
+    (smaller_data, ValueError, r"parameter 'victim' has shape \[3\].* and its gradient \[5, 8\].*zero_grad"),
+    (
+        smaller_data_and_gradient,
+        ValueError,
+        "parameter 'victim' has .*(delete optimizer.state|after optimizer.denoise)",
+    ),
+    (other_dtype, TypeError, "parameter 'victim' is torch.float64 with a torch.float32 gradient"),
+    (integer_data, TypeError, "parameter 'victim' is torch.int32"),
+    (state_of_another(device), ValueError, "parameter 'victim' has shape .* on cpu, but its .* on meta"),
+    (state_of_another(shape), ValueError, r"parameter 'victim' has shape \[5, 8\].* \[7\]"),
+    (option("lr", NAN), ValueError, "Invalid learning rate"),
+    (option("variability", -1.0), ValueError, "Invalid variability"),
+    (option("variability", INFINITY), ValueError, "Invalid variability"),
+    (option("temperature", NAN), ValueError, "Invalid temperature"),
+    (option("weight_decay", NAN), ValueError, "Invalid weight_decay"),
+    (option("betas", (0.9, 1.0)), ValueError, "Invalid beta parameter at index 1"),
+    (option("eps", -1.0), ValueError, "Invalid epsilon"),
+    (option("momentum", -0.5), ValueError, "Invalid momentum"),
+    (option("seed", 2**64), ValueError, "seed must be in"),
+    (option("seed", 1.0), TypeError, "seed must be an int"),
+    (option("noise", "pink"), ValueError, "noise must be one of"),
+    (option("denoise_every", 0), ValueError, "denoise_every must be"),
+    (option("denoise_every", 2.5), TypeError, "denoise_every must be an int"),
+    (option("master_weights", "no"), ValueError, "master_weights must be"),
+    (option("backend", "fpga"), ValueError, "backend must be one of"),
+]
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize("spoil, error, message", BAD_STEPS, ids=[b[0].__name__ for b in BAD_STEPS])
+def test_a_bad_step_in_the_middle_of_training(cls, spoil, error, message):
+    params, optimizer = trained(cls)
+    spoil(params, optimizer)
+    if spoil is smaller_data_and_gradient and cls in (PerturbedSGD, SGLD):
+        pytest.skip("without state and without a coat other data are welcome")
+    others = [p for name, p in params.items() if name != "victim"]
+    before = [p.detach().clone() for p in others], copy.deepcopy([optimizer.state[p] for p in others])
+    with pytest.raises(error, match=message):
+        optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(before[0], others))
+    for state, p in zip(before[1], others):
+        assert all(torch.equal(torch.as_tensor(v), torch.as_tensor(optimizer.state[p][k])) for k, v in state.items())
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_parameters_that_share_memory(cls):
+    whole = torch.zeros(12)
+    overlapping = [("a", torch.nn.Parameter(whole[:8])), ("b", torch.nn.Parameter(whole[4:]))]
+    with pytest.raises(ValueError, match="parameters 'a' and 'b' share memory"):
+        cls(overlapping)
+    # Side by side in one storage, or interleaved: no element twice.
+    matrix = torch.zeros(4, 6)
+    cls([torch.nn.Parameter(whole[:6]), torch.nn.Parameter(whole[6:])])
+    cls([torch.nn.Parameter(matrix[:, :3]), torch.nn.Parameter(matrix[:, 3:])])
+    optimizer = cls(overlapping[:1])
+    with pytest.raises(ValueError, match="share memory"):
+        optimizer.add_param_group(dict(params=overlapping[1:]))
+    assert len(optimizer.param_groups) == 1
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_one_parameter_twice(cls):
+    p = torch.nn.Parameter(torch.zeros(3))
+    with pytest.raises(ValueError, match="some parameters appear in more than one parameter group"):
+        cls([dict(params=[p]), dict(params=[p])])
+    with pytest.warns(UserWarning, match="duplicate parameters"), pytest.raises(ValueError, match="share memory"):
+        cls([p, p])
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_infinite_gradients_spread_no_further(cls):
+    """As with torch.optim: the elements with a bad gradient are lost, and no others."""
+    p = torch.nn.Parameter(torch.zeros(300))
+    optimizer = cls([p], lr=0.01)
+    p.grad = torch.ones(300)
+    p.grad[[7, 299]] = torch.tensor([NAN, INFINITY])
+    optimizer.step()
+    assert (~p.isfinite()).nonzero().flatten().tolist() == [7, 299]
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_sparse_and_expanded_parameters(cls):
+    with pytest.raises(ValueError, match="is sparse.*keep parameters dense"):
+        cls([torch.zeros(3, 3).to_sparse()])
+    p = torch.nn.Parameter(torch.zeros(1).expand(5))
+    optimizer = cls([p])
+    p.grad = torch.ones(5)
+    before = snapshot(optimizer)
+    with pytest.raises(ValueError, match="elements that share memory"):
+        optimizer.step()
+    assert torch.equal(before[0][0], p)
+
+
 def test_parameters_without_gradient_are_left_alone():
     p, q = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
     optimizer = NVRMSGD([p, q], lr=0.1, variability=0.1)

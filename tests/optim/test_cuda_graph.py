@@ -1,0 +1,37 @@
+"""A captured training step on a GPU: every replay draws fresh noise and counts on."""
+
+import pytest
+import torch
+
+from nvrm_fast import NVRMSGD, NVRMAdamW
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+
+@pytest.mark.parametrize("cls, options", [(NVRMSGD, dict(lr=0.1, momentum=0.9)), (NVRMAdamW, {})])
+@pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
+def test_replays_are_steps(cls, options, masters):
+    left = []
+    for captured in (False, True):
+        torch.manual_seed(0)
+        params = [torch.nn.Parameter(torch.randn(size, device="cuda")) for size in ((300,), (33, 65))]
+        optimizer = cls(params, variability=0.05, master_weights=masters, capturable=True, **options)
+        for p in params:
+            p.grad = torch.randn_like(p)
+        optimizer.step()  # makes the state: from here on a step is the same work every time
+        if captured:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                optimizer.step()
+            step = graph.replay
+        else:
+            step = optimizer.step
+        for i in range(5):
+            for p in params:
+                p.grad.fill_(0.1 * i)
+            step()
+        noisy = [p.detach().clone() for p in params]
+        optimizer.denoise()
+        assert int(optimizer.state[params[0]]["step"]) == 6
+        left.append(noisy + [p.detach().clone() for p in params])
+    assert all(torch.equal(a, b) for a, b in zip(*left))
