@@ -145,12 +145,12 @@ def test_a_mesh_breaks_the_graph_and_still_steps():
     torch.distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=1)
     try:
         from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.tensor import Shard, distribute_tensor
+        from torch.distributed.tensor import DTensor, Shard
 
         mesh = init_device_mesh("cpu", (1,))
         left = []
         for compile_step in (False, True):
-            param = torch.nn.Parameter(distribute_tensor(torch.ones(5, 3), mesh, [Shard(0)]))
+            param = torch.nn.Parameter(DTensor.from_local(torch.ones(5, 3), mesh, [Shard(0)]))
             optimizer = NVRMSGD([param], lr=0.1)
             step = torch.compile(lambda o=optimizer: o.step(), backend="aot_eager") if compile_step else optimizer.step
             for _ in range(3):
