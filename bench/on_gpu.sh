@@ -20,7 +20,7 @@ section build
 "$PYTHON" -m nvrm_fast.info
 
 section "tests of the native CUDA kernels"
-attempt timeout 150 "$PYTHON" -m pytest -q tests/csrc/test_cuda_step.py
+attempt timeout 150 "$PYTHON" -m pytest -q tests/csrc/test_cuda_step.py tests/optim/test_cuda_graph.py
 
 if [ -d tests/triton ]; then
   section "tests of the Triton kernels"
