@@ -1,4 +1,4 @@
-"""docs/works_with.md: each line of its table runs as it stands."""
+"""README, "Works with": each line of the table runs as it stands."""
 
 import copy
 import importlib
@@ -15,8 +15,9 @@ import nvrm_fast
 sys.path.insert(0, str(Path(__file__).parent / "optim"))
 from training import Model, loss_of, same, train, weights  # noqa: E402
 
-PAGE = (Path(__file__).parent.parent / "docs" / "works_with.md").read_text()
-TABLE = PAGE[: PAGE.index("\n\n", PAGE.index("|---|"))]
+README = (Path(__file__).parent.parent / "README.md").read_text()
+SECTION = README[README.index("## Works with") :]
+TABLE = SECTION[: SECTION.index("\n\n", SECTION.index("|---|"))]
 #: What is in lines that train, and so change the weights.
 TRAINS = ("scaler.step", "torch.compile", "step_in_backward", "bfloat16", "optimizer.load_state_dict(torch.optim")
 ROWS = re.findall(r"^\| ([^|]+) \| `([^`]+)` \|", TABLE, re.MULTILINE)
@@ -41,7 +42,8 @@ def test_line(name, line, tmp_path, monkeypatch):
     looked = []
     known = dict(
         torch=torch, copy=copy, nvrm_fast=nvrm_fast, model=model, optimizer=optimizer, other=other, path="file.pt",
-        folder="folder", loss_of=lambda model: loss_of(model, 0), evaluate=lambda model: looked.append(weights(model)), prepared=optimizer,
+        folder="folder", loss_of=lambda model: loss_of(model, 0), prepared=optimizer,
+        evaluate=lambda model: looked.append(weights(model)),
     )  # fmt: skip
     for library in ("lightning", "accelerate", "transformers"):
         if library in line:
