@@ -1,0 +1,330 @@
+"""A scan over sigma: many networks that differ in nothing but the noise strength, trained at once.
+
+The networks' parameters are stacked and one `torch.func.vmap` runs them all, so a GPU or a CPU sees few large
+operations. All networks start from the same weights and see the same batches and the same unit noise, each times its
+own sigma: what differs between them is sigma's doing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from tqdm import tqdm
+
+from nvrm_fast.noise import distribution_code, noise
+
+from .example_noise import example_noise, key_of_seed
+from .injection import NoiseInjection
+from .local import Loss
+from .phase_diagram import PhaseDiagram
+from .phases import Criteria
+
+_SECONDS_BETWEEN_SAVES = 60.0
+_STREAM = 0  # of the scan's seed
+#: What a scan records, one row a record and one column a network.
+SERIES = (
+    "noise_norm", "next_norm", "training_loss", "training_accuracy", "train_loss", "train_accuracy",
+    "test_loss", "test_accuracy",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a scan trains. Everything that decides its numbers, but for the model, the data and the loss.
+
+    Args:
+        sigmas: standard deviations of the injected noise, one network each.
+        layer, nodes, kind, distribution, weight_std, features, dim: as `NoiseInjection` takes them.
+        next_layer: the layer fed by `layer`, for the norm of its weights.
+        lr: of plain SGD, unless `scan` gets an optimizer.
+        batch_size, epochs: the last batch of an epoch may be smaller.
+        seed: of the batches' order, of the noise and of W_NI's start.
+        records: how many times to measure, spread evenly over the run after a denser beginning.
+        evaluate_on: examples of each part of the data to judge by (the first so many); None: all.
+    """
+
+    sigmas: tuple[float, ...]
+    layer: str
+    next_layer: str | None = None
+    nodes: int = 1
+    kind: str = "redrawn"
+    distribution: str = "gaussian"
+    weight_std: float | None = None
+    features: int | None = None
+    dim: int | None = None
+    lr: float = 0.01
+    batch_size: int = 128
+    epochs: int = 10
+    seed: int = 0
+    records: int = 60
+    evaluate_on: int | None = 5000
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sigmas", tuple(float(sigma) for sigma in self.sigmas))
+        if not self.sigmas or min(self.sigmas) < 0:
+            raise ValueError(f"sigmas must be one number or more, none negative; got {self.sigmas}")
+        for name in ("batch_size", "epochs", "records"):
+            if not getattr(self, name) >= 1:
+                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+
+    def record_steps(self, total: int) -> list[int]:
+        """0, 1, 2, 4, ... while denser than even spacing, then evenly, and the last step."""
+        spacing = max(1, total // self.records)
+        dense = {0} | {2**k for k in range(total.bit_length()) if 2**k < spacing}
+        return sorted(dense | set(range(0, total, spacing)) | {total})
+
+
+@dataclass
+class _Progress:
+    """What a scan is made of while it runs, and what its checkpoint holds."""
+
+    parameters: dict[str, Tensor]
+    buffers: dict[str, Tensor]
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    steps: list[int] = field(default_factory=list)
+    rows: dict[str, list[Tensor]] = field(default_factory=lambda: {name: [] for name in SERIES})
+
+    def save(self, path: Path, fingerprint: str) -> None:
+        content = {
+            "fingerprint": fingerprint,
+            "parameters": {name: value.detach() for name, value in self.parameters.items()},
+            "buffers": self.buffers,
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "steps": self.steps,
+            "rows": self.rows,
+        }
+        beside = path.with_name(path.name + ".new")
+        torch.save(content, beside)
+        beside.replace(path)  # so that a kill while writing leaves the old one
+
+    def load(self, path: Path, fingerprint: str, device: torch.device) -> None:
+        content = torch.load(path, map_location=device, weights_only=True)
+        if content["fingerprint"] != fingerprint:
+            raise ValueError(
+                f"{path} is a checkpoint of another scan: name another file, or delete it.\n"
+                f"there: {content['fingerprint']}\nhere:  {fingerprint}"
+            )
+        with torch.no_grad():
+            for name, value in self.parameters.items():
+                value.copy_(content["parameters"][name])
+        for name, value in self.buffers.items():
+            value.copy_(content["buffers"][name])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.step, self.steps = content["step"], content["steps"]
+        self.rows = {name: [row.cpu() for row in rows] for name, rows in content["rows"].items()}
+
+
+def scan(
+    model: nn.Module,
+    plan: Plan,
+    loss: Loss,
+    train: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    *,
+    optimizer: Callable[[list[Tensor]], torch.optim.Optimizer] | None = None,
+    criteria: Criteria | None = None,
+    checkpoint: str | Path | None = None,
+    at_once: int | None = None,
+    progress: bool = True,
+    stop_after: int | None = None,
+) -> PhaseDiagram:
+    """Train one copy of a model for every sigma and measure all of them.
+
+    Args:
+        model: the start of every network; left as it is. What `torch.func.vmap` cannot run it cannot be; layers that
+            keep statistics (batch normalisation) keep them for each network.
+        plan: sigmas, node, and how to train.
+        loss: maps outputs and targets to the mean loss of a batch.
+        train, test: inputs and targets as whole tensors on the model's device; example k is row k.
+        optimizer: makes an optimizer from the stacked parameters, each (networks, ...): any that works element by
+            element (SGD, Adam; not LAMB or gradient clipping by norm). By default SGD with plan.lr.
+        criteria: thresholds of the phases.
+        checkpoint: file to write every minute and at the end, and to go on from if it is there. A scan that was
+            stopped and goes on gives the same bits as one that was not, on the same machine and threads.
+        at_once: networks in one vmap; fewer need less memory for activations.
+        progress: a tqdm bar, where the output is a terminal.
+        stop_after: stop after so many steps in all, with the checkpoint written; for tests and time limits.
+
+    Returns:
+        The curves of all networks, their phases and decay times.
+
+    Raises:
+        ValueError: for a checkpoint of another plan, or data that do not fit together.
+    """
+    inputs, targets = train
+    if len(inputs) != len(targets) or len(test[0]) != len(test[1]) or not len(inputs) or not len(test[0]):
+        raise ValueError(f"{len(inputs)} training inputs, {len(targets)} targets; {len(test[0])}, {len(test[1])} test")
+    device = inputs.device
+    with _injected(model, plan) as injection:
+        networks = _Networks(model, injection, plan, loss, device, at_once)
+        state = networks.start(optimizer or (lambda parameters: torch.optim.SGD(parameters, lr=plan.lr)))
+        fingerprint = f"{plan} {len(inputs)} {len(test[0])} {type(state.optimizer).__name__}"
+        path = None if checkpoint is None else Path(checkpoint)
+        if path is not None and path.exists():
+            state.load(path, fingerprint, device)
+        a_pass = -(-len(inputs) // plan.batch_size)
+        total = a_pass * plan.epochs
+        record_at, judged = set(plan.record_steps(total)), [_first(part, plan.evaluate_on) for part in (train, test)]
+        saved = time.monotonic()
+        bar = tqdm(total=total, initial=state.step, unit=" steps", disable=None if progress else True)
+        with bar:
+            while True:
+                order = _order(len(inputs), plan.seed, state.step // a_pass)
+                at = state.step % a_pass * plan.batch_size
+                batch = order[at : at + plan.batch_size].to(device)
+                last = state.step == total
+                recorded = state.step in record_at and (not state.steps or state.steps[-1] < state.step)
+                networks.learn(state, inputs[batch], targets[batch], batch, judged if recorded else None, last)
+                if last or state.step == stop_after:
+                    break
+                bar.update()
+                if path is not None and time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
+                    state.save(path, fingerprint)
+                    saved = time.monotonic()
+        if path is not None:
+            state.save(path, fingerprint)
+    series = {name: torch.stack(rows) for name, rows in state.rows.items()}
+    return PhaseDiagram(plan.sigmas, torch.tensor(state.steps), a_pass, series, criteria or Criteria())
+
+
+class _Networks:
+    """The stacked networks and what happens to all of them at once."""
+
+    def __init__(self, model, injection, plan: Plan, loss: Loss, device: torch.device, at_once: int | None) -> None:
+        self.model, self.injection, self.plan, self.loss, self.device = model, injection, plan, loss, device
+        self.sigmas = torch.tensor(plan.sigmas, device=device)
+        self.at_once = at_once
+        names = dict(model.named_parameters())
+        self.next_name = None if plan.next_layer is None else f"{plan.next_layer}.weight"
+        if self.next_name is not None and self.next_name not in names:
+            raise KeyError(f"next_layer {plan.next_layer!r} is not a layer of the model with a weight")
+
+    def start(self, make_optimizer) -> _Progress:
+        count = len(self.sigmas)
+
+        def stacked(values) -> dict[str, Tensor]:
+            return {name: torch.stack([value.detach()] * count) for name, value in values}
+
+        parameters = stacked(self.model.named_parameters())
+        trained = []
+        for name, original in self.model.named_parameters():
+            if original.requires_grad:
+                trained.append(parameters[name].requires_grad_())
+        return _Progress(parameters, stacked(self.model.named_buffers()), make_optimizer(trained))
+
+    def learn(self, state: _Progress, inputs, targets, batch: Tensor, judged, last: bool) -> None:
+        """One training step of every network; measured before it where `judged` says by what."""
+        eps = self._eps(state.step, batch)
+        losses, outputs = self._forward(state, inputs, targets, eps)
+        if judged is not None:
+            self._record(state, losses, outputs, targets, judged)
+        if last:
+            return
+        state.optimizer.zero_grad()
+        losses.sum().backward()  # networks share nothing: each gets the gradient of its own loss
+        state.optimizer.step()
+        state.step += 1
+
+    def _eps(self, step: int, batch: Tensor) -> Tensor:
+        """Unit noise (N, nodes), the same for all networks."""
+        plan = self.plan
+        if plan.kind == "fixed":
+            code = distribution_code(plan.distribution)
+            key = key_of_seed(plan.seed, self.device)
+            return example_noise(batch, plan.nodes, key, stream=_STREAM, distribution=code)
+        flat = noise(
+            len(batch) * plan.nodes,
+            seed=plan.seed, stream=_STREAM, step=step, distribution=plan.distribution, device=self.device,
+        )  # fmt: skip
+        return flat.view(len(batch), plan.nodes)
+
+    def _forward(self, state: _Progress, inputs, targets, eps: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Losses (networks,) and outputs (networks, N, ...); without noise where eps is None."""
+
+        def one(parameters, buffers, sigma):
+            given = torch.zeros_like(unit) if eps is None else sigma * unit
+            with self.injection.given(given):
+                outputs = functional_call(self.model, {**parameters, **buffers}, (inputs,))
+            return self.loss(outputs, targets), outputs
+
+        unit = torch.zeros(len(inputs), self.plan.nodes, device=self.device) if eps is None else eps
+        run = vmap(one, randomness="different", chunk_size=self.at_once)
+        return run(state.parameters, state.buffers, self.sigmas)
+
+    @torch.no_grad()
+    def _record(self, state: _Progress, losses, outputs, targets, judged) -> None:
+        row = {
+            "noise_norm": _norms(state.parameters[self.injection.parameter_name]),
+            "next_norm": _norms(state.parameters[self.next_name]) if self.next_name else losses.new_full((), torch.nan),
+            "training_loss": losses.detach(),
+            "training_accuracy": _accuracies(outputs.detach(), targets),
+        }
+        self.model.eval()
+        for part, data in zip(("train", "test"), judged):
+            row[f"{part}_loss"], row[f"{part}_accuracy"] = self._judge(state, *data)
+        self.model.train()
+        for name, value in row.items():
+            state.rows[name].append(value.double().expand(len(self.sigmas)).cpu())
+        state.steps.append(state.step)
+
+    def _judge(self, state: _Progress, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss and accuracy without noise, in parts that bound the memory."""
+        loss, accuracy = 0.0, 0.0
+        for part, wanted in zip(inputs.split(1000), targets.split(1000)):
+            losses, outputs = self._forward(state, part, wanted, None)
+            loss = loss + losses * len(part) / len(inputs)
+            accuracy = accuracy + _accuracies(outputs, wanted) * len(part) / len(inputs)
+        return loss, accuracy
+
+
+@contextlib.contextmanager
+def _injected(model: nn.Module, plan: Plan) -> Iterator[NoiseInjection]:
+    """The model with its node, in training mode; both undone at the end of the block."""
+    modes = {module: module.training for module in model.modules()}
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(plan.seed)
+        injection = NoiseInjection(
+            model, plan.layer, 1.0, nodes=plan.nodes, kind=plan.kind, distribution=plan.distribution,
+            weight_std=plan.weight_std, features=plan.features, dim=plan.dim,
+        )  # fmt: skip
+    try:
+        model.train()
+        yield injection
+    finally:
+        injection.remove()
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@functools.lru_cache(maxsize=2)
+def _order(count: int, seed: int, epoch: int) -> Tensor:
+    """The examples' order in an epoch: a function of seed and epoch, so that a scan that goes on need not save it."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed((1_000_003 * seed + epoch) % 2**63))
+
+
+def _first(data: tuple[Tensor, Tensor], count: int | None) -> tuple[Tensor, Tensor]:
+    return data[0][:count], data[1][:count]
+
+
+def _norms(stacked: Tensor) -> Tensor:
+    return stacked.detach().flatten(1).norm(dim=1)
+
+
+def _accuracies(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Share of right argmax of each network, NaN where targets are no classes; see `recorder.argmax_accuracy`."""
+    if outputs.dim() < 3 or outputs.shape[-1] < 2:
+        return outputs.new_full((len(outputs),), torch.nan)
+    classes = targets.argmax(-1) if targets.shape == outputs.shape[1:] else targets
+    if classes.is_floating_point() or classes.shape != outputs.shape[1:-1]:
+        return outputs.new_full((len(outputs),), torch.nan)
+    return (outputs.argmax(-1) == classes).double().flatten(1).mean(1)
