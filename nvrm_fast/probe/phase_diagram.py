@@ -40,10 +40,11 @@ class PhaseDiagram:
 
     @property
     def phases(self) -> list[str]:
-        """The phase of each network."""
-        return classify(
-            self.series["noise_norm"], self.series["training_loss"], self.series["train_loss"], self.criteria
-        )
+        """The phase of each network; the one with the least noise serves as the undisturbed one."""
+        clean = self.series["train_loss"]
+        weakest = min(range(len(self.sigmas)), key=lambda k: self.sigmas[k])
+        curves = self.series["noise_norm"], self.series["training_loss"], clean
+        return classify(*curves, self.criteria, undisturbed=clean[:, weakest])
 
     def boundaries(self) -> list[tuple[str, str, float, float]]:
         """(from, to, last sigma before, first sigma after) for each change of phase along sigma."""

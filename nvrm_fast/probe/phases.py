@@ -26,23 +26,29 @@ class Criteria:
         is long is not seen, so the boundary between decoupled and decay belongs to a length of training.
     rise: the training loss at its peak, over the start: more than this is a catapult. Loss of small batches
         fluctuates by itself, so keep it above 1.5.
-    failed: the loss without noise at the end, over the start: this or more has learned nothing.
+    learned: how far the loss without noise must fall, as a share of how far an undisturbed network's falls; less is a
+        failure to learn. Without an undisturbed network any fall will do.
     last: share of the records at the end whose median counts as "the end".
     """
 
     decayed: float = 0.8
     rise: float = 2.0
-    failed: float = 1.0
+    learned: float = 0.2
     last: float = 0.1
 
 
 def classify(
-    noise_norm: Tensor, training_loss: Tensor, clean_loss: Tensor | None = None, criteria: Criteria | None = None
+    noise_norm: Tensor,
+    training_loss: Tensor,
+    clean_loss: Tensor | None = None,
+    criteria: Criteria | None = None,
+    *,
+    undisturbed: Tensor | None = None,
 ) -> list[str] | str:
     """The phase of every run of a batch (Levi et al. 2022, section 3).
 
-    In this order: a run that ends in inf or NaN, or whose loss at the end is no lower than at the start, is divergent;
-    else one whose training loss rose above `rise` times its start, a catapult; else one whose noise weights shrank to
+    In this order: a run that ends in inf or NaN, or that has learned nothing by its end, is divergent (where neurons
+    saturate or are normalised, divergence takes this form: footnote 7 of the paper); else one whose training loss rose above `rise` times its start, a catapult; else one whose noise weights shrank to
     `decayed` of their start, in decay; else decoupled.
 
     Args:
@@ -50,6 +56,7 @@ def classify(
         training_loss: with the noise on, same shape.
         clean_loss: without noise, same shape; the training loss by default.
         criteria: thresholds.
+        undisturbed: the clean loss of a run without noise, or with next to none, (T,).
 
     Returns:
         One name for (T,), a list for (T, runs).
@@ -67,7 +74,8 @@ def classify(
     if len(noise_norm) < 2:
         raise ValueError(f"a phase needs two records or more, got {len(noise_norm)}")
     if noise_norm.dim() == 1:
-        return classify(noise_norm[:, None], training_loss[:, None], clean_loss[:, None], criteria)[0]
+        alone = (series[:, None] for series in (noise_norm, training_loss, clean_loss))
+        return classify(*alone, criteria, undisturbed=undisturbed)[0]
     noise_norm, training_loss, clean_loss = (
         series.detach().double() for series in (noise_norm.abs(), training_loss, clean_loss)
     )
@@ -78,8 +86,12 @@ def classify(
 
     # At one moment only: overflow in the middle of a run that came back is a catapult.
     broken = ~(torch.isfinite(noise_norm[-1]) & torch.isfinite(training_loss[-1]) & torch.isfinite(clean_loss[-1]))
+    needed = 0.0
+    if undisturbed is not None:
+        undisturbed = undisturbed.detach().double()
+        needed = criteria.learned * float((undisturbed[0] - end(undisturbed)).clamp_min(0))
     # Written so that a NaN counts as failed.
-    failed = broken | ~(end(clean_loss) < criteria.failed * clean_loss[0])
+    failed = broken | ~(clean_loss[0] - end(clean_loss) > needed)
     rose = ~(training_loss.amax(0) <= criteria.rise * training_loss[0])
     decayed = end(noise_norm) <= criteria.decayed * noise_norm[0]
     return [

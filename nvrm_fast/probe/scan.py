@@ -11,7 +11,7 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -26,6 +26,7 @@ from .injection import NoiseInjection
 from .local import Loss
 from .phase_diagram import PhaseDiagram
 from .phases import Criteria
+from .stacked import StackedNetworks
 
 _SECONDS_BETWEEN_SAVES = 60.0
 _STREAM = 0  # of the scan's seed
@@ -82,48 +83,6 @@ class Plan:
         return sorted(dense | set(range(0, total, spacing)) | {total})
 
 
-@dataclass
-class _Progress:
-    """What a scan is made of while it runs, and what its checkpoint holds."""
-
-    parameters: dict[str, Tensor]
-    buffers: dict[str, Tensor]
-    optimizer: torch.optim.Optimizer
-    step: int = 0
-    steps: list[int] = field(default_factory=list)
-    rows: dict[str, list[Tensor]] = field(default_factory=lambda: {name: [] for name in SERIES})
-
-    def save(self, path: Path, fingerprint: str) -> None:
-        content = {
-            "fingerprint": fingerprint,
-            "parameters": {name: value.detach() for name, value in self.parameters.items()},
-            "buffers": self.buffers,
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-            "steps": self.steps,
-            "rows": self.rows,
-        }
-        beside = path.with_name(path.name + ".new")
-        torch.save(content, beside)
-        beside.replace(path)  # so that a kill while writing leaves the old one
-
-    def load(self, path: Path, fingerprint: str, device: torch.device) -> None:
-        content = torch.load(path, map_location=device, weights_only=True)
-        if content["fingerprint"] != fingerprint:
-            raise ValueError(
-                f"{path} is a checkpoint of another scan: name another file, or delete it.\n"
-                f"there: {content['fingerprint']}\nhere:  {fingerprint}"
-            )
-        with torch.no_grad():
-            for name, value in self.parameters.items():
-                value.copy_(content["parameters"][name])
-        for name, value in self.buffers.items():
-            value.copy_(content["buffers"][name])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.step, self.steps = content["step"], content["steps"]
-        self.rows = {name: [row.cpu() for row in rows] for name, rows in content["rows"].items()}
-
-
 def scan(
     model: nn.Module,
     plan: Plan,
@@ -167,34 +126,34 @@ def scan(
     device = inputs.device
     with _injected(model, plan) as injection:
         networks = _Networks(model, injection, plan, loss, device, at_once)
-        state = networks.start(optimizer or (lambda parameters: torch.optim.SGD(parameters, lr=plan.lr)))
-        fingerprint = f"{plan} {len(inputs)} {len(test[0])} {type(state.optimizer).__name__}"
+        make = optimizer or (lambda parameters: torch.optim.SGD(parameters, lr=plan.lr))
+        stack = StackedNetworks(model, len(plan.sigmas), make, SERIES)
+        fingerprint = f"{plan} {len(inputs)} {len(test[0])} {type(stack.optimizer).__name__}"
         path = None if checkpoint is None else Path(checkpoint)
         if path is not None and path.exists():
-            state.load(path, fingerprint, device)
+            stack.load(path, fingerprint, device)
         a_pass = -(-len(inputs) // plan.batch_size)
         total = a_pass * plan.epochs
         record_at, judged = set(plan.record_steps(total)), [_first(part, plan.evaluate_on) for part in (train, test)]
         saved = time.monotonic()
-        bar = tqdm(total=total, initial=state.step, unit=" steps", disable=None if progress else True)
-        with bar:
+        with tqdm(total=total, initial=stack.step, unit=" steps", disable=None if progress else True) as bar:
             while True:
-                order = _order(len(inputs), plan.seed, state.step // a_pass)
-                at = state.step % a_pass * plan.batch_size
+                order = _order(len(inputs), plan.seed, stack.step // a_pass)
+                at = stack.step % a_pass * plan.batch_size
                 batch = order[at : at + plan.batch_size].to(device)
-                last = state.step == total
-                recorded = state.step in record_at and (not state.steps or state.steps[-1] < state.step)
-                networks.learn(state, inputs[batch], targets[batch], batch, judged if recorded else None, last)
-                if last or state.step == stop_after:
+                recorded = stack.step in record_at and (not stack.steps or stack.steps[-1] < stack.step)
+                last = stack.step == total
+                networks.learn(stack, inputs[batch], targets[batch], batch, judged if recorded else None, last)
+                if last or stack.step == stop_after:
                     break
                 bar.update()
                 if path is not None and time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
-                    state.save(path, fingerprint)
+                    stack.save(path, fingerprint)
                     saved = time.monotonic()
         if path is not None:
-            state.save(path, fingerprint)
-    series = {name: torch.stack(rows) for name, rows in state.rows.items()}
-    return PhaseDiagram(plan.sigmas, torch.tensor(state.steps), a_pass, series, criteria or Criteria())
+            stack.save(path, fingerprint)
+    series = {name: torch.stack(rows) for name, rows in stack.rows.items()}
+    return PhaseDiagram(plan.sigmas, torch.tensor(stack.steps), a_pass, series, criteria or Criteria())
 
 
 class _Networks:
@@ -209,31 +168,31 @@ class _Networks:
         if self.next_name is not None and self.next_name not in names:
             raise KeyError(f"next_layer {plan.next_layer!r} is not a layer of the model with a weight")
 
-    def start(self, make_optimizer) -> _Progress:
-        count = len(self.sigmas)
-
-        def stacked(values) -> dict[str, Tensor]:
-            return {name: torch.stack([value.detach()] * count) for name, value in values}
-
-        parameters = stacked(self.model.named_parameters())
-        trained = []
-        for name, original in self.model.named_parameters():
-            if original.requires_grad:
-                trained.append(parameters[name].requires_grad_())
-        return _Progress(parameters, stacked(self.model.named_buffers()), make_optimizer(trained))
-
-    def learn(self, state: _Progress, inputs, targets, batch: Tensor, judged, last: bool) -> None:
+    def learn(self, stack: StackedNetworks, inputs, targets, batch: Tensor, judged, last: bool) -> None:
         """One training step of every network; measured before it where `judged` says by what."""
-        eps = self._eps(state.step, batch)
-        losses, outputs = self._forward(state, inputs, targets, eps)
         if judged is not None:
-            self._record(state, losses, outputs, targets, judged)
+            self._leave_out_the_dead(stack)
+        if not len(stack.alive):
+            if judged is not None:
+                stack.record(dict.fromkeys(SERIES, torch.empty(0)))
+            stack.step += not last
+            return
+        eps = self._eps(stack.step, batch)
+        losses, outputs = self._forward(stack, inputs, targets, eps)
+        if judged is not None:
+            self._record(stack, losses, outputs, targets, judged)
         if last:
             return
-        state.optimizer.zero_grad()
+        stack.optimizer.zero_grad()
         losses.sum().backward()  # networks share nothing: each gets the gradient of its own loss
-        state.optimizer.step()
-        state.step += 1
+        stack.optimizer.step()
+        stack.step += 1
+
+    def _leave_out_the_dead(self, stack: StackedNetworks) -> None:
+        weights = stack.parameters[self.injection.parameter_name].detach().flatten(1)
+        alive = torch.isfinite(weights).all(1)
+        if not alive.all():
+            stack.keep(alive)
 
     def _eps(self, step: int, batch: Tensor) -> Tensor:
         """Unit noise (N, nodes), the same for all networks."""
@@ -248,7 +207,7 @@ class _Networks:
         )  # fmt: skip
         return flat.view(len(batch), plan.nodes)
 
-    def _forward(self, state: _Progress, inputs, targets, eps: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _forward(self, stack: StackedNetworks, inputs, targets, eps: Tensor | None) -> tuple[Tensor, Tensor]:
         """Losses (networks,) and outputs (networks, N, ...); without noise where eps is None."""
 
         def one(parameters, buffers, sigma):
@@ -259,29 +218,29 @@ class _Networks:
 
         unit = torch.zeros(len(inputs), self.plan.nodes, device=self.device) if eps is None else eps
         run = vmap(one, randomness="different", chunk_size=self.at_once)
-        return run(state.parameters, state.buffers, self.sigmas)
+        return run(stack.parameters, stack.buffers, self.sigmas[stack.alive.to(self.device)])
 
     @torch.no_grad()
-    def _record(self, state: _Progress, losses, outputs, targets, judged) -> None:
+    def _record(self, stack: StackedNetworks, losses, outputs, targets, judged) -> None:
         row = {
-            "noise_norm": _norms(state.parameters[self.injection.parameter_name]),
-            "next_norm": _norms(state.parameters[self.next_name]) if self.next_name else losses.new_full((), torch.nan),
+            "noise_norm": _norms(stack.parameters[self.injection.parameter_name]),
+            "next_norm": _norms(stack.parameters[self.next_name])
+            if self.next_name
+            else torch.full_like(losses, torch.nan),
             "training_loss": losses.detach(),
             "training_accuracy": _accuracies(outputs.detach(), targets),
         }
         self.model.eval()
         for part, data in zip(("train", "test"), judged):
-            row[f"{part}_loss"], row[f"{part}_accuracy"] = self._judge(state, *data)
+            row[f"{part}_loss"], row[f"{part}_accuracy"] = self._judge(stack, *data)
         self.model.train()
-        for name, value in row.items():
-            state.rows[name].append(value.double().expand(len(self.sigmas)).cpu())
-        state.steps.append(state.step)
+        stack.record(row)
 
-    def _judge(self, state: _Progress, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def _judge(self, stack: StackedNetworks, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Loss and accuracy without noise, in parts that bound the memory."""
         loss, accuracy = 0.0, 0.0
         for part, wanted in zip(inputs.split(1000), targets.split(1000)):
-            losses, outputs = self._forward(state, part, wanted, None)
+            losses, outputs = self._forward(stack, part, wanted, None)
             loss = loss + losses * len(part) / len(inputs)
             accuracy = accuracy + _accuracies(outputs, wanted) * len(part) / len(inputs)
         return loss, accuracy
