@@ -12,6 +12,7 @@ try:
         injection_linear,
         injection_phases,
         label_noise,
+        probe_model,
         sweep,
     )
 except ModuleNotFoundError as missing:
@@ -26,6 +27,7 @@ STUDIES = {
     "injection-linear": injection_linear,
     "injection-phases": injection_phases,
     "injection-decay": injection_decay,
+    "probe": probe_model,
 }
 
 

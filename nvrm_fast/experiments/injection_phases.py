@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from nvrm_fast.experiments import StudyError, injection_drawing, injection_problem, report
-from nvrm_fast.probe import PhaseDiagram, Plan, scan
+from nvrm_fast.probe import CheckpointMismatch, PhaseDiagram, Plan, scan
 
 HELP = "the four phases on Fashion-MNIST (Levi et al., Figures 2, bottom row, and 3)"
 #: Table 1: sigma^2 in units of d_input / (N_w eta) for MSE, d_input / eta for CE; those the table lacks are ours.
@@ -116,9 +116,7 @@ def resumed(
     model = model.to(arguments.device)
     try:
         return scan(model, plan, injection_problem.LOSSES[loss][0], problem.train, problem.test, checkpoint=checkpoint)
-    except ValueError as error:
-        if "checkpoint of another scan" not in str(error):
-            raise
+    except CheckpointMismatch as error:
         raise StudyError(
             f"--out holds a run with other settings: add --fresh or name another folder.\n{error}"
         ) from None

@@ -18,9 +18,11 @@ from .phase_diagram import PhaseDiagram
 from .phases import PHASES, Criteria, classify
 from .recorder import Recorder
 from .scan import Plan, scan
+from .stacked import CheckpointMismatch
 
 __all__ = [
     "PHASES",
+    "CheckpointMismatch",
     "Criteria",
     "DecayFit",
     "NoiseInjection",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -66,6 +66,19 @@ class PhaseDiagram:
             end = int(curve.nan_to_num(math.inf).argmin()) + 1 if what == "test loss" else len(curve)
             fits[what] = fit_decay(self.epochs[first : first + end], curve[:end])
         return fits
+
+    def joined(self, other: PhaseDiagram) -> PhaseDiagram:
+        """Both diagrams' networks in the order of sigma.
+
+        Raises:
+            ValueError: if they were recorded at different steps.
+        """
+        if not torch.equal(self.steps, other.steps) or self.steps_an_epoch != other.steps_an_epoch:
+            raise ValueError("only diagrams recorded at the same steps can be joined")
+        sigmas = self.sigmas + other.sigmas
+        order = sorted(range(len(sigmas)), key=lambda k: sigmas[k])
+        series = {name: torch.cat([values, other.series[name]], 1)[:, order] for name, values in self.series.items()}
+        return replace(self, sigmas=tuple(sigmas[k] for k in order), series=series)
 
     def table(self) -> str:
         """One row a network in the order of sigma, in Markdown that lines up as plain text."""

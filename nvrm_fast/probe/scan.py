@@ -118,7 +118,8 @@ def scan(
         The curves of all networks, their phases and decay times.
 
     Raises:
-        ValueError: for a checkpoint of another plan, or data that do not fit together.
+        CheckpointMismatch: a ValueError, for a checkpoint of another plan, model or data.
+        ValueError: for data that do not fit together. What `NoiseInjection` raises.
     """
     inputs, targets = train
     if len(inputs) != len(targets) or len(test[0]) != len(test[1]) or not len(inputs) or not len(test[0]):
@@ -128,7 +129,7 @@ def scan(
         networks = _Networks(model, injection, plan, loss, device, at_once)
         make = optimizer or (lambda parameters: torch.optim.SGD(parameters, lr=plan.lr))
         stack = StackedNetworks(model, len(plan.sigmas), make, SERIES)
-        fingerprint = f"{plan} {len(inputs)} {len(test[0])} {type(stack.optimizer).__name__}"
+        fingerprint = _fingerprint(plan, model, stack.optimizer, (*train, *test))
         path = None if checkpoint is None else Path(checkpoint)
         if path is not None and path.exists():
             stack.load(path, fingerprint, device)
@@ -263,6 +264,14 @@ def _injected(model: nn.Module, plan: Plan) -> Iterator[NoiseInjection]:
         injection.remove()
         for module, mode in modes.items():
             module.training = mode
+
+
+def _fingerprint(plan: Plan, model: nn.Module, optimizer: torch.optim.Optimizer, data: tuple[Tensor, ...]) -> str:
+    """Tells scans apart: the plan, and sizes and sums of the model's start and of the data."""
+    start = ", ".join(f"{name} {list(value.shape)}" for name, value in model.named_parameters())
+    total = sum(float(value.detach().double().sum()) for value in model.parameters())
+    shapes = ", ".join(f"{list(part.shape)} sum {float(part.double().sum()):.5g}" for part in data)
+    return f"{plan}; {type(optimizer).__name__}; {start}, sum {total:.5g}; data {shapes}"
 
 
 @functools.lru_cache(maxsize=2)

@@ -11,6 +11,10 @@ from torch import Tensor, nn
 MakeOptimizer = Callable[[list[Tensor]], torch.optim.Optimizer]
 
 
+class CheckpointMismatch(ValueError):
+    """A checkpoint that belongs to another scan."""
+
+
 class StackedNetworks:
     """Copies of one model in tensors (networks, ...), their optimizer, and what was recorded so far.
 
@@ -77,11 +81,11 @@ class StackedNetworks:
         """Go on from a file.
 
         Raises:
-            ValueError: if it is of a scan with another fingerprint.
+            CheckpointMismatch: if it is of a scan with another fingerprint.
         """
         content = torch.load(path, map_location=device, weights_only=True)
         if content["fingerprint"] != fingerprint:
-            raise ValueError(
+            raise CheckpointMismatch(
                 f"{path} is a checkpoint of another scan: name another file, or delete it.\n"
                 f"there: {content['fingerprint']}\nhere:  {fingerprint}"
             )
