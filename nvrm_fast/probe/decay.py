@@ -60,33 +60,25 @@ def fit_decay(time: Tensor, value: Tensor, *, floor: float | None = None) -> Dec
     time = time - time[0]
     # tau from well below the first spacing to well beyond the run; at the ends of the grid nothing is learned.
     grid = torch.logspace(math.log10(float(time[1]) / 10), math.log10(float(time[-1]) * 100), 400, dtype=torch.float64)
-    errors = torch.stack([_solve(time, value, tau, floor)[0] for tau in grid])
+    best = int(_solve(time, value, grid, floor)[0].argmin())
+    ends = float(grid[max(best - 1, 0)]), float(grid[min(best + 1, len(grid) - 1)])
+    around = torch.logspace(*map(math.log10, ends), 400, dtype=torch.float64)
+    grid = torch.cat([grid, around]).sort().values
+    errors, bottoms, amplitudes = _solve(time, value, grid, floor)
     best = int(errors.argmin())
-    around = torch.logspace(
-        math.log10(float(grid[max(best - 1, 0)])), math.log10(float(grid[min(best + 1, 399)])), 400, dtype=torch.float64
-    )
-    grid, order = torch.cat([grid, around]).sort()
-    errors = torch.cat([errors, torch.stack([_solve(time, value, tau, floor)[0] for tau in around])])[order]
-    best = int(errors.argmin())
-    tau = grid[best]
-    _, bottom, amplitude = _solve(time, value, tau, floor)
+    tau, bottom, amplitude = grid[best], bottoms[best], amplitudes[best]
     if not amplitude > 0:
         return None
     residuals = value - bottom - amplitude * torch.exp(-time / tau)
     independent = _independent_points(residuals)
     # Residuals at rounding's level would give an interval of nothing: they count as so large at least.
     least = errors[best].clamp_min(1e-24 * float((value * value).sum()) + 1e-300)
-    inside = independent * (errors.clamp_min(float(least)) / least).log() <= _CHI_SQUARE_95
-    # The interval that holds the best tau; a bump far away is another hypothesis.
-    low, high = best, best
-    while low > 0 and inside[low - 1]:
-        low -= 1
-    while high < len(grid) - 1 and inside[high + 1]:
-        high += 1
+    free = max(1.0, independent - (3 if floor is None else 2))
+    excess = free * (errors.clamp_min(float(least)) / least).log() - _CHI_SQUARE_95
     return DecayFit(
         tau=float(tau),
-        low=0.0 if low == 0 else float(grid[low]),
-        high=math.inf if high == len(grid) - 1 else float(grid[high]),
+        low=_crossing(grid.flip(0), excess.flip(0), len(grid) - 1 - best, 0.0),
+        high=_crossing(grid, excess, best, math.inf),
         floor=float(bottom),
         amplitude=float(amplitude),
         points=len(time),
@@ -94,17 +86,28 @@ def fit_decay(time: Tensor, value: Tensor, *, floor: float | None = None) -> Dec
     )
 
 
-def _solve(time: Tensor, value: Tensor, tau: Tensor, floor: float | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Squared error, floor and amplitude of the best fit at one tau."""
-    shape = torch.exp(-time / tau)
+def _solve(time: Tensor, value: Tensor, taus: Tensor, floor: float | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Squared error, floor and amplitude of the best fit at each tau; all of the shape of taus."""
+    shape = torch.exp(-time / taus.unsqueeze(1))
     if floor is not None:
-        bottom = torch.tensor(floor, dtype=torch.float64)
-        amplitude = (shape * (value - bottom)).sum() / (shape * shape).sum().clamp_min(1e-300)
+        bottom = torch.full_like(taus, floor)
+        amplitude = (shape * (value - floor)).sum(1) / (shape * shape).sum(1).clamp_min(1e-300)
     else:
-        centred = shape - shape.mean()
-        amplitude = (centred * value).sum() / (centred * centred).sum().clamp_min(1e-300)
-        bottom = value.mean() - amplitude * shape.mean()
-    return ((value - bottom - amplitude * shape) ** 2).sum(), bottom, amplitude
+        centred = shape - shape.mean(1, keepdim=True)
+        amplitude = (centred * value).sum(1) / (centred * centred).sum(1).clamp_min(1e-300)
+        bottom = value.mean() - amplitude * shape.mean(1)
+    return ((value - bottom.unsqueeze(1) - amplitude.unsqueeze(1) * shape) ** 2).sum(1), bottom, amplitude
+
+
+def _crossing(grid: Tensor, excess: Tensor, best: int, beyond: float) -> float:
+    """Where the excess first passes zero from the best tau on; `beyond` if the grid ends before."""
+    outside = (excess[best:] > 0).nonzero()
+    if not len(outside):
+        return beyond
+    after = best + int(outside[0])
+    inner, outer = float(excess[after - 1]), float(excess[after])
+    share = inner / (inner - outer)
+    return float(grid[after - 1] ** (1 - share) * grid[after] ** share)
 
 
 def _independent_points(residuals: Tensor) -> float:

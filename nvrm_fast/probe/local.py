@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.func import grad, jvp
+from torch.func import grad, vjp
 
 from .injection import NoiseInjection
 
@@ -49,7 +49,9 @@ def local_hessian_product(
     """H v of each example without noise: vectors of shape (N, features) or (features,); returns (N, features)."""
     summed = _loss_by_shift(model, injection, loss, inputs, targets)
     start = _no_shift(injection, inputs)
-    return jvp(grad(summed), (start,), (vectors.to(start.dtype).expand_as(start).contiguous(),))[1].detach()
+    # H is symmetric, so the backward pass of the gradient gives H v, with no need of forward-mode formulas.
+    _, product = vjp(grad(summed), start)
+    return product(vectors.to(start.dtype).expand_as(start).contiguous())[0].detach()
 
 
 def local_hessian_trace(

@@ -215,6 +215,7 @@ def test_layers_have_one_weight_a_feature_and_one_eps_an_example(layer, shape, d
         assert torch.autograd.gradcheck(
             lambda w: functional_call(net, {injection.parameter_name: w}, (x,)),
             injection.weight.detach().requires_grad_(),
+            fast_mode=True,
         )
 
 

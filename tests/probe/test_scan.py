@@ -57,7 +57,9 @@ def test_a_scan_is_so_many_plain_runs(kind, optimizer):
                 with injection.given(eps):
                     loss = cross_entropy(model(train[0][batch]), train[1][batch])
                 if step == 0:
-                    assert float(loss) == pytest.approx(float(together.series["training_loss"][0, k]), rel=1e-5)
+                    assert float(loss.detach()) == pytest.approx(
+                        float(together.series["training_loss"][0, k]), rel=1e-5
+                    )
                 loss.backward()
                 own.step()
                 step += 1
@@ -125,10 +127,10 @@ def test_batch_normalisation_keeps_statistics_for_each_network():
     train, test = data()
     start = net(0, nn.BatchNorm1d(32), nn.Dropout(0.1))
     before = copy.deepcopy(start.state_dict())
-    diagram = scan(start, plan(epochs=5), cross_entropy, train, test)
+    diagram = scan(start, plan(sigmas=(0.1, 100.0), epochs=10), cross_entropy, train, test)
     assert torch.isfinite(diagram.series["test_loss"]).all()
-    # Noise of the strongest inflates its running variance alone: with shared statistics the weakest could not learn.
-    assert float(diagram.series["test_accuracy"][-1, 0]) > 0.6
+    # Sharing statistics the weakest would fare like the strongest.
+    assert float(diagram.series["test_accuracy"][-1, 0]) > float(diagram.series["test_accuracy"][-1, -1]) + 0.15
     for name, value in start.state_dict().items():
         assert torch.equal(value, before[name])
 
