@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--width", type=int, default=1024, help="N_w (default: %(default)s)")
     parser.add_argument("--bar-networks", type=int, default=16, help="strengths in the bar (default: %(default)s)")
     parser.add_argument("--bar-epochs", type=int, default=6, help="epochs of the bar's scan (default: %(default)s)")
-    injection_problem.add_arguments(parser, lr=0.01, batch_size=1000, epochs=50, out="runs/injection-phases")
+    injection_problem.add_arguments(parser, lr=0.01, batch_size=1000, epochs=30, out="runs/injection-phases")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -58,17 +58,17 @@ def main(arguments: argparse.Namespace) -> None:
     low, high = (math.log10(end) for end in BAR[arguments.loss])
     bar_strengths = torch.logspace(low, high, arguments.bar_networks, dtype=torch.float64).tolist()
 
-    def run(values: list[float], epochs: int, name: str) -> PhaseDiagram:
+    def run(values: list[float], epochs: int, name: str, records: int) -> PhaseDiagram:
         plan = Plan(
             tuple(math.sqrt(value * unit) for value in values),
             layer="0", next_layer="2", kind=arguments.kind, lr=arguments.lr, batch_size=arguments.batch_size,
-            epochs=epochs, seed=arguments.seed,
+            epochs=epochs, seed=arguments.seed, records=records,
         )  # fmt: skip
         return resumed(arguments, folder / f"{name}.pt", problem, plan, arguments.loss, hidden=1, width=arguments.width)
 
-    diagram = run(strengths, arguments.epochs, "panels")
+    diagram = run(strengths, arguments.epochs, "panels", 60)
     seconds = time.perf_counter() - started
-    bar = run(bar_strengths, arguments.bar_epochs, "bar")
+    bar = run(bar_strengths, arguments.bar_epochs, "bar", 15)
     bar_seconds = time.perf_counter() - started - seconds
     text = (
         f"{arguments.loss.upper()}, {arguments.kind} noise, {len(problem.train[0])} training images; "

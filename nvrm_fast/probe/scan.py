@@ -17,7 +17,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from tqdm import tqdm
 
 from nvrm_fast.noise import distribution_code, noise
 
@@ -26,6 +25,7 @@ from .injection import NoiseInjection
 from .local import Loss
 from .phase_diagram import PhaseDiagram
 from .phases import Criteria
+from .progress import progress_bar
 from .stacked import StackedNetworks
 
 _SECONDS_BETWEEN_SAVES = 60.0
@@ -111,7 +111,7 @@ def scan(
         checkpoint: file to write every minute and at the end, and to go on from if it is there. A scan that was
             stopped and goes on gives the same bits as one that was not, on the same machine and threads.
         at_once: networks in one vmap; fewer need less memory for activations.
-        progress: a tqdm bar, where the output is a terminal.
+        progress: a bar, where tqdm is installed and the output is a terminal.
         stop_after: stop after so many steps in all, with the checkpoint written; for tests and time limits.
 
     Returns:
@@ -137,7 +137,7 @@ def scan(
         total = a_pass * plan.epochs
         record_at, judged = set(plan.record_steps(total)), [_first(part, plan.evaluate_on) for part in (train, test)]
         saved = time.monotonic()
-        with tqdm(total=total, initial=stack.step, unit=" steps", disable=None if progress else True) as bar:
+        with progress_bar(total, stack.step, progress) as advance:
             while True:
                 order = _order(len(inputs), plan.seed, stack.step // a_pass)
                 at = stack.step % a_pass * plan.batch_size
@@ -147,7 +147,7 @@ def scan(
                 networks.learn(stack, inputs[batch], targets[batch], batch, judged if recorded else None, last)
                 if last or stack.step == stop_after:
                     break
-                bar.update()
+                advance()
                 if path is not None and time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
                     stack.save(path, fingerprint)
                     saved = time.monotonic()
