@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from nvrm_fast.experiments import StudyError, injection_drawing, injection_problem, report
+from nvrm_fast.experiments.injection_update import update_table
 from nvrm_fast.probe import CheckpointMismatch, PhaseDiagram, Plan, scan
 
 HELP = "the four phases on Fashion-MNIST (Levi et al., Figures 2, bottom row, and 3)"
@@ -70,10 +71,17 @@ def main(arguments: argparse.Namespace) -> None:
     seconds = time.perf_counter() - started
     bar = run(bar_strengths, arguments.bar_epochs, "bar", 15)
     bar_seconds = time.perf_counter() - started - seconds
+    sigmas = diagram.sigmas
+    model = injection_problem.network(
+        problem.inputs, problem.classes, hidden=1, width=arguments.width, seed=arguments.seed
+    ).to(arguments.device)
+    how = {"lr": arguments.lr, "batch_size": arguments.batch_size, "seed": arguments.seed}
+    update = update_table(model, problem, arguments.loss, sigmas, **how)
     text = (
         f"{arguments.loss.upper()}, {arguments.kind} noise, {len(problem.train[0])} training images; "
         f"panels {seconds:.0f} s, bar {bar_seconds:.0f} s, {arguments.threads} threads\n\n"
-        f"{diagram.describe()}\n\nThe bar's scan, {arguments.bar_epochs} epochs:\n\n{bar.describe()}"
+        f"{diagram.describe()}\n\nThe bar's scan, {arguments.bar_epochs} epochs:\n\n{bar.describe()}\n\n"
+        f"Eq. 2 (without its 1/2, see probe.UpdateSides) before the first step:\n\n{update}"
     )
     print(text)
     (folder / "phases.md").write_text(text + "\n", encoding="utf-8")

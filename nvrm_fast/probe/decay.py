@@ -32,6 +32,8 @@ class DecayFit:
         return self.floor + self.amplitude * torch.exp(-torch.as_tensor(time, dtype=torch.float64) / self.tau)
 
     def __str__(self) -> str:
+        if self.low == 0 and math.isinf(self.high):
+            return "not determined"
         return f"{self.tau:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
 
