@@ -24,7 +24,9 @@ HELP = "the four phases on Fashion-MNIST (Levi et al., Figures 2, bottom row, an
 #: Table 1: sigma^2 in units of d_input / (N_w eta) for MSE, d_input / eta for CE; those the table lacks are ours.
 TABLE_1 = {"mse": (1e-4, 30.0, 47.0, 50.0), "ce": (1e-4, 0.1, 1.0, 1.8)}
 OURS = {"mse": (20.0, 40.0), "ce": ()}
-BAR = {"mse": (1e-4, 200.0), "ce": (1e-4, 20.0)}
+#: The bar's strengths: half of them evenly in the logarithm of the first range, half in the second, which is narrower
+#: because the catapult is.
+BAR = {"mse": ((1e-4, 8.0), (12.0, 60.0)), "ce": ((1e-4, 0.03), (0.06, 2.4))}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,8 +58,9 @@ def main(arguments: argparse.Namespace) -> None:
     if min(strengths) <= 0:
         raise StudyError(f"--strengths has {min(strengths)}: choose more than 0")
     unit = problem.inputs / arguments.lr / (arguments.width if arguments.loss == "mse" else 1)
-    low, high = (math.log10(end) for end in BAR[arguments.loss])
-    bar_strengths = torch.logspace(low, high, arguments.bar_networks, dtype=torch.float64).tolist()
+    wide, narrow = BAR[arguments.loss]
+    half = arguments.bar_networks // 2
+    bar_strengths = _evenly(*wide, half) + _evenly(*narrow, arguments.bar_networks - half)
 
     def run(values: list[float], epochs: int, name: str, records: int) -> PhaseDiagram:
         plan = Plan(
@@ -107,6 +110,10 @@ def main(arguments: argparse.Namespace) -> None:
         folder / "phases.png",
     )
     print(f"written: {folder / 'phases.png'}, {folder / 'phases.md'}, {folder / 'phases.json'}")
+
+
+def _evenly(low: float, high: float, count: int) -> list[float]:
+    return torch.logspace(math.log10(low), math.log10(high), count, dtype=torch.float64).tolist()
 
 
 def resumed(

@@ -22,8 +22,10 @@ MEANING = {
 class Criteria:
     """Thresholds of `classify`.
 
-    decayed: the noise weights' norm at the end, over the start: at most this is a decay. A decay slower than the run
-        is long is not seen, so the boundary between decoupled and decay belongs to a length of training.
+    decayed: the noise weights' norm at the end, over the start: at most this is a decay. A node of many features
+        shrinks slowly, since few directions of W_NI reach the outputs; a random walk only lengthens it (a node of very
+        few features may also shrink by chance: take less there). A decay slower than the run is long is not seen, so
+        the boundary between decoupled and decay belongs to a length of training.
     rise: the training loss at its peak, over the start: more than this is a catapult. Loss of small batches
         fluctuates by itself, so keep it above 1.5.
     learned: how far the loss without noise must fall, as a share of how far an undisturbed network's falls; less is a
@@ -31,7 +33,7 @@ class Criteria:
     last: share of the records at the end whose median counts as "the end".
     """
 
-    decayed: float = 0.8
+    decayed: float = 0.95
     rise: float = 2.0
     learned: float = 0.2
     last: float = 0.1
