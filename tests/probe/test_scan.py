@@ -198,3 +198,12 @@ def test_a_recorder_beside_a_users_own_loop(tmp_path):
     assert series["test_accuracy"][-1] > series["test_accuracy"][0]
     with pytest.raises(KeyError, match="next_layer 'x'"):
         Recorder(model, injection, cross_entropy, next_layer="x")
+
+
+def test_without_tqdm_there_is_no_bar_and_nothing_else_is_missing(monkeypatch):
+    from nvrm_fast.probe import progress
+
+    train, test = data()
+    with_bar = scan(net(), plan(), cross_entropy, train, test)
+    monkeypatch.setattr(progress, "tqdm", None)
+    same(scan(net(), plan(), cross_entropy, train, test), with_bar)
