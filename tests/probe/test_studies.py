@@ -53,7 +53,7 @@ def test_phases(loss, mnist, tmp_path, capsys):
     assert content["panels"]["steps"][-1] == 4 * 4 and content["panels"]["steps_an_epoch"] == 4  # 156 training images
     # Table 1 in its units: d_input / (N_w eta) for MSE, d_input / eta for CE.
     unit = 36 / 0.05 / (16 if loss == "mse" else 1)
-    assert content["strengths"] == ([1e-4, 20, 30, 40, 47, 50] if loss == "mse" else [1e-4, 0.1, 1, 1.8])
+    assert content["strengths"] == ([1e-4, 25, 30, 40, 47, 50] if loss == "mse" else [1e-4, 0.1, 1, 1.8])
     assert [sigma**2 / unit for sigma in content["panels"]["sigmas"]] == pytest.approx(content["strengths"])
     assert len(content["bar"]["sigmas"]) == 4
     assert (out / "phases.png").read_bytes().startswith(PNG)
