@@ -41,11 +41,12 @@ def _bar(panel: Any, edges: Sequence[float], phases: Sequence[str], marks: Seque
     """Phases along sigma: phases[k] between edges[k] and edges[k + 1]; a diamond at each mark."""
     for low, high, phase in zip(edges, edges[1:], phases):
         panel.axvspan(low, high, color=PHASE_COLORS[phase], linewidth=0)
-    for phase in PHASES:
+    # At two heights, since decay and catapult are often too narrow for names side by side.
+    for phase, height in zip(PHASES, (0.82, 0.82, 0.55, 0.82)):
         spans = [(low, high) for low, high, p in zip(edges, edges[1:], phases) if p == phase]
         if spans:
-            low, high = max(spans, key=lambda span: span[1] / span[0])
-            panel.text(math.sqrt(low * high), 0.72, phase, ha="center", va="center", fontsize=8.5, color=_INK)
+            low, high = spans[0][0], spans[-1][1]
+            panel.text(math.sqrt(low * high), height, phase, ha="center", va="center", fontsize=8.5, color=_INK)
     panel.plot(marks, [0.25] * len(marks), linestyle="", marker="D", color=_INK, markersize=5)
     panel.set(xscale="log", xlim=(edges[0], edges[-1]), ylim=(0, 1), yticks=[])
     panel.set_title(heading, fontsize=9.5, loc="left", color=_INK)
@@ -158,7 +159,7 @@ def draw_decay(redrawn: PhaseDiagram, fixed: PhaseDiagram, shown: float, heading
         start = value[0]
         centre.plot(time, value / start, linestyle="", marker="o", markersize=3, color=color, label=label)
         fit = diagram.decay_times(at)[what]
-        if fit is not None:
+        if fit is not None and fit.determined:
             inside = time <= (time[-1] if what != "test loss" else time[int(np.nanargmin(value))])
             # A floor below zero is no state of a loss: what would be drawn there is left out.
             curve = np.where(fit(diagram.epochs).numpy() > 0, fit(diagram.epochs).numpy() / start, np.nan)
@@ -173,16 +174,19 @@ def draw_decay(redrawn: PhaseDiagram, fixed: PhaseDiagram, shown: float, heading
     for low, high, phase in zip(edges, edges[1:], phases):
         right.axvspan(low, high, color=PHASE_COLORS[phase], linewidth=0)
     named = set()
-    for diagram, what, color, marker, label in (
-        (redrawn, "noise", NOISE, "o", "τ noise, redrawn"),
-        (fixed, "noise", "#7fb2e5", "s", "τ noise, fixed"),
-        (redrawn, "test loss", TEST, "o", "τ test loss"),
-        (redrawn, "train loss", TRAIN, "o", "τ training loss"),
+    for number, (diagram, what, color, marker, label) in enumerate(
+        (
+            (redrawn, "noise", NOISE, "o", "τ noise, redrawn"),
+            (fixed, "noise", "#7fb2e5", "s", "τ noise, fixed"),
+            (redrawn, "test loss", TEST, "o", "τ test loss"),
+            (redrawn, "train loss", TRAIN, "o", "τ training loss"),
+        )
     ):
         for at, sigma in enumerate(diagram.sigmas):
             fit = None if diagram.phases[at] == DIVERGENT else diagram.decay_times(at)[what]
-            if fit is None or (what == "noise" and diagram.phases[at] == DECOUPLED):
+            if fit is None or not fit.determined or (what == "noise" and diagram.phases[at] == DECOUPLED):
                 continue
+            sigma *= 1.05 ** (number - 1.5)  # side by side
             high = fit.high if math.isfinite(fit.high) else fit.tau * 10
             right.errorbar(
                 sigma, fit.tau, yerr=[[fit.tau - fit.low], [high - fit.tau]], color=color, marker=marker, markersize=5,
@@ -192,12 +196,12 @@ def draw_decay(redrawn: PhaseDiagram, fixed: PhaseDiagram, shown: float, heading
     right.set(xscale="log", yscale="log", xlim=(edges[0], edges[-1]))
     for phase in dict.fromkeys(phases):
         spans = [(a, b) for a, b, p in zip(edges, edges[1:], phases) if p == phase]
-        low, high = max(spans, key=lambda span: span[1] / span[0])
+        low, high = spans[0][0], spans[-1][1]
         right.text(
             math.sqrt(low * high), 0.98, phase, transform=right.get_xaxis_transform(), fontsize=8, ha="center", va="top"
         )
     _dress(right, "Decay times with 95 % bounds; shaded: the phase of redrawn noise", "noise strength σ")
     right.set_ylabel("epochs", color=_INK, fontsize=9)
-    right.legend(fontsize=8, frameon=False, loc="lower left")
+    right.legend(fontsize=8, frameon=False, loc="upper right", bbox_to_anchor=(1, 0.94))
     figure.suptitle(heading, fontsize=12, color=_INK)
     figure.savefig(out)

@@ -31,8 +31,13 @@ class DecayFit:
         """The fitted curve."""
         return self.floor + self.amplitude * torch.exp(-torch.as_tensor(time, dtype=torch.float64) / self.tau)
 
+    @property
+    def determined(self) -> bool:
+        """Whether the curve bounds tau on one side at least."""
+        return self.low > 0 or math.isfinite(self.high)
+
     def __str__(self) -> str:
-        if self.low == 0 and math.isinf(self.high):
+        if not self.determined:
             return "not determined"
         return f"{self.tau:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
