@@ -25,8 +25,8 @@ HELP = "decay times of noise weights and losses (Levi et al., Figure 1, centre a
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the study."""
     add = parser.add_argument
-    add("--sigmas", type=float, nargs=2, default=(1.0, 600.0), metavar=("LOW", "HIGH"), help="scan (default: 1 600)")
-    add("--networks", type=int, default=12, help="strengths in the scan (default: %(default)s)")
+    add("--sigmas", type=float, nargs=2, default=(0.5, 256.0), metavar=("LOW", "HIGH"), help="scan (default: 0.5 256)")
+    add("--networks", type=int, default=10, help="strengths in the scan (default: %(default)s)")
     add("--shown", type=int, help="which of them the centre shows, from 1 (default: the last one in decay)")
     add("--width", type=int, default=1024, help="N_w (default: %(default)s)")
     injection_problem.add_arguments(parser, lr=0.05, batch_size=128, epochs=100, out="runs/injection-decay")

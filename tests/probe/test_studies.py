@@ -120,7 +120,7 @@ def test_probe_of_your_own_model_and_data(tmp_path, monkeypatch, capsys):
         ("injection-phases --seed -1", "--seed is -1"),
         ("injection-phases --device nothing", "--device nothing cannot be used here"),
         ("injection-decay --sigmas 5 1", "--sigmas is 5.0 1.0"),
-        ("injection-decay --shown 13", "--shown is 13: choose from 1 to 12"),
+        ("injection-decay --shown 11", "--shown is 11: choose from 1 to 10"),
         ("injection-linear --starts 1", "--starts is 1"),
         ("injection-linear --lr 0", "lr must be more than 0"),
     ],
