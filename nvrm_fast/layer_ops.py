@@ -1,0 +1,225 @@
+"""The operators of the layers: schemas, fakes, autograd formulas, and the door to their kernels, as in ops.py.
+
+local_noise           the pass after a layer's matrix product: exact local direction and magnitude noise
+local_noise_backward  its gradients, the noise drawn again from the key
+gaussian_like         one N(0, 1) an activation, for noise that is Gaussian after the product
+
+What they compute and the shapes are in nvrm_fast/reference/local.py and activation.py. Second derivatives go by the
+reference formula. The key is an int64 tensor with one element: all that is kept of the noise from forward to backward.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+import torch
+from torch import Tensor
+
+from . import backends
+from .reference import activation, local
+from .reference.local import Settings
+
+_SETTINGS = (
+    "int stream, int step, int offset, int direction, int magnitude, int fan_in, float alpha, float low, float high, "
+    "bool given"
+)
+_TENSORS = (
+    "Tensor s, Tensor square, Tensor scale, Tensor gain, Tensor? spread, Tensor? bias, Tensor? first, Tensor? second, "
+    "Tensor constants, Tensor key"
+)
+_SCHEMAS = {
+    "local_noise": f"({_TENSORS}, {_SETTINGS}) -> Tensor",
+    "local_noise_backward": (
+        f"(Tensor grad, {_TENSORS}, {_SETTINGS}, bool slopes) "
+        "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+    ),
+    "gaussian_like": "(Tensor like, Tensor key, int stream, int step, int offset) -> Tensor",
+}
+_REFERENCE = {
+    "local_noise": local.local_noise,
+    "local_noise_backward": local.local_noise_backward,
+    "gaussian_like": activation.gaussian_like,
+}
+#: Of the operators' arguments: tensors that a gradient flows to, then constants and key.
+_DIFFERENTIABLE, _TENSOR_COUNT = 8, 10
+
+_library = torch.library.Library("nvrm_fast", "FRAGMENT")
+for _name, _schema in _SCHEMAS.items():
+    _library.define(_name + _schema)
+    _library.impl(_name, _REFERENCE[_name], "CompositeExplicitAutograd")
+
+
+def _kernel(name: str, chosen: str):
+    if chosen == "reference":
+        return _REFERENCE[name]
+    if chosen == "triton":
+        return getattr(importlib.import_module(".triton.local", __package__), name)
+    return getattr(torch.ops.nvrm_fast, name)
+
+
+def _run(name: str, backend: str | None, device: torch.device, *args):
+    return _kernel(name, backends.choose(device, backend))(*args)
+
+
+@torch.library.register_fake("nvrm_fast::local_noise", lib=_library)
+def _(s, *args):
+    return torch.empty_like(s, memory_format=torch.contiguous_format)
+
+
+@torch.library.register_fake("nvrm_fast::local_noise_backward", lib=_library)
+def _(grad, s, square, scale, gain, spread, bias, first, second, constants, key, *settings_and_slopes):
+    settings, slopes = Settings(*settings_and_slopes[:-1]), settings_and_slopes[-1]
+    neurons = (s.shape[1],)
+    laws = local.LAWS[settings.direction].parameters if settings.direction else 0
+
+    def like(there: bool) -> Tensor:
+        return scale.new_empty(neurons if there else 0)
+
+    return (
+        torch.empty_like(s, memory_format=torch.contiguous_format),
+        square.new_empty(square.shape if settings.direction else 0),
+        like(True),
+        like(True),
+        like(settings.magnitude != local.NO_MAGNITUDE),
+        like(bias is not None),
+        like(slopes and laws > 0 and first is not None),
+        like(slopes and laws > 1 and second is not None),
+    )
+
+
+@torch.library.register_fake("nvrm_fast::gaussian_like", lib=_library)
+def _(like, key, *args):
+    return torch.empty_like(like, dtype=torch.float32, memory_format=torch.contiguous_format)
+
+
+def _second_order(grad: Tensor, tensors: list, settings: Settings, slopes: bool, gradients: tuple) -> list:
+    """Gradients of local_noise_backward's results, summed against `gradients`, for grad and the eight tensors."""
+    *inputs, constants, key = tensors
+    with torch.enable_grad():
+        leaves = [None if x is None else x.detach().requires_grad_() for x in (grad, *inputs)]
+        variates = local.draw(inputs[0].shape, constants, key, settings)
+        y = local.local_formula(*leaves[1:], constants, variates, settings)
+        present = [i for i in range(1, _DIFFERENTIABLE + 1) if leaves[i] is not None]
+        found = torch.autograd.grad(y, [leaves[i] for i in present], leaves[0], create_graph=True, allow_unused=True)
+        total = None
+        for i, first_order in zip(present, found):
+            weight = gradients[i - 1]
+            if first_order is None or weight is None or weight.shape != first_order.shape:
+                continue
+            part = (first_order * weight.to(first_order.dtype)).sum()
+            total = part if total is None else total + part
+        if total is None or not total.requires_grad:
+            return [None] * len(leaves)
+        wanted = [x for x in leaves if x is not None]
+        again = iter(torch.autograd.grad(total, wanted, allow_unused=True))
+        return [None if x is None else next(again) for x in leaves]
+
+
+def _setup(ctx, inputs, output) -> None:
+    ctx.save_for_backward(*inputs[:_TENSOR_COUNT])
+    ctx.settings = inputs[_TENSOR_COUNT:]
+    ctx.backend = None
+
+
+def _gradients(ctx, grad: Tensor, backward) -> tuple:
+    saved = ctx.saved_tensors
+    slopes = ctx.needs_input_grad[6] or ctx.needs_input_grad[7]
+    results = backward(grad.contiguous(), *saved, *ctx.settings, slopes)
+    wanted = []
+    for tensor, result, needed in zip(saved, results, ctx.needs_input_grad):
+        wanted.append(result if needed and tensor is not None and result.shape == tensor.shape else None)
+    return (*wanted, None, None, *[None] * len(ctx.settings))
+
+
+def _backward(ctx, grad):
+    return _gradients(ctx, grad, torch.ops.nvrm_fast.local_noise_backward)
+
+
+torch.library.register_autograd("nvrm_fast::local_noise", _backward, setup_context=_setup, lib=_library)
+
+
+def _setup_backward(ctx, inputs, output) -> None:
+    ctx.save_for_backward(*inputs[: _TENSOR_COUNT + 1])
+    ctx.settings, ctx.slopes = inputs[_TENSOR_COUNT + 1 : -1], inputs[-1]
+
+
+def _backward_of_backward(ctx, *gradients):
+    grad, *tensors = ctx.saved_tensors
+    found = _second_order(grad, tensors, Settings(*ctx.settings), ctx.slopes, gradients)
+    return (*found, *[None] * (3 + len(ctx.settings)))
+
+
+torch.library.register_autograd(
+    "nvrm_fast::local_noise_backward", _backward_of_backward, setup_context=_setup_backward, lib=_library
+)
+
+
+class _OnBackend(torch.autograd.Function):
+    """local_noise on a backend that is not the dispatcher's choice; the same formulas."""
+
+    @staticmethod
+    def forward(ctx, backend, *inputs):
+        ctx.backend = backend
+        ctx.save_for_backward(*inputs[:_TENSOR_COUNT])
+        ctx.settings = inputs[_TENSOR_COUNT:]
+        return _kernel("local_noise", backend)(*inputs)
+
+    @staticmethod
+    def backward(ctx, grad):
+        saved = ctx.saved_tensors
+        return None, *_OnBackendBackward.apply(ctx, grad.contiguous(), *saved), *[None] * (2 + len(ctx.settings))
+
+
+class _OnBackendBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, forward_ctx, grad, *saved):
+        ctx.save_for_backward(grad, *saved)
+        needed = forward_ctx.needs_input_grad[1:]
+        ctx.settings, ctx.slopes = forward_ctx.settings, needed[6] or needed[7]
+        results = _kernel("local_noise_backward", forward_ctx.backend)(grad, *saved, *ctx.settings, ctx.slopes)
+        return tuple(
+            result if need and tensor is not None and result.shape == tensor.shape else None
+            for tensor, result, need in zip(saved, results, needed)
+        )
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        grad, *tensors = ctx.saved_tensors
+        found = _second_order(grad, tensors, Settings(*ctx.settings), ctx.slopes, gradients)
+        return None, *found, None, None
+
+
+def local_noise(
+    s: Tensor, square: Tensor, scale: Tensor, gain: Tensor, spread: Tensor | None, bias: Tensor | None,
+    first: Tensor | None, second: Tensor | None, constants: Tensor, key: Tensor, settings: Settings,
+    *, backend: str | None = None,
+) -> Tensor:  # fmt: skip
+    """Noisy activations of s's shape (outer, neurons, inner) and dtype; differentiable twice. See reference/local.py.
+
+    backend: by default the fastest for the device. Raises ValueError or TypeError that names a bad argument.
+    """
+    args = (s.contiguous(), square, scale, gain, spread, bias, first, second, constants, key, *settings)
+    if torch.compiler.is_compiling():
+        return torch.ops.nvrm_fast.local_noise(*args)
+    chosen = backends.choose(s.device, backend)
+    if chosen == "native" or chosen == default_backend(s.device):
+        return torch.ops.nvrm_fast.local_noise(*args)
+    return _OnBackend.apply(chosen, *args)
+
+
+def default_backend(device: torch.device) -> str:
+    """The backend that the dispatcher has for the layers' operators on a device."""
+    native = device.type == "cpu" and torch._C._dispatch_has_kernel_for_dispatch_key("nvrm_fast::local_noise", "CPU")
+    return "native" if native else "reference"
+
+
+def gaussian_like(
+    like: Tensor, key: Tensor, stream: int = 0, step: int = 0, offset: int = 0, *, backend: str | None = None
+) -> Tensor:
+    """N(0, 1), float32, of like's shape, row-major in the layout of parameter noise; no gradient flows through it."""
+    if torch.compiler.is_compiling():
+        return torch.ops.nvrm_fast.gaussian_like(like, key, stream, step, offset)
+    chosen = backends.choose(like.device, backend)
+    if chosen == default_backend(like.device):
+        return torch.ops.nvrm_fast.gaussian_like(like.detach(), key, stream, step, offset)
+    return _kernel("gaussian_like", chosen)(like.detach(), key, stream, step, offset)
