@@ -23,8 +23,8 @@ class _AddGaussian(torch.autograd.Function):
     def forward(ctx, mean, deviation, key, stream):
         ctx.save_for_backward(key)
         ctx.stream = stream
-        noise = layer_ops.gaussian_like(mean, key, stream)
-        return torch.addcmul(mean.to(noise.dtype), deviation, noise).to(mean.dtype)
+        noise = layer_ops.gaussian_like(mean, key, stream).to(deviation.dtype)
+        return torch.addcmul(mean.to(deviation.dtype), deviation, noise).to(mean.dtype)
 
     @staticmethod
     def backward(ctx, grad):
