@@ -47,6 +47,10 @@ _library = torch.library.Library("nvrm_fast", "FRAGMENT")
 for _name, _schema in _SCHEMAS.items():
     _library.define(_name + _schema)
     _library.impl(_name, _REFERENCE[_name], "CompositeExplicitAutograd")
+# Where native kernels take over they hand float64 on.
+for _name in ("local_noise", "local_noise_backward"):
+    _library.define(f"{_name}_reference{_SCHEMAS[_name]}")
+    _library.impl(f"{_name}_reference", _REFERENCE[_name], "CompositeExplicitAutograd")
 
 
 def _kernel(name: str, chosen: str):
