@@ -122,21 +122,22 @@ def _second_order(grad: Tensor, tensors: list, settings: Settings, slopes: bool,
 def _setup(ctx, inputs, output) -> None:
     ctx.save_for_backward(*inputs[:_TENSOR_COUNT])
     ctx.settings = inputs[_TENSOR_COUNT:]
-    ctx.backend = None
 
 
-def _gradients(ctx, grad: Tensor, backward) -> tuple:
-    saved = ctx.saved_tensors
-    slopes = ctx.needs_input_grad[6] or ctx.needs_input_grad[7]
-    results = backward(grad.contiguous(), *saved, *ctx.settings, slopes)
-    wanted = []
-    for tensor, result, needed in zip(saved, results, ctx.needs_input_grad):
-        wanted.append(result if needed and tensor is not None and result.shape == tensor.shape else None)
-    return (*wanted, None, None, *[None] * len(ctx.settings))
+def _wanted(saved: tuple, needed: tuple, grad: Tensor, settings: tuple, backward) -> list[Tensor | None]:
+    """What local_noise's backward returns for its ten tensors, by the operator `backward`."""
+    results = backward(grad.contiguous(), *saved, *settings, needed[6] or needed[7])
+    wanted = [
+        result if need and tensor is not None and result.shape == tensor.shape else None
+        for tensor, result, need in zip(saved, results, needed)
+    ]
+    return [*wanted, None, None]
 
 
 def _backward(ctx, grad):
-    return _gradients(ctx, grad, torch.ops.nvrm_fast.local_noise_backward)
+    operator = torch.ops.nvrm_fast.local_noise_backward
+    found = _wanted(ctx.saved_tensors, ctx.needs_input_grad, grad, ctx.settings, operator)
+    return (*found, *[None] * len(ctx.settings))
 
 
 torch.library.register_autograd("nvrm_fast::local_noise", _backward, setup_context=_setup, lib=_library)
@@ -170,27 +171,24 @@ class _OnBackend(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        saved = ctx.saved_tensors
-        return None, *_OnBackendBackward.apply(ctx, grad.contiguous(), *saved), *[None] * (2 + len(ctx.settings))
+        needed = ctx.needs_input_grad[1:]
+
+        def on_backend(*args):
+            return _OnBackendBackward.apply(ctx.backend, *args)
+
+        return None, *_wanted(ctx.saved_tensors, needed, grad, ctx.settings, on_backend), *[None] * len(ctx.settings)
 
 
 class _OnBackendBackward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, forward_ctx, grad, *saved):
-        ctx.save_for_backward(grad, *saved)
-        needed = forward_ctx.needs_input_grad[1:]
-        ctx.settings, ctx.slopes = forward_ctx.settings, needed[6] or needed[7]
-        results = _kernel("local_noise_backward", forward_ctx.backend)(grad, *saved, *ctx.settings, ctx.slopes)
-        return tuple(
-            result if need and tensor is not None and result.shape == tensor.shape else None
-            for tensor, result, need in zip(saved, results, needed)
-        )
+    def forward(ctx, backend, *inputs):
+        ctx.save_for_backward(*inputs[: _TENSOR_COUNT + 1])
+        ctx.settings, ctx.slopes = inputs[_TENSOR_COUNT + 1 : -1], inputs[-1]
+        return tuple(_kernel("local_noise_backward", backend)(*inputs))
 
     @staticmethod
     def backward(ctx, *gradients):
-        grad, *tensors = ctx.saved_tensors
-        found = _second_order(grad, tensors, Settings(*ctx.settings), ctx.slopes, gradients)
-        return None, *found, None, None
+        return None, *_backward_of_backward(ctx, *gradients)
 
 
 def local_noise(
@@ -209,6 +207,22 @@ def local_noise(
     if chosen == "native" or chosen == default_backend(s.device):
         return torch.ops.nvrm_fast.local_noise(*args)
     return _OnBackend.apply(chosen, *args)
+
+
+def local_noise_backward(
+    grad: Tensor, s: Tensor, square: Tensor, scale: Tensor, gain: Tensor, spread: Tensor | None, bias: Tensor | None,
+    first: Tensor | None, second: Tensor | None, constants: Tensor, key: Tensor, settings: Settings, slopes: bool,
+    *, backend: str | None = None,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """Gradients of local_noise for its first eight arguments, empty tensors where there are none; differentiable once.
+
+    slopes: whether first's and second's are wanted. Raises as local_noise.
+    """
+    args = (grad.contiguous(), s, square, scale, gain, spread, bias, first, second, constants, key, *settings, slopes)
+    chosen = None if torch.compiler.is_compiling() else backends.choose(s.device, backend)
+    if chosen in (None, "native", default_backend(s.device)):
+        return torch.ops.nvrm_fast.local_noise_backward(*args)
+    return _OnBackendBackward.apply(chosen, *args)
 
 
 def default_backend(device: torch.device) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.utils import _ntuple
 
 from . import shared
+from .dense import DenseLocal
 from .noises import Direction, Magnitude
 from .weight_norm import WeightNormalized, wide
 
@@ -61,6 +62,10 @@ class DirectionLinear(WeightNormalized):
         return y.view(*x.shape[:-1], self.out_features)
 
     def _forward_local(self, rows: Tensor, key: Tensor) -> Tensor:
+        plain = rows.dtype == self.weight_v.dtype == wide(rows.dtype)
+        if plain and not torch.is_autocast_enabled(rows.device.type) and not torch.compiler.is_compiling():
+            tensors = self._noise_tensors(rows.dtype, self.bias)
+            return DenseLocal.apply(rows, self.weight_v, *tensors, key, self._settings(direction=self.direction))
         s = F.linear(rows, self.weight_v)
         square = None
         if self.direction is not None:

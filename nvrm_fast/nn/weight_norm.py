@@ -157,17 +157,21 @@ class WeightNormalized(NoisyModule):
             high, given,
         )  # fmt: skip
 
+    def _noise_tensors(self, dtype: torch.dtype, bias: Tensor | None) -> tuple[Tensor | None, ...]:
+        """gain, spread, bias, first, second (of dtype) and constants, as the operators take them."""
+        gain, spread = self._gain_and_spread()
+        first, second, constants = self._law_tensors(dtype)
+        cast = (None if x is None else x.to(dtype) for x in (gain, spread, bias, first, second))
+        return (*cast, constants)
+
     def _local(self, s: Tensor, square: Tensor | None, scale: Tensor, bias: Tensor | None, key: Tensor) -> Tensor:
         """Activations (outer, neurons, inner) from products s with weight_v: square is |x|^2 (outer, groups, inner)."""
         dtype = wide(s.dtype)
-        gain, spread = self._gain_and_spread()
-        first, second, constants = self._law_tensors(dtype)
         if square is None:
             square = torch.empty(0, dtype=dtype, device=s.device)
         return layer_ops.local_noise(
-            s, square.to(dtype), scale.to(dtype), gain.to(dtype), None if spread is None else spread.to(dtype),
-            None if bias is None else bias.to(dtype), None if first is None else first.to(dtype),
-            None if second is None else second.to(dtype), constants, key, self._settings(direction=self.direction),
+            s, square.to(dtype), scale.to(dtype), *self._noise_tensors(dtype, bias), key,
+            self._settings(direction=self.direction),
         )  # fmt: skip
 
     def _describe_noise(self) -> str:
