@@ -11,6 +11,7 @@ reference formula. The key is an int64 tensor with one element: all that is kept
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -43,26 +44,33 @@ _REFERENCE = {
 #: Of the operators' arguments: tensors that a gradient flows to, then constants and key.
 _DIFFERENTIABLE, _TENSOR_COUNT = 8, 10
 
+
+def _on_cuda(name: str) -> Callable:
+    """The kernel of CUDA tensors: Triton if it imports (that is tried at the first call), else the reference."""
+
+    def kernel(*args):
+        return _kernel(name, default_backend(torch.device("cuda")))(*args)
+
+    return kernel
+
+
 _library = torch.library.Library("nvrm_fast", "FRAGMENT")
 for _name, _schema in _SCHEMAS.items():
     _library.define(_name + _schema)
     _library.impl(_name, _REFERENCE[_name], "CompositeExplicitAutograd")
+    _library.impl(_name, _on_cuda(_name), "CUDA")
 # Where native kernels take over they hand float64 on.
 for _name in ("local_noise", "local_noise_backward"):
     _library.define(f"{_name}_reference{_SCHEMAS[_name]}")
     _library.impl(f"{_name}_reference", _REFERENCE[_name], "CompositeExplicitAutograd")
 
 
-def _kernel(name: str, chosen: str):
+def _kernel(name: str, chosen: str) -> Callable:
     if chosen == "reference":
         return _REFERENCE[name]
     if chosen == "triton":
         return getattr(importlib.import_module(".triton.local", __package__), name)
     return getattr(torch.ops.nvrm_fast, name)
-
-
-def _run(name: str, backend: str | None, device: torch.device, *args):
-    return _kernel(name, backends.choose(device, backend))(*args)
 
 
 @torch.library.register_fake("nvrm_fast::local_noise", lib=_library)
@@ -227,8 +235,9 @@ def local_noise_backward(
 
 def default_backend(device: torch.device) -> str:
     """The backend that the dispatcher has for the layers' operators on a device."""
-    native = device.type == "cpu" and torch._C._dispatch_has_kernel_for_dispatch_key("nvrm_fast::local_noise", "CPU")
-    return "native" if native else "reference"
+    if device.type == "cuda":
+        return "triton" if backends.why_missing("triton", device) is None else "reference"
+    return "native" if device.type == "cpu" and backends.why_missing("native", device) is None else "reference"
 
 
 def gaussian_like(
