@@ -24,7 +24,7 @@ def _products(x: Tensor, v: Tensor, directed: bool) -> tuple[Tensor, Tensor, Ten
 class DenseLocal(torch.autograd.Function):
     """y = local_noise(x @ v.T, |x|^2, 1 / |v|, ...): x (objects, in), v (neurons, in), both float32 or both float64.
 
-    Keeps x, v and the products, never noise. Differentiable twice: backward then makes the products again, with a graph.
+    Keeps x, v and the products, never noise. Differentiable twice: backward then makes the products again, in a graph.
     """
 
     @staticmethod

@@ -1,5 +1,5 @@
-"""Random numbers of activations and the laws of the angle, as nvrm_fast/reference/activation.py and angles.py. A new law:
-a branch in `turn`, with the code that it has there."""
+"""Random numbers of activations and the laws of the angle, as nvrm_fast/reference/activation.py and angles.py. A new
+law: a branch in `turn`, with the code that it has there."""
 
 import triton
 import triton.language as tl

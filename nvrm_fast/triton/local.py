@@ -157,7 +157,7 @@ def local_kernel(
 
 @functools.lru_cache(maxsize=256)
 def layer_scalars(fan_in: int, alpha: float, low: float, high: float, device: torch.device) -> Tensor:
-    """What all activations of a layer share, worked out in float64: float32 on the device, in the order of angles.py."""
+    """What all activations of a layer share, worked out in float64: float32 on the device, in angles.py's order."""
     rate = lambda dimension: 1 / dimension if dimension > 0 else 0.0  # noqa: E731
     chi = activation.GammaConstants.of((fan_in - 1) / 2 if fan_in > 1 else 1.0)
     gamma = activation.GammaConstants.of(1 / alpha if alpha > 0 else 1.0)

@@ -1,4 +1,4 @@
-"""The native kernels against the reference: noise, activations and gradients for s bit for bit, on each instruction set.
+"""The native kernels against the reference: noise, activations and gradients for s bit for bit, on all lanes.
 
 Sums over objects or neurons are added in another order: 1e-5 of the largest one and of the terms' size.
 """
