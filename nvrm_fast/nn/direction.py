@@ -62,10 +62,15 @@ class DirectionLinear(WeightNormalized):
         return y.view(*x.shape[:-1], self.out_features)
 
     def _forward_local(self, rows: Tensor, key: Tensor) -> Tensor:
-        plain = rows.dtype == self.weight_v.dtype == wide(rows.dtype)
-        if plain and not torch.is_autocast_enabled(rows.device.type) and not torch.compiler.is_compiling():
-            tensors = self._noise_tensors(rows.dtype, self.bias)
-            return DenseLocal.apply(rows, self.weight_v, *tensors, key, self._settings(direction=self.direction))
+        device = rows.device.type
+        v = self.weight_v
+        if torch.is_autocast_enabled(device) and rows.dtype != torch.float64:
+            # Norms are then those of the rounded vectors, as the product is.
+            rows, v = rows.to(torch.get_autocast_dtype(device)), v.to(torch.get_autocast_dtype(device))
+        if rows.dtype == v.dtype and not torch.compiler.is_compiling():
+            with torch.autocast(device, enabled=False):
+                tensors = self._noise_tensors(wide(rows.dtype), self.bias)
+                return DenseLocal.apply(rows, v, *tensors, key, self._settings(direction=self.direction))
         s = F.linear(rows, self.weight_v)
         square = None
         if self.direction is not None:
