@@ -33,8 +33,10 @@ const LayerKernels& layer_kernels() {
 }
 
 struct GammaConstants {
-  double d, c;
-  explicit GammaConstants(double shape) : d((shape >= 1 ? shape : shape + 1) - 1.0 / 3), c(1 / std::sqrt(9 * d)) {}
+  double d, c, sure;
+  explicit GammaConstants(double shape)
+      : d((shape >= 1 ? shape : shape + 1) - 1.0 / 3), c(1 / std::sqrt(9 * d)), sure(d >= 12 ? 1 / (54 * d) : 0) {}
+  GammaScalars scalars() const { return {static_cast<float>(d), static_cast<float>(c), static_cast<float>(sure)}; }
 };
 
 float rate(int64_t dimension_less_two) {
@@ -50,11 +52,9 @@ LayerScalars layer_scalars(int64_t fan_in, double alpha, double low, double high
   at.tangent_rate = rate(fan_in - 3);
   at.sphere_rate = rate(fan_in - 2);
   at.fan_in_less_one = static_cast<float>(freedom);
-  at.chi_d = static_cast<float>(chi.d);
-  at.chi_c = static_cast<float>(chi.c);
+  at.chi = chi.scalars();
   at.chi_two_d = static_cast<float>(2 * chi.d);
-  at.gamma_d = static_cast<float>(gamma.d);
-  at.gamma_c = static_cast<float>(gamma.c);
+  at.gamma = gamma.scalars();
   at.gamma_scale = static_cast<float>(alpha * gamma.d);
   at.gamma_alpha = static_cast<float>(alpha);
   at.gamma_boost = alpha > 1;
