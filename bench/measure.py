@@ -35,12 +35,14 @@ class Rounds(NamedTuple):
 WARM_UP_ROUNDS = 3
 
 
-def round_robin(entrants: dict[str, Entrant], rounds: int, clock: Callable[[], int] = time.perf_counter_ns) -> Rounds:
+def round_robin(
+    entrants: dict[str, Entrant], rounds: int, clock: Callable[[], int] = time.perf_counter_ns
+) -> Rounds:  # fmt: skip
     """Times the entrants side by side: every round runs each of them once.
 
     The machine is shared, so its speed drifts; what ran in the same round met the same machine, and ratios are taken
     within a round. The order is shuffled anew each round, so that nobody always runs behind the same other one.
-    clock: nanoseconds, of the wall or, on a machine that others use, of this process alone (time.process_time_ns).
+    clock: in nanoseconds; time.process_time_ns counts the processor's time only.
     """
     order = list(entrants)
     shuffled = random.Random(0)
