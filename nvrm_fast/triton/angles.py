@@ -148,13 +148,14 @@ def turn(
     if LAW == PROJECTED or LAW == TANGENT:
         length = chi(element, mask, w2, w3, stream, step, seed, scalars, FAN_IN)
         across = k0 * length
+        one = tl.full(across.shape, 1.0, tl.float32)
         if LAW == PROJECTED:
             _, along = gaussian(w1)
-            forward = tl.fma(along, k0 + along * 0.0, 1.0)
-            inverse = divide(1.0 + across * 0.0, square_root(tl.fma(forward, forward, across * across)))
+            forward = tl.fma(along, k0 + tl.full(along.shape, -0.0, tl.float32), 1.0)
+            inverse = divide(one, square_root(tl.fma(forward, forward, across * across)))
             cosine = forward * inverse
         else:
-            inverse = divide(1.0 + across * 0.0, square_root(tl.fma(across, across, 1.0)))
+            inverse = divide(one, square_root(tl.fma(across, across, 1.0)))
             cosine = inverse
         sine = across * inverse
         slope_0 = length * (inverse * inverse)
@@ -169,7 +170,7 @@ def turn(
         n = odd_24(w2).to(tl.int32).to(tl.float32)
         gamma = n * 2.0**-24
         rest = (2.0**24 - n) * 2.0**-24
-        zero = gamma * 0.0
+        zero = tl.full(gamma.shape, -0.0, tl.float32)
         e = tl.fma(gamma, e_high + zero, e_low * rest)
         tails = tl.fma(rest, mass + zero, above + zero) * tl.fma(gamma, mass + zero, below + zero)
         x = normal_quantile(e, tails)

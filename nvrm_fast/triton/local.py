@@ -78,16 +78,22 @@ def local_kernel(
         else:
             position = flat_position[None, :]
         mask = (position < positions) & neuron_mask
-        outer = position // inner
-        place = position % inner
-        index = (outer * neurons + neuron) * inner + place
+        if BY_NEURON:
+            outer = position
+            place = position * 0
+            index = position * neurons + neuron
+        else:
+            outer = position // inner
+            place = position % inner
+            index = (outer * neurons + neuron) * inner + place
         element = index + offset
 
         x = tl.load(s + index, mask=mask, other=0.0).to(tl.float32)
         if LAW != 0 or MAGNITUDE == NORMAL:
             w0, w1, w2, w3 = words_of(element, (stream * 0).to(tl.uint32), stream, step, seed)
         unit = x * of_scale
-        zero = unit * 0.0
+        # Brings a neuron's parameter to the tile's shape; adding -0 changes nothing, and compiles to nothing.
+        zero = tl.full(unit.shape, -0.0, tl.float32)
         factor = of_gain + zero
         if MAGNITUDE == NORMAL:
             xi, _ = gaussian(w1)
@@ -126,7 +132,7 @@ def local_kernel(
             if LAW != 0:
                 if GIVEN:
                     tl.store(tangent + index, dd * sine, mask=mask)
-                    d_unit = dd * tl.fma(-unit, zero, cosine)
+                    d_unit = dd * cosine
                 else:
                     d_unit = dd * tl.fma(-unit, h, cosine)
                     part = tl.where(mask, dd * h, 0.0)
