@@ -21,4 +21,7 @@ void check_distribution(int64_t distribution, const char* argument);
 NoiseKey checked_fill(const at::Tensor& self, int64_t seed, int64_t stream, int64_t step, int64_t distribution,
                       int64_t offset);
 
+// out[0..numel) = elements [offset, offset + numel) of scale * distribution(key), on the CPU, by torch's threads.
+void fill_noise(const NoiseKey& key, int distribution, float scale, int64_t offset, float* out, int64_t numel);
+
 }  // namespace nvrm

@@ -28,25 +28,25 @@ NoiseKey checked_fill(const at::Tensor& self, int64_t seed, int64_t stream, int6
   return noise_key(seed, stream, step);
 }
 
-namespace {
-
-void fill_noise_cpu(const at::Tensor& self, int64_t seed, int64_t stream, int64_t step, int64_t distribution,
-                    double scale, int64_t offset) {
-  const NoiseKey key = checked_fill(self, seed, stream, step, distribution, offset);
+void fill_noise(const NoiseKey& key, int distribution, float scale, int64_t offset, float* out, int64_t numel) {
   const CpuKernels& kernels = cpu_kernels();
-  float* out = self.mutable_data_ptr<float>();
-  const int64_t numel = self.numel();
   // Threads share whole superblocks, so that none is drawn twice.
   const int64_t first = offset / superblock_size;
   const int64_t last = (offset + numel + superblock_size - 1) / superblock_size;
   at::parallel_for(first, last, superblocks_per_task, [&](int64_t begin, int64_t end) {
     const int64_t from = std::max(begin * superblock_size, offset);
     const int64_t to = std::min(end * superblock_size, offset + numel);
-    if (from < to) {
-      kernels.noise(key, static_cast<int>(distribution), static_cast<float>(scale), from, out + (from - offset),
-                    to - from);
-    }
+    if (from < to) kernels.noise(key, distribution, scale, from, out + (from - offset), to - from);
   });
+}
+
+namespace {
+
+void fill_noise_cpu(const at::Tensor& self, int64_t seed, int64_t stream, int64_t step, int64_t distribution,
+                    double scale, int64_t offset) {
+  const NoiseKey key = checked_fill(self, seed, stream, step, distribution, offset);
+  fill_noise(key, static_cast<int>(distribution), static_cast<float>(scale), offset, self.mutable_data_ptr<float>(),
+             self.numel());
 }
 
 }  // namespace

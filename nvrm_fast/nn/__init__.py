@@ -1,0 +1,109 @@
+"""Layers with noise on the direction and magnitude of their weights, drop-in for nn.Linear and nn.ConvNd.
+
+    from nvrm_fast import nn as noisy
+
+    layer = noisy.DirectionLinear(784, 1024, direction=noisy.Projected(alpha=0.01))
+    model = noisy.to_noisy(model, direction=noisy.Rotation(sigma=0.3))       # every nn.Linear and nn.ConvNd of a model
+    plain = noisy.to_plain(model)                                            # and back, with the mean weights
+
+direction    Projected(alpha), Tangent(alpha), Rotation(sigma), BetaRotation(beta), VonMisesFisher(kappa) or None
+magnitude    NormalMagnitude(alpha), GammaMagnitude(alpha) or None
+sampling     "local" (each object and neuron its own, exact), "shared" (the thesis's) or "flipout"
+normalize    "output", or for dense layers "input" (with sampling "shared" or "flipout")
+
+On the signal, in front of a plain layer: SignalNoise(direction, magnitude), GaussianDropout(alpha). Gaussian noise on
+every weight: GaussianDropoutLinear, GaussianDropoutConv2d.
+
+Noise does not follow train() and eval(); it has modes of its own:
+
+    with noisy.noise_mode(model, "mean"): ...              # deterministic network
+    with noisy.noise_mode(model, "fixed", seed=1): ...     # the same noise at every pass
+    logits = noisy.mc(model, x, samples=30)                # (30, batch, classes), in one pass with local sampling
+    mean, entropy, information = noisy.predict(model, x, samples=30)
+
+Variational model: VariationalLinear, VariationalConv2d learn their noise; the loss of a mini-batch is
+
+    loss = noisy.elbo_loss(F.cross_entropy(model(x), y), model, data_size=60_000, weight=noisy.warm_up(step, 10_000))
+
+and afterwards noisy.prune(model) silences neurons whose magnitude is noise, noisy.compress(model) takes them out.
+
+Source: P. Kirichenko, thesis (Higher School of Economics, 2018); local sampling of directions is this project's.
+"""
+
+from .convert import noisy_layer, to_noisy, to_plain
+from .direction import DirectionConv1d, DirectionConv2d, DirectionConv3d, DirectionLinear
+from .divergence import log_uniform_divergence, truncated_normal_divergence
+from .elbo import divergence, elbo_loss, warm_up
+from .ensemble import Prediction, mc, predict, prediction
+from .gaussian import (
+    GaussianDropout,
+    GaussianDropoutConv1d,
+    GaussianDropoutConv2d,
+    GaussianDropoutConv3d,
+    GaussianDropoutLinear,
+)
+from .modes import MODES, NoisyModule, noise_mode, noisy_modules, set_noise_mode
+from .noises import (
+    DIRECTIONS,
+    MAGNITUDES,
+    BetaRotation,
+    Direction,
+    GammaMagnitude,
+    Magnitude,
+    NormalMagnitude,
+    Projected,
+    Rotation,
+    Tangent,
+    VonMisesFisher,
+)
+from .prune import collapsed, compress, prune
+from .signal import SignalNoise
+from .variational import VariationalConv1d, VariationalConv2d, VariationalConv3d, VariationalLinear
+
+__all__ = [
+    "DIRECTIONS",
+    "MAGNITUDES",
+    "MODES",
+    "BetaRotation",
+    "Direction",
+    "DirectionConv1d",
+    "DirectionConv2d",
+    "DirectionConv3d",
+    "DirectionLinear",
+    "GammaMagnitude",
+    "GaussianDropout",
+    "GaussianDropoutConv1d",
+    "GaussianDropoutConv2d",
+    "GaussianDropoutConv3d",
+    "GaussianDropoutLinear",
+    "Magnitude",
+    "NoisyModule",
+    "NormalMagnitude",
+    "Prediction",
+    "Projected",
+    "Rotation",
+    "SignalNoise",
+    "Tangent",
+    "VariationalConv1d",
+    "VariationalConv2d",
+    "VariationalConv3d",
+    "VariationalLinear",
+    "VonMisesFisher",
+    "collapsed",
+    "compress",
+    "divergence",
+    "elbo_loss",
+    "log_uniform_divergence",
+    "mc",
+    "noise_mode",
+    "noisy_layer",
+    "noisy_modules",
+    "predict",
+    "prediction",
+    "prune",
+    "set_noise_mode",
+    "to_noisy",
+    "to_plain",
+    "truncated_normal_divergence",
+    "warm_up",
+]

@@ -1,0 +1,221 @@
+"""Drop-in nn.Linear and nn.Conv1d, 2d, 3d with noise on the magnitude and direction of their weight vectors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.utils import _ntuple
+
+from . import shared
+from .dense import DenseLocal
+from .noises import Direction, Magnitude
+from .weight_norm import WeightNormalized, wide
+
+
+class DirectionLinear(WeightNormalized):
+    """A weight-normalised dense layer with noise on direction and magnitude: nn.Linear otherwise.
+
+    sampling "local" gives each object and neuron noise of its own, exactly as if each had drawn a weight vector, for
+    one matrix product and one pass (nvrm_fast/reference/local.py); "shared" is the thesis's: the plane of rotation is
+    drawn once for the mini-batch (equation 48); "flipout" flips a shared draw by random signs of each object.
+
+    Args:
+        in_features, out_features, bias, device, dtype: as nn.Linear.
+        direction: a noise such as nvrm_fast.nn.Projected(alpha=0.01), or None.
+        magnitude: NormalMagnitude(alpha), GammaMagnitude(alpha) or None.
+        sampling: "local", "shared" or "flipout".
+        normalize: "output", a weight vector for each output unit, or "input", one for each input unit (section 4.3).
+
+    Shapes: input (..., in_features), output (..., out_features), of the input's dtype (autocast's under autocast).
+
+    Raises ValueError for a direction of a weight vector of one element, and for local sampling of the direction with
+    normalize="input", which does not exist.
+
+    Source: P. Kirichenko, thesis (2018), sections 3.2, 3.3, 4.2 and 4.3; local sampling of directions is ours.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, *, direction: Direction | None = None,
+        magnitude: Magnitude | None = None, sampling: str = "local", normalize: str = "output", device: Any = None,
+        dtype: Any = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.in_features = in_features
+        self.out_features = out_features
+        self._set_noise(direction, magnitude, sampling, normalize)
+        self._make_parameters((out_features, in_features), out_features if bias else None, device=device, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.noisy:
+            return F.linear(x, self.mean_weight(), self.bias)
+        rows = x.reshape(-1, self.in_features)
+        key = self._key(x.device)
+        if self.normalize == "input":
+            y = shared.input_normalized(self, rows, key)
+        elif self.sampling == "local" or self.direction is None:
+            y = self._forward_local(rows, key)
+        else:
+            y = shared.dense(self, rows, key)
+        return y.view(*x.shape[:-1], self.out_features)
+
+    def _forward_local(self, rows: Tensor, key: Tensor) -> Tensor:
+        device = rows.device.type
+        if torch.is_autocast_enabled(device) and rows.dtype != torch.float64:
+            # Norms are then those of the rounded vectors, as the product is.
+            dtype = torch.get_autocast_dtype(device)
+            with torch.autocast(device, enabled=False):
+                return self._dense_local(rows.to(dtype), self.weight_v.to(dtype), key)
+        return self._dense_local(rows, self.weight_v, key)
+
+    def _dense_local(self, rows: Tensor, v: Tensor, key: Tensor) -> Tensor:
+        if rows.dtype == v.dtype and not torch.compiler.is_compiling():
+            tensors = self._noise_tensors(wide(rows.dtype), self.bias)
+            return DenseLocal.apply(rows, v, *tensors, key, self._settings(direction=self.direction))
+        s = F.linear(rows, v)
+        square = None
+        if self.direction is not None:
+            square = rows.to(wide(rows.dtype)).square().sum(dim=1)[:, None, None]
+        norms = torch.linalg.vector_norm(v, dim=1, dtype=wide(v.dtype)).clamp_min(torch.finfo(wide(v.dtype)).tiny)
+        return self._local(s.unsqueeze(2), square, norms.reciprocal(), self.bias, key).squeeze(2)
+
+    @classmethod
+    def from_linear(cls, linear: nn.Linear, **noise: Any) -> DirectionLinear:
+        """A noisy layer whose mean weight is that of an nn.Linear; noise: the keyword arguments of this class."""
+        weight = linear.weight
+        new = cls(
+            linear.in_features, linear.out_features, linear.bias is not None, device=weight.device, dtype=weight.dtype,
+            **noise,
+        )  # fmt: skip
+        new._set_weight(weight, linear.bias)
+        return new.train(linear.training)
+
+    @torch.no_grad()
+    def to_linear(self) -> nn.Linear:
+        """The deterministic layer with the mean weight."""
+        v = self.weight_v
+        plain = nn.Linear(self.in_features, self.out_features, self.bias is not None, device=v.device, dtype=v.dtype)
+        plain.weight.copy_(self.mean_weight())
+        if self.bias is not None:
+            plain.bias.copy_(self.bias)
+        return plain.train(self.training)
+
+    def extra_repr(self) -> str:
+        features = f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+        return f"{features}, {self._describe_noise()}"
+
+
+class _DirectionConv(WeightNormalized):
+    """A weight-normalised convolution with noise on direction and magnitude; the subclasses say how many dimensions.
+
+    Local sampling is exact at each output position. In weight space all positions of one object share a draw of the
+    weights; here each has its own, so what is left out is the dependence between positions of one object and channel.
+
+    Args:
+        in_channels to padding_mode, device, dtype: as torch.nn.ConvNd.
+        direction, magnitude, sampling: as DirectionLinear; weight vectors are the output channels' kernels.
+    """
+
+    dimensions: int
+    plain: type[nn.Module]
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
+        dilation: Any = 1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros", *,
+        direction: Direction | None = None, magnitude: Magnitude | None = None, sampling: str = "local",
+        device: Any = None, dtype: Any = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        # nn.ConvNd checks the arguments and works out paddings; its parameters are never made.
+        geometry = self.plain(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode,
+            device="meta",
+        )  # fmt: skip
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.kernel_size, self.stride, self.padding = geometry.kernel_size, geometry.stride, geometry.padding
+        self.dilation, self.padding_mode = geometry.dilation, padding_mode
+        self._padding_both_sides = geometry._reversed_padding_repeated_twice
+        self._set_noise(direction, magnitude, sampling, "output")
+        shape = (out_channels, in_channels // groups, *self.kernel_size)
+        self._make_parameters(shape, out_channels if bias else None, device=device, dtype=dtype)
+
+    def _padded(self, x: Tensor) -> tuple[Tensor, Any]:
+        """x and the padding that is left to the convolution."""
+        if self.padding_mode == "zeros":
+            return x, self.padding
+        return F.pad(x, self._padding_both_sides, mode=self.padding_mode), _ntuple(self.dimensions)(0)
+
+    def _convolve(self, x: Tensor, weight: Tensor, groups: int, padding: Any, bias: Tensor | None = None) -> Tensor:
+        convolution = (F.conv1d, F.conv2d, F.conv3d)[self.dimensions - 1]
+        return convolution(x, weight, bias, self.stride, padding, self.dilation, groups)
+
+    def patch_squares(self, x: Tensor, padding: Any) -> Tensor:
+        """|x|^2 of the inputs that each output position sees: (batch, groups, *positions), at least float32."""
+        dtype = wide(x.dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            squares = x.to(dtype).square().unflatten(1, (self.groups, -1)).sum(dim=2)
+            ones = torch.ones(self.groups, 1, *self.kernel_size, dtype=dtype, device=x.device)
+            # Fast convolutions may round a sum of squares below zero.
+            return self._convolve(squares, ones, self.groups, padding).clamp_min(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() == self.dimensions + 1:
+            return self.forward(x.unsqueeze(0)).squeeze(0)
+        x, padding = self._padded(x)
+        if not self.noisy:
+            return self._convolve(x, self.mean_weight(), self.groups, padding, self.bias)
+        key = self._key(x.device)
+        if self.sampling != "local" and self.direction is not None:
+            return shared.convolution(self, x, padding, key)
+        s = self._convolve(x, self.weight_v, self.groups, padding)
+        square = None if self.direction is None else self.patch_squares(x, padding).flatten(2)
+        y = self._local(s.flatten(2), square, self.weight_norms().reciprocal(), self.bias, key)
+        return y.view(s.shape)
+
+    @classmethod
+    def from_conv(cls, conv: nn.Module, **noise: Any):
+        """A noisy layer whose mean weight is that of an nn.ConvNd; noise: direction, magnitude, sampling."""
+        weight = conv.weight
+        new = cls(
+            conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation,
+            conv.groups, conv.bias is not None, conv.padding_mode, device=weight.device, dtype=weight.dtype, **noise,
+        )  # fmt: skip
+        new._set_weight(weight, conv.bias)
+        return new.train(conv.training)
+
+    @torch.no_grad()
+    def to_conv(self) -> nn.Module:
+        """The deterministic layer with the mean weight."""
+        plain = self.plain(
+            self.in_channels, self.out_channels, self.kernel_size, self.stride, self.padding, self.dilation,
+            self.groups, self.bias is not None, self.padding_mode, device=self.weight_v.device,
+            dtype=self.weight_v.dtype,
+        )  # fmt: skip
+        plain.weight.copy_(self.mean_weight())
+        if self.bias is not None:
+            plain.bias.copy_(self.bias)
+        return plain.train(self.training)
+
+    def extra_repr(self) -> str:
+        shape = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        return f"{shape}, padding={self.padding}, {self._describe_noise()}"
+
+
+class DirectionConv1d(_DirectionConv):
+    __doc__ = _DirectionConv.__doc__
+    dimensions = 1
+    plain = nn.Conv1d
+
+
+class DirectionConv2d(_DirectionConv):
+    __doc__ = _DirectionConv.__doc__
+    dimensions = 2
+    plain = nn.Conv2d
+
+
+class DirectionConv3d(_DirectionConv):
+    __doc__ = _DirectionConv.__doc__
+    dimensions = 3
+    plain = nn.Conv3d

@@ -1,0 +1,74 @@
+"""Modes of noisy layers, which are their own and not train or eval, and the keys of their noise.
+
+sample   every forward pass draws one key from torch's generator of the device, as nn.Dropout draws its mask:
+         manual_seed, fork_rng and activation checkpointing behave as they do there
+mean     each noise is replaced by its mean: the deterministic network
+fixed    the key is a seed that the user gives: every pass has the same noise for the same place in its output
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from ..noise import signed_seed
+from ..optim.streams import assign_streams
+
+MODES = ("sample", "mean", "fixed")
+
+
+class NoisyModule(nn.Module):
+    """A module with noise. Attributes: mode; seed, of the mode fixed; stream, in which it draws.
+
+    sampling: "local" where each object has noise of its own.
+    """
+
+    mode: str = "sample"
+    seed: int = 0
+    stream: int = 0
+    sampling: str = "local"
+
+    def _key(self, device: torch.device) -> Tensor:
+        """The key of one forward pass: int64, shape (1,), on the device."""
+        if self.mode == "fixed":
+            return torch.full((1,), signed_seed(self.seed), dtype=torch.int64, device=device)
+        return torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64, device=device)
+
+
+def noisy_modules(model: nn.Module) -> list[tuple[str, NoisyModule]]:
+    """The noisy layers of a model with their names; one that occurs twice is listed once."""
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, NoisyModule)]
+
+
+def set_noise_mode(model: nn.Module, mode: str, seed: int | None = None) -> None:
+    """Puts every noisy layer of a model into a mode: "sample", "mean" or "fixed" (which needs a seed of 64 bits).
+
+    Layers get streams by their names, so that layers of the same shape differ under one seed. Raises ValueError.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(MODES)}; got {mode!r}")
+    if (seed is None) == (mode == "fixed"):
+        raise ValueError("the mode fixed needs a seed, and no other mode takes one")
+    if seed is not None:
+        signed_seed(seed)
+    layers = noisy_modules(model)
+    streams = assign_streams([name for name, _ in layers], len(layers), set())
+    for (_, layer), stream in zip(layers, streams):
+        layer.mode, layer.stream = mode, stream
+        if seed is not None:
+            layer.seed = seed
+
+
+@contextlib.contextmanager
+def noise_mode(model: nn.Module, mode: str, seed: int | None = None) -> Iterator[None]:
+    """set_noise_mode for the length of a block; afterwards every layer is as it was."""
+    before = [(layer, layer.mode, layer.seed, layer.stream) for _, layer in noisy_modules(model)]
+    set_noise_mode(model, mode, seed)
+    try:
+        yield
+    finally:
+        for layer, *attributes in before:
+            layer.mode, layer.seed, layer.stream = attributes

@@ -1,0 +1,179 @@
+"""Weight-normalised layers with noise on magnitude and direction: what dense layers and convolutions share."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import layer_ops
+from ..reference.local import Settings
+from .modes import NoisyModule
+from .noises import Direction, Magnitude, direction_code, law_constants, magnitude_code
+
+SAMPLINGS = ("local", "shared", "flipout")
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """In which norms and noise are computed: float32, or float64 for float64."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+class WeightNormalized(NoisyModule):
+    """weight = weight_g * weight_v / |weight_v|, each weight vector with a magnitude of its own (Salimans and Kingma).
+
+    Parameters, named and shaped as torch.nn.utils.weight_norm names them: weight_v (of the plain layer's shape),
+    weight_g (the same with 1 in every dimension but the normalised one), bias. normalize: "output" (a weight vector for
+    each output unit) or "input" (for each input unit; section 4.3 of the thesis, dense layers only).
+    """
+
+    weight_v: nn.Parameter
+    weight_g: nn.Parameter
+    bias: nn.Parameter | None
+
+    def _set_noise(
+        self, direction: Direction | None, magnitude: Magnitude | None, sampling: str, normalize: str
+    ) -> None:
+        if direction is not None and not isinstance(direction, Direction):
+            raise TypeError(f"direction must be a noise of nvrm_fast.nn or None, got {type(direction).__name__}")
+        if magnitude is not None and not isinstance(magnitude, Magnitude):
+            raise TypeError(f"magnitude must be a noise of nvrm_fast.nn or None, got {type(magnitude).__name__}")
+        if sampling not in SAMPLINGS:
+            raise ValueError(f"sampling must be one of {', '.join(SAMPLINGS)}; got {sampling!r}")
+        if normalize not in ("output", "input"):
+            raise ValueError(f'normalize must be "output" or "input", got {normalize!r}')
+        if normalize == "input" and direction is not None and sampling == "local":
+            raise ValueError(
+                "a weight vector of an input unit reaches every output, so its direction has no local sampling: "
+                'use sampling="shared" or "flipout"'
+            )
+        self.direction = direction
+        self.magnitude = magnitude
+        self.sampling = sampling
+        self.normalize = normalize
+        self._law: dict[tuple, tuple] = {}
+
+    def _make_parameters(self, shape: tuple[int, ...], bias: int | None, **factory: Any) -> None:
+        self.weight_v = nn.Parameter(torch.empty(shape, **factory))
+        ones = [1] * len(shape)
+        dim = 0 if self.normalize == "output" else 1
+        ones[dim] = shape[dim]
+        self.weight_g = nn.Parameter(torch.empty(ones, **factory))
+        if bias is None:
+            self.register_parameter("bias", None)
+        else:
+            self.bias = nn.Parameter(torch.empty(bias, **factory))
+        fan_in = self.fan_in
+        if self.direction is not None and fan_in < 2:
+            raise ValueError("a weight vector of one element has no direction to turn: it needs at least 2")
+        self.reset_parameters()
+
+    @property
+    def fan_in(self) -> int:
+        """The length of one weight vector."""
+        neurons = self.weight_v.shape[0] if self.normalize == "output" else self.weight_v.shape[1]
+        return self.weight_v.numel() // max(neurons, 1)
+
+    @property
+    def neurons(self) -> int:
+        """How many weight vectors there are."""
+        return self.weight_g.numel()
+
+    def reset_parameters(self) -> None:
+        """As the plain layer: uniform weights and biases within 1 / sqrt(fan_in); magnitudes are the norms."""
+        nn.init.kaiming_uniform_(self.weight_v, a=math.sqrt(5))
+        if self.bias is not None:
+            bound = 1 / math.sqrt(self.weight_v[0].numel())
+            nn.init.uniform_(self.bias, -bound, bound)
+        self._set_magnitudes()
+
+    @torch.no_grad()
+    def _set_magnitudes(self) -> None:
+        self.weight_g.copy_(self.weight_norms().view_as(self.weight_g))
+
+    @torch.no_grad()
+    def _set_weight(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Takes over the weight of a plain layer."""
+        self.weight_v.copy_(weight)
+        self._set_magnitudes()
+        if bias is not None:
+            self.bias.copy_(bias)
+
+    def weight_norms(self) -> Tensor:
+        """|weight_v| of each weight vector: shape (neurons,), at least float32; never 0."""
+        v = self.weight_v
+        v = v.flatten(1) if self.normalize == "output" else v.flatten(1).t()
+        norm = torch.linalg.vector_norm(v, dim=1, dtype=wide(v.dtype))
+        return norm.clamp_min(torch.finfo(norm.dtype).tiny)
+
+    def mean_weight(self) -> Tensor:
+        """The weight with every noise replaced by its mean, of weight_v's shape and dtype."""
+        scale = self.weight_g.to(wide(self.weight_g.dtype)).flatten() / self.weight_norms() * self._mean_cosine()
+        return (self.weight_v * scale.view_as(self.weight_g)).to(self.weight_v.dtype)
+
+    def _mean_cosine(self) -> Tensor | float:
+        """What the mean of the direction noise leaves of the direction; 1 where the noise's own mean is no noise."""
+        return 1.0
+
+    def _gain_and_spread(self) -> tuple[Tensor, Tensor | None]:
+        """Of the factor gain + spread * xi: shape (neurons,), at least float32."""
+        g = self.weight_g.flatten().to(wide(self.weight_g.dtype))
+        if self.magnitude is None:
+            return g, None
+        if magnitude_code(self.magnitude) == 1:
+            return g, g * math.sqrt(self.magnitude.alpha)
+        return torch.zeros_like(g), g
+
+    def _law_tensors(self, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None, Tensor]:
+        """first, second and constants of the law of the angle."""
+        device = self.weight_v.device
+        place = (device, dtype)
+        if place in self._law and not torch.compiler.is_compiling():
+            return self._law[place]
+        parameters = (None, None) if self.direction is None else self.direction.parameters()
+        full = lambda p: torch.full((self.neurons,), p, dtype=dtype, device=device)  # noqa: E731
+        made = tuple(None if p is None else full(p) for p in parameters)
+        tensors = (*made, law_constants(self.direction, *made, self.fan_in, self.neurons, device))
+        # Dynamo and fake tensors must not leave theirs behind.
+        if not torch.compiler.is_compiling() and type(tensors[2]) is Tensor:
+            self._law[place] = tensors
+        return tensors
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_law": {}}
+
+    @property
+    def noisy(self) -> bool:
+        """Whether a forward pass draws noise at all."""
+        return self.mode != "mean" and (self.direction is not None or self.magnitude is not None)
+
+    def _settings(self, step: int = 0, direction: Direction | None = None, given: bool = False) -> Settings:
+        low, high = (0.0, 0.0) if direction is None else direction.ends
+        alpha = 0.0 if self.magnitude is None else float(getattr(self.magnitude, "alpha", 0.0))
+        return Settings(
+            self.stream, step, 0, direction_code(direction), magnitude_code(self.magnitude), self.fan_in, alpha, low,
+            high, given,
+        )  # fmt: skip
+
+    def _noise_tensors(self, dtype: torch.dtype, bias: Tensor | None) -> tuple[Tensor | None, ...]:
+        """gain, spread, bias, first, second (of dtype) and constants, as the operators take them."""
+        gain, spread = self._gain_and_spread()
+        first, second, constants = self._law_tensors(dtype)
+        cast = (None if x is None else x.to(dtype) for x in (gain, spread, bias, first, second))
+        return (*cast, constants)
+
+    def _local(self, s: Tensor, square: Tensor | None, scale: Tensor, bias: Tensor | None, key: Tensor) -> Tensor:
+        """Activations (outer, neurons, inner) from products s with weight_v: square is |x|^2 (outer, groups, inner)."""
+        dtype = wide(s.dtype)
+        if square is None:
+            square = torch.zeros(0, dtype=dtype, device=s.device)
+        return layer_ops.local_noise(
+            s, square.to(dtype), scale.to(dtype), *self._noise_tensors(dtype, bias), key,
+            self._settings(direction=self.direction),
+        )  # fmt: skip
+
+    def _describe_noise(self) -> str:
+        noise = f"direction={self.direction}, magnitude={self.magnitude}, sampling={self.sampling!r}"
+        return noise if self.normalize == "output" else f"{noise}, normalize={self.normalize!r}"

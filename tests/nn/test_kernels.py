@@ -1,0 +1,156 @@
+"""The native kernels against the reference: noise, activations and gradients for s bit for bit, on all lanes.
+
+Sums over objects or neurons are added in another order: 1e-5 of the largest one and of the terms' size.
+"""
+
+import itertools
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from nvrm_fast import backends, layer_ops  # noqa: F401  (registers the operators)
+from nvrm_fast.reference import activation, local
+from nvrm_fast.reference.angles import LAWS
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from native import each_instruction_set  # noqa: E402
+
+PARAMETERS = {0: (None, None), 1: (0.3, None), 2: (0.3, None), 3: (0.2, 0.5), 4: (0.7, None), 5: (5.0, None)}
+FAN_INS = (2, 3, 4, 30, 1024)
+
+
+def operands(
+    direction, magnitude, shape, *, groups=1, given=False, bias=True, fan_in=30, dtype=torch.float32, offset=0
+):
+    outer, neurons, inner = shape
+    generator = torch.Generator().manual_seed(neurons)
+    random = lambda *size: torch.rand(*size, generator=generator)  # noqa: E731
+    settings = local.Settings(2**32 - 5, 3, offset, direction, magnitude, fan_in, 0.5, -1.4, 1.5, given)
+    first, second = (None if p is None else p * (0.5 + random(neurons)) for p in PARAMETERS[direction])
+    constants = torch.empty(0, neurons)
+    if direction:
+        constants = LAWS[direction].constants(first, second, fan_in, settings.low, settings.high)
+    s = (random(*shape) - 0.5).to(dtype)
+    square = random(*shape) if given else 0.1 + random(outer, groups, inner)
+    inputs = [
+        s, square if direction else torch.empty(0), 0.5 + random(neurons), random(neurons),
+        random(neurons) if magnitude else None, random(neurons) if bias else None, first, second, constants,
+        torch.tensor([-(2**62) - 12345]),
+    ]  # fmt: skip
+    return inputs, settings
+
+
+def the_same(inputs, settings, slopes=True):
+    native = torch.ops.nvrm_fast
+    expected = local.local_noise(*inputs, *settings)
+    assert torch.equal(native.local_noise(*inputs, *settings), expected)
+    grad = torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(1)).to(inputs[0].dtype)
+    expected = local.local_noise_backward(grad, *inputs, *settings, slopes)
+    found = native.local_noise_backward(grad, *inputs, *settings, slopes)
+    assert torch.equal(found[0], expected[0])
+    if settings.given and settings.direction:
+        assert torch.equal(found[1], expected[1])
+    for a, b in zip(found[1:], expected[1:]):
+        assert a.shape == b.shape and a.dtype == b.dtype
+        if b.numel():
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5 * max(b.abs().max().item(), 1))
+
+
+@pytest.mark.parametrize("direction", PARAMETERS)
+def test_native_is_the_reference(direction):
+    """Every law with every magnitude, by neuron and by position, given tangent parts and own ones."""
+    shapes = [((5, 37, 1), 1), ((3, 4, 1), 2), ((2, 6, 19), 3)]
+    for _ in each_instruction_set():
+        for magnitude, (shape, groups), given in itertools.product(range(3), shapes, (False, True)):
+            the_same(*operands(direction, magnitude, shape, groups=groups, given=given))
+
+
+@pytest.mark.parametrize("fan_in", FAN_INS)
+def test_every_length_of_weight_vectors(fan_in):
+    for _ in each_instruction_set():
+        for direction in (1, 2, 5):
+            the_same(*operands(direction, 0, (9, 20, 1), fan_in=fan_in))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_low_precision(dtype):
+    for _ in each_instruction_set():
+        for direction, shape in itertools.product((0, 1, 3), ((5, 37, 1), (2, 3, 35))):
+            the_same(*operands(direction, 1, shape, dtype=dtype))
+
+
+def test_options_and_empty_tensors():
+    for _ in each_instruction_set():
+        the_same(*operands(3, 0, (4, 20, 1), bias=False), slopes=False)
+        for shape in ((0, 5, 1), (3, 0, 1), (2, 3, 0)):
+            the_same(*operands(1, 1, shape))
+
+
+def test_more_neurons_and_rows_than_a_tile():
+    for _ in each_instruction_set():
+        the_same(*operands(2, 1, (130, 515, 1)))
+        the_same(*operands(2, 1, (2, 70, 40), groups=2))
+
+
+def test_elements_across_a_multiple_of_2_to_the_32():
+    for _ in each_instruction_set():
+        for offset in (2**32 - 50, 2**40 - 7, 2**56 - 185):
+            the_same(*operands(1, 2, (5, 37, 1), offset=offset))
+
+
+def test_shards_of_the_batch_draw_their_part():
+    inputs, settings = operands(1, 1, (12, 10, 1))
+    whole = torch.ops.nvrm_fast.local_noise(*inputs, *settings)
+    part = [x[5:] if i < 2 else x for i, x in enumerate(inputs)]
+    moved = settings._replace(offset=50)
+    assert torch.equal(torch.ops.nvrm_fast.local_noise(*part, *moved), whole[5:])
+
+
+def test_sums_do_not_depend_on_threads(threads):
+    if backends._native is None:
+        pytest.skip("native kernels not built")
+    inputs, settings = operands(3, 1, (200, 300, 1))
+    grad = torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(1))
+    results = []
+    for count in (1, 2, 3):
+        threads(count)
+        results.append(torch.ops.nvrm_fast.local_noise_backward(grad, *inputs, *settings, True))
+    for result in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], result))
+
+
+def test_gaussian_like():
+    like, key = torch.zeros(7, 300), torch.tensor([2**62 + 1])
+    expected = activation.gaussian_like(like, key, 5, 6, 77)
+    for _ in each_instruction_set():
+        assert torch.equal(torch.ops.nvrm_fast.gaussian_like(like, key, 5, 6, 77), expected)
+
+
+BAD = [
+    (0, lambda v: v[0], ValueError, "s must have shape"),
+    (0, lambda v: v.long(), TypeError, "s must be a floating-point"),
+    (9, lambda v: v.int(), TypeError, "key must be an int64"),
+    (1, lambda v: v[:1], ValueError, "square must have shape"),
+    (1, lambda v: v.expand(-1, 2, -1), ValueError, "square must have a number of groups"),
+    (12, lambda v: -1, ValueError, "offset must be in"),
+    (13, lambda v: 9, ValueError, "direction must be a code"),
+    (14, lambda v: 3, ValueError, "magnitude must be a code"),
+    (15, lambda v: 1, ValueError, "fan_in must be at least 2"),
+    (10, lambda v: 2**32, ValueError, r"stream must be in \[0, 2\^32\)"),
+    (19, lambda v: True, ValueError, "a given tangent part must have s's shape"),
+]
+
+
+@pytest.mark.parametrize("backend", ["reference", "native"])
+@pytest.mark.parametrize("place, spoil, error, message", BAD, ids=[b[3] for b in BAD])
+def test_bad_arguments(backend, place, spoil, error, message):
+    if backend == "native" and backends._native is None:
+        pytest.skip("native kernels not built")
+    inputs, settings = operands(1, 1, (5, 37, 1))
+    arguments = [*inputs, *settings]
+    arguments[place] = spoil(arguments[place])
+    call = local.local_noise if backend == "reference" else torch.ops.nvrm_fast.local_noise
+    with pytest.raises(error, match=message):
+        call(*arguments)

@@ -1,0 +1,55 @@
+"""The layers' Triton kernels compile for GPUs without a GPU: no register spilled, no approximate function."""
+
+import re
+import subprocess
+
+import pytest
+
+triton = pytest.importorskip("triton")
+if not hasattr(triton, "jit"):  # this very folder, as a namespace
+    pytest.skip("Triton is not installed: pip install triton", allow_module_level=True)
+
+from triton.backends import backends as compilers  # noqa: E402
+
+kernels = pytest.importorskip("nvrm_fast.triton.local")
+
+if triton.knobs.runtime.interpret:
+    pytest.skip("TRITON_INTERPRET=1: there is no compiler in this process", allow_module_level=True)
+
+POINTERS = (
+    "square", "tangent", "scale", "gain", "spread", "bias", "constants", "scalars", "neuron_part", "square_part"
+)  # fmt: skip
+INTEGERS = ("positions", "neurons", "inner", "groups", "group_blocks", "stream", "step", "offset")
+
+
+@pytest.mark.skipif("nvidia" not in compilers, reason="this Triton has no NVIDIA compiler")
+@pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
+@pytest.mark.parametrize("law", range(6))
+def test_code(law, backward, tmp_path, monkeypatch):
+    from triton.backends.compiler import GPUTarget
+    from triton.backends.nvidia.compiler import get_ptxas
+    from triton.compiler import ASTSource
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    kernel = kernels.local_kernel
+    types = {name: "*fp32" for name in POINTERS} | {name: "i32" for name in INTEGERS}
+    types |= {"s": "*bf16", "grad": "*bf16", "out": "*bf16", "key": "*i64"}
+    constants = dict(
+        LAW=law, MAGNITUDE=1, BOOST=False, GIVEN=False, FAN_IN=3, TANGENT_DIMENSION=3, BACKWARD=backward,
+        SLOPES=backward, BY_NEURON=True, TILE_P=kernels.TILE_POSITIONS, TILE_N=kernels.TILE_NEURONS,
+        STEPS=kernels._steps(backward),
+    )  # fmt: skip
+    source = ASTSource(
+        fn=kernel,
+        signature={name: types.get(name, "constexpr") for name in kernel.arg_names},
+        constexprs=constants,
+        attrs={(i,): [["tt.divisibility", 16]] for i in range(len(POINTERS) + 4)},
+    )
+    options = dict(num_warps=kernels.WARPS, num_stages=1, enable_fp_fusion=False)
+    ptx = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]
+    assert "fma.rn.f32" in ptx
+    assert not re.search(r"(ex2|lg2|sin|cos|sqrt|rsqrt|rcp)\.approx|div\.(approx|full)", ptx)
+    (tmp_path / "kernel.ptx").write_text(ptx)
+    command = [get_ptxas(90).path, "-v", "--gpu-name=sm_90a", tmp_path / "kernel.ptx", "-o", tmp_path / "kernel.cubin"]
+    report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    assert "0 bytes spill stores" in report, report
