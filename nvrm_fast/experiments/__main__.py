@@ -7,6 +7,7 @@ import sys
 
 try:
     from nvrm_fast.experiments import StudyError, label_noise, sweep
+    from nvrm_fast.experiments.direction import noise_table
 except ModuleNotFoundError as missing:
     if missing.name not in ("matplotlib", "tqdm", "numpy"):
         raise
@@ -16,6 +17,7 @@ except ModuleNotFoundError as missing:
 STUDIES = {
     "label-noise": label_noise,
     "label-noise-sweep": sweep,
+    noise_table.NAME: noise_table,
 }
 
 
