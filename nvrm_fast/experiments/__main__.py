@@ -7,7 +7,7 @@ import sys
 
 try:
     from nvrm_fast.experiments import StudyError, label_noise, sweep
-    from nvrm_fast.experiments.direction import noise_table
+    from nvrm_fast.experiments.direction import angles, gradient_variance, noise_table
 except ModuleNotFoundError as missing:
     if missing.name not in ("matplotlib", "tqdm", "numpy"):
         raise
@@ -18,6 +18,8 @@ STUDIES = {
     "label-noise": label_noise,
     "label-noise-sweep": sweep,
     noise_table.NAME: noise_table,
+    angles.NAME: angles,
+    gradient_variance.NAME: gradient_variance,
 }
 
 

@@ -40,7 +40,10 @@ HELP = "kinds of direction and magnitude noise against training-set size (thesis
 SEARCH_SEED = 1000  # the table's seeds are 0, 1, ...
 _VALIDATION = 1_000
 
-_QUICK_KINDS = tuple(kind for kind in KINDS if not kind.endswith("@flipout") and kind != "vmf@shared")
+_QUICK_KINDS = (
+    *("none", "gauss-input", "rot-n@signal", "rot-n-magn-n@signal", "magn-n@local", "gauss-weight"),
+    *(f"{law}@{sampling}" for sampling in ("local", "shared") for law in ("rot-n-magn-n", "proj", "rot-n")),
+)
 _TINY_KINDS = ("none", "gauss-input", "gauss-weight", "rot-n@signal", "rot-n@local", "rot-n@flipout", "rot-n@shared")
 
 
@@ -48,9 +51,10 @@ _TINY_KINDS = ("none", "gauss-input", "gauss-weight", "rot-n@signal", "rot-n@loc
 class TableSettings(DirectionSettings):
     """Options of the tables."""
 
+    samples: int = option(10, "networks an ensemble has", type=int, check=AT_LEAST_ONE)
     hidden: tuple[int, ...] = LAYERS
     sizes: tuple[int, ...] = option(
-        (1000, 4000),
+        (1000, 2000),
         "sizes of the training set",
         type=int,
         nargs="+",
@@ -122,7 +126,8 @@ def compare(
         for strength in kinds.strengths(kind)
         if len(kinds.strengths(kind)) > 1
     ]
-    finals = list(itertools.product(chosen.sizes, range(chosen.seeds), chosen.kinds))
+    # By seeds first: a study that is stopped has all kinds and sizes of the seeds it came to.
+    finals = list(itertools.product(range(chosen.seeds), chosen.sizes, chosen.kinds))
     scores: dict[tuple, list[float]] = {}
     runs = []
     with progress(len(trials) + len(finals), "runs") as bar:
@@ -137,7 +142,7 @@ def compare(
             (kind, size): best[kind, size if chosen.search == "each" else searched[0]]
             for kind, size in itertools.product(chosen.kinds, chosen.sizes)
         }
-        for size, seed, kind in finals:
+        for seed, size, kind in finals:
             bar.set_description(f"{kind}, {size}, seed {seed}")
             place = {"what": "test", "kind": kind, "size": size, "strength": strengths[kind, size], "seed": seed}
             result = record.run(place, partial(one_run, data, chosen, validated=False, **_where(place)))

@@ -1,0 +1,202 @@
+"""Section 4.2 of the thesis, measured: how noise that objects share keeps the gradient's variance from falling.
+
+Weights and mini-batch are fixed, only the noise is drawn again and again. For each mini-batch size the trace of the
+gradient's covariance matrix is estimated, over all parameters, for direction noise on the weights with shared, flipout
+and local sampling, and on the signal. Independent noise makes it fall as 1 / M (equation 42); a covariance between
+objects keeps it up. That covariance is measured too, on the objects' losses at the largest mini-batch.
+
+All samplings are measured at the same weights: those of the initialisation, and those after training with local
+sampling. Written to --out: table.md, gradients.png, results.json, and runs.jsonl, from which a stopped study goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from nvrm_fast import nn as noisy
+from nvrm_fast.experiments import report, settings
+from nvrm_fast.experiments.data import ImageData, load, standardize
+from nvrm_fast.experiments.direction import drawing, fit, kinds, networks
+from nvrm_fast.experiments.direction.options import LAYERS, THESIS_LAYERS, DirectionSettings, full, tiny
+from nvrm_fast.experiments.direction.record import Record
+from nvrm_fast.experiments.label_noise import progress
+from nvrm_fast.experiments.settings import option
+
+NAME = "direction-gradients"
+HELP = "the gradient's variance by shared, flipout and local sampling (thesis, section 4.2)"
+PLACES = ("shared", "flipout", "local", "signal")
+STATES = ("start", "trained")
+
+
+@dataclass(frozen=True)
+class GradientSettings(DirectionSettings):
+    """Options of the study."""
+
+    seeds: int = option(
+        2, "how many seeds: initialisation, batches and noise", type=int, check=(lambda n: n >= 1, "1 or more")
+    )
+    epochs: int = option(
+        10, "of training before the second measurement", type=int, check=(lambda n: n >= 1, "1 or more")
+    )
+    hidden: tuple[int, ...] = LAYERS
+    laws: tuple[str, ...] = option(
+        ("rot-n", "rot-n-magn-n", "proj"),
+        "noises; each at the middle strength of direction-tables",
+        nargs="+",
+        metavar="LAW",
+        choices=("rot-n", "rot-n-magn-n", "rot-b", "proj", "tang", "vmf"),
+    )
+    batches: tuple[int, ...] = option(
+        (2, 8, 32, 128, 512),
+        "mini-batch sizes",
+        type=int,
+        nargs="+",
+        metavar="IMAGES",
+        check=(lambda sizes: len(sizes) > 0 and min(sizes) >= 2, "2 or more for each size"),
+    )
+    draws: int = option(
+        50, "draws of the noise for each variance", type=int, check=(lambda draws: draws >= 2, "2 or more")
+    )
+
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
+        "quick": {},
+        "full": full(hidden=THESIS_LAYERS, seeds=5, epochs=20, draws=200, batches=(2, 8, 32, 128, 512, 2048)),
+        "tiny": tiny(hidden=(8, 8), laws=("rot-n", "proj"), batches=(2, 8), draws=3),
+    }
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the study."""
+    settings.add_arguments(parser, kind=GradientSettings)
+    parser.add_argument(
+        "--out", default=f"runs/{NAME}", metavar="FOLDER", help="where results go (default: %(default)s)"
+    )
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Measure, print the table and write the results."""
+    chosen = settings.from_arguments(arguments, GradientSettings)
+    folder = report.output_folder(arguments.out)
+    torch.set_num_threads(chosen.threads)
+    data = standardize(load(chosen.data, chosen.data_dir), chosen.device)
+    record = Record(folder, NAME, chosen, extending=("laws",))
+    runs = []
+    problems = list(itertools.product(range(chosen.seeds), chosen.laws, STATES))
+    with progress(len(problems), "networks") as bar:
+        for seed, law, state in problems:
+            bar.set_description(f"{law}, {state}, seed {seed}")
+            place = {"law": law, "state": state, "seed": seed}
+            result = record.run(place, partial(one_network, data, chosen, **place))
+            runs += [place | measured for measured in result]
+            bar.update()
+    text = describe(runs, chosen.batches)
+    (folder / "table.md").write_text(text + "\n", encoding="utf-8")
+    content = {"study": NAME, "settings": asdict(chosen), "versions": report.versions(chosen.device), "runs": runs}
+    report.write_json(folder / "results.json", content)
+    drawing.draw_gradients(
+        runs, chosen.batches, folder / "gradients.png", title=f"{data.name}: variance of the gradient"
+    )
+    print(f"\n{text}\n\nwritten: {folder / 'gradients.png'}, {folder / 'table.md'}, {folder / 'results.json'}")
+
+
+def one_network(data: ImageData, chosen: GradientSettings, *, law: str, state: str, seed: int) -> list[dict[str, Any]]:
+    """The measurements of all samplings at one network's weights."""
+    strengths = kinds.LAWS[law].strengths
+    noise = kinds.LAWS[law].noise(*strengths[len(strengths) // 2])
+    plain = networks.fully_connected(data.shape, data.classes, chosen.hidden, seed=seed)
+    trained = noisy.to_noisy(plain, sampling="local", **noise).to(data.train_images.device)
+    if state == "trained":
+        fit.train(
+            trained, data.train_images, data.train_labels, epochs=chosen.epochs, batch_size=chosen.batch_size,
+            lr=chosen.lr, seed=seed,
+        )  # fmt: skip
+    order = torch.randperm(len(data.train_labels), generator=torch.Generator().manual_seed(seed + 2**31))
+    batch = order[: max(chosen.batches)].to(data.train_labels.device)
+    found = []
+    for place in PLACES:
+        network = _with_sampling(plain, trained, place, noise)
+        with fit.seeded(batch.device, seed + 2**34):
+            measured = [
+                gradient_variance(
+                    network, data.train_images[batch[:size]], data.train_labels[batch[:size]], chosen.draws
+                )
+                for size in chosen.batches
+            ]
+            variance, covariance = loss_covariance(
+                network, data.train_images[batch], data.train_labels[batch], chosen.draws
+            )
+        found.append(
+            {
+                "place": place,
+                "variance": [both[0] for both in measured],
+                "squared_mean": [both[1] for both in measured],
+                "loss_variance": variance,
+                "loss_covariance": covariance,
+            }
+        )
+    return found
+
+
+def _with_sampling(plain: nn.Sequential, trained: nn.Sequential, place: str, noise: dict[str, Any]) -> nn.Sequential:
+    """A network with the weights of a trained one and its noise put elsewhere."""
+    network = noisy.to_noisy(plain, **({} if place == "signal" else {"sampling": place, **noise}))
+    network.load_state_dict(trained.state_dict())
+    if place == "signal":
+        network = kinds.in_front_of_layers(network, lambda: noisy.SignalNoise(**noise))
+    return network.to(next(trained.parameters()).device)
+
+
+def gradient_variance(network: nn.Module, images: Tensor, labels: Tensor, draws: int) -> tuple[float, float]:
+    """Trace of the covariance of the mini-batch loss's gradient over draws of the noise, and the squared length of its
+    mean, both without bias."""
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    total, squares = 0.0, 0.0
+    for _ in range(draws):
+        gradients = torch.autograd.grad(cross_entropy(network(images), labels), parameters)
+        gradient = torch.cat([part.flatten() for part in gradients]).double()
+        total = total + gradient
+        squares += float(gradient.square().sum())
+    mean = float((total / draws).square().sum())
+    variance = (squares - draws * mean) / (draws - 1)
+    return variance, mean - variance / draws
+
+
+@torch.no_grad()
+def loss_covariance(network: nn.Module, images: Tensor, labels: Tensor, draws: int) -> tuple[float, float]:
+    """Over draws of the noise: mean variance of an object's loss, and mean covariance of two objects' losses."""
+    losses = torch.stack([cross_entropy(network(images), labels, reduction="none") for _ in range(draws)]).double()
+    objects = losses.shape[1]
+    variance = float(losses.var(dim=0).mean())
+    of_mean = float(losses.mean(dim=1).var())
+    return variance, (objects * of_mean - variance) / (objects - 1)
+
+
+def describe(runs: Sequence[dict[str, Any]], batches: Sequence[int]) -> str:
+    """A line a noise, state and sampling: variances relative to local sampling's, mean ± deviation over seeds."""
+    rows = []
+    for law, state, place in dict.fromkeys((run["law"], run["state"], run["place"]) for run in runs):
+        same = [run for run in runs if (run["law"], run["state"]) == (law, state)]
+        mine = [run for run in same if run["place"] == place]
+        local = [run for run in same if run["place"] == "local"]
+        falls = [run["variance"][0] / run["variance"][-1] for run in mine]
+        ratios = [run["variance"][-1] / other["variance"][-1] for run, other in zip(mine, local)]
+        relative = [run["variance"][-1] / max(run["squared_mean"][-1], 1e-30) for run in mine]
+        correlation = [run["loss_covariance"] / max(run["loss_variance"], 1e-30) for run in mine]
+        cells = [report.plus_minus(values, 2) for values in (falls, ratios, relative)]
+        rows.append([kinds.LAWS[law].label, state, place, *cells, report.plus_minus(correlation, 4)])
+    small, large = batches[0], batches[-1]
+    header = [
+        "noise", "weights", "sampling", f"variance at {small} / at {large}", f"variance at {large} / local's",
+        f"variance / squared mean gradient at {large}", "covariance / variance of losses",
+    ]  # fmt: skip
+    ideal = f"Independent noise has {large / small:g} in the first column of numbers, and 0 in the last."
+    return report.markdown_table(header, rows) + "\n\n" + ideal
