@@ -7,7 +7,7 @@ import sys
 
 try:
     from nvrm_fast.experiments import StudyError, label_noise, sweep
-    from nvrm_fast.experiments.direction import angles, gradient_variance, noise_table
+    from nvrm_fast.experiments.direction import angles, gradient_variance, mean_weights, noise_table
 except ModuleNotFoundError as missing:
     if missing.name not in ("matplotlib", "tqdm", "numpy"):
         raise
@@ -18,6 +18,7 @@ STUDIES = {
     "label-noise": label_noise,
     "label-noise-sweep": sweep,
     noise_table.NAME: noise_table,
+    mean_weights.NAME: mean_weights,
     angles.NAME: angles,
     gradient_variance.NAME: gradient_variance,
 }

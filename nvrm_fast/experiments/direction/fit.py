@@ -43,6 +43,7 @@ def train(
     seed: int,
     loss: Callable[[nn.Module, Tensor, Tensor, int], Tensor] = plain_loss,
     after_epoch: Callable[[int], object] = lambda epoch: None,
+    faster: dict[str, float] | None = None,
 ) -> None:
     """Adam, noise in the mode sample; over the second half of the epochs the learning rate falls linearly to zero.
 
@@ -52,15 +53,19 @@ def train(
         seed: of the batch order and the noise; two networks at one seed see the same batches.
         loss: of network, logits, labels and the number of the step, from 0.
         after_epoch: called with the number of the epoch, from 1.
+        faster: by what parameters of these last names have the learning rate multiplied.
     """
-    optimizer = torch.optim.Adam(network.parameters(), lr=lr)
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        groups.setdefault((faster or {}).get(name.rsplit(".", 1)[-1], 1.0), []).append(parameter)
+    optimizer = torch.optim.Adam([{"params": mine, "factor": factor} for factor, mine in groups.items()], lr=lr)
     order = torch.Generator().manual_seed(seed + 2**32)
     noisy.set_noise_mode(network, "sample")
     step, first_falling = 0, (epochs + 1) // 2
     with seeded(images.device, seed + 2**33):
         for epoch in range(epochs):
             for group in optimizer.param_groups:
-                group["lr"] = lr * min(1.0, (epochs - epoch) / (epochs - first_falling + 1))
+                group["lr"] = group["factor"] * lr * min(1.0, (epochs - epoch) / (epochs - first_falling + 1))
             batches = torch.randperm(len(labels), generator=order).to(images.device).split(batch_size)
             for batch in batches:
                 optimizer.zero_grad()

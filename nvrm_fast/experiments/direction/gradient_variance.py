@@ -45,18 +45,18 @@ class GradientSettings(DirectionSettings):
         2, "how many seeds: initialisation, batches and noise", type=int, check=(lambda n: n >= 1, "1 or more")
     )
     epochs: int = option(
-        10, "of training before the second measurement", type=int, check=(lambda n: n >= 1, "1 or more")
+        5, "of training before the second measurement", type=int, check=(lambda n: n >= 1, "1 or more")
     )
     hidden: tuple[int, ...] = LAYERS
     laws: tuple[str, ...] = option(
-        ("rot-n", "rot-n-magn-n", "proj"),
+        ("rot-n", "proj"),
         "noises; each at the middle strength of direction-tables",
         nargs="+",
         metavar="LAW",
         choices=("rot-n", "rot-n-magn-n", "rot-b", "proj", "tang", "vmf"),
     )
     batches: tuple[int, ...] = option(
-        (2, 8, 32, 128, 512),
+        (4, 16, 64, 256),
         "mini-batch sizes",
         type=int,
         nargs="+",
@@ -64,12 +64,19 @@ class GradientSettings(DirectionSettings):
         check=(lambda sizes: len(sizes) > 0 and min(sizes) >= 2, "2 or more for each size"),
     )
     draws: int = option(
-        50, "draws of the noise for each variance", type=int, check=(lambda draws: draws >= 2, "2 or more")
+        30, "draws of the noise for each variance", type=int, check=(lambda draws: draws >= 2, "2 or more")
     )
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "quick": {},
-        "full": full(hidden=THESIS_LAYERS, seeds=5, epochs=20, draws=200, batches=(2, 8, 32, 128, 512, 2048)),
+        "full": full(
+            hidden=THESIS_LAYERS,
+            seeds=5,
+            epochs=20,
+            draws=200,
+            laws=("rot-n", "rot-n-magn-n", "rot-b", "proj", "tang"),
+            batches=(4, 16, 64, 256, 1024, 4096),
+        ),
         "tiny": tiny(hidden=(8, 8), laws=("rot-n", "proj"), batches=(2, 8), draws=3),
     }
 
