@@ -7,7 +7,7 @@ import sys
 
 try:
     from nvrm_fast.experiments import StudyError, label_noise, sweep
-    from nvrm_fast.experiments.direction import angles, gradient_variance, mean_weights, noise_table
+    from nvrm_fast.experiments.direction import angles, gradient_variance, mean_weights, noise_table, variational
 except ModuleNotFoundError as missing:
     if missing.name not in ("matplotlib", "tqdm", "numpy"):
         raise
@@ -19,6 +19,7 @@ STUDIES = {
     "label-noise-sweep": sweep,
     noise_table.NAME: noise_table,
     mean_weights.NAME: mean_weights,
+    variational.NAME: variational,
     angles.NAME: angles,
     gradient_variance.NAME: gradient_variance,
 }

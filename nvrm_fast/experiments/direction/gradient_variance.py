@@ -23,17 +23,18 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from nvrm_fast import nn as noisy
-from nvrm_fast.experiments import report, settings
+from nvrm_fast.experiments import StudyError, report, settings
 from nvrm_fast.experiments.data import ImageData, load, standardize
 from nvrm_fast.experiments.direction import drawing, fit, kinds, networks
 from nvrm_fast.experiments.direction.options import LAYERS, THESIS_LAYERS, DirectionSettings, full, tiny
 from nvrm_fast.experiments.direction.record import Record
 from nvrm_fast.experiments.label_noise import progress
-from nvrm_fast.experiments.settings import option
+from nvrm_fast.experiments.settings import AT_LEAST_ONE, option
 
 NAME = "direction-gradients"
 HELP = "the gradient's variance by shared, flipout and local sampling (thesis, section 4.2)"
 PLACES = ("shared", "flipout", "local", "signal")
+LAWS = ("rot-n", "rot-n-magn-n", "rot-b", "proj", "tang", "vmf")
 STATES = ("start", "trained")
 
 
@@ -41,19 +42,15 @@ STATES = ("start", "trained")
 class GradientSettings(DirectionSettings):
     """Options of the study."""
 
-    seeds: int = option(
-        2, "how many seeds: initialisation, batches and noise", type=int, check=(lambda n: n >= 1, "1 or more")
-    )
-    epochs: int = option(
-        5, "of training before the second measurement", type=int, check=(lambda n: n >= 1, "1 or more")
-    )
+    seeds: int = option(2, "how many seeds: initialisation, batches and noise", type=int, check=AT_LEAST_ONE)
+    epochs: int = option(5, "of training before the second measurement", type=int, check=AT_LEAST_ONE)
     hidden: tuple[int, ...] = LAYERS
     laws: tuple[str, ...] = option(
         ("rot-n", "proj"),
         "noises; each at the middle strength of direction-tables",
         nargs="+",
         metavar="LAW",
-        choices=("rot-n", "rot-n-magn-n", "rot-b", "proj", "tang", "vmf"),
+        choices=LAWS,
     )
     batches: tuple[int, ...] = option(
         (4, 16, 64, 256),
@@ -74,7 +71,7 @@ class GradientSettings(DirectionSettings):
             seeds=5,
             epochs=20,
             draws=200,
-            laws=("rot-n", "rot-n-magn-n", "rot-b", "proj", "tang"),
+            laws=LAWS,
             batches=(4, 16, 64, 256, 1024, 4096),
         ),
         "tiny": tiny(hidden=(8, 8), laws=("rot-n", "proj"), batches=(2, 8), draws=3),
@@ -95,6 +92,10 @@ def main(arguments: argparse.Namespace) -> None:
     folder = report.output_folder(arguments.out)
     torch.set_num_threads(chosen.threads)
     data = standardize(load(chosen.data, chosen.data_dir), chosen.device)
+    if max(chosen.batches) > len(data.train_labels):
+        raise StudyError(
+            f"--batches {max(chosen.batches)} is more than the {len(data.train_labels)} training images of {data.name}"
+        )
     record = Record(folder, NAME, chosen, extending=("laws",))
     runs = []
     problems = list(itertools.product(range(chosen.seeds), chosen.laws, STATES))

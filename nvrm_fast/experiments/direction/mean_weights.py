@@ -193,7 +193,7 @@ def softmaxes(
 def softmaxes_of_wrong_images(
     network: nn.Module, plain: nn.Sequential, data: ImageData, chosen: MeanSettings, seed: int
 ) -> list[dict[str, Any]]:
-    """Test images that the deterministic network gets wrong with most confidence and the ensemble right, a class each."""
+    """Test images that the ensemble gets right and the deterministic network wrong, most confidently; one a class."""
     truth = data.test_labels
     certain = softmaxes(network, plain, chosen, 0.0, data.test_images, seed)[0]
     together = softmaxes(network, plain, chosen, chosen.alpha, data.test_images, seed).mean(0)

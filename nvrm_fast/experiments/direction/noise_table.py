@@ -41,8 +41,8 @@ SEARCH_SEED = 1000  # the table's seeds are 0, 1, ...
 _VALIDATION = 1_000
 
 _QUICK_KINDS = (
-    *("none", "gauss-input", "rot-n@signal", "rot-n-magn-n@signal", "magn-n@local", "gauss-weight"),
-    *(f"{law}@{sampling}" for sampling in ("local", "shared") for law in ("rot-n-magn-n", "proj", "rot-n")),
+    *("none", "gauss-input", "rot-n@signal", "magn-n@local", "gauss-weight"),
+    *(f"{law}@{sampling}" for sampling in ("local", "shared") for law in ("proj", "rot-n")),
 )
 _TINY_KINDS = ("none", "gauss-input", "gauss-weight", "rot-n@signal", "rot-n@local", "rot-n@flipout", "rot-n@shared")
 
@@ -51,10 +51,11 @@ _TINY_KINDS = ("none", "gauss-input", "gauss-weight", "rot-n@signal", "rot-n@loc
 class TableSettings(DirectionSettings):
     """Options of the tables."""
 
+    epochs: int = option(40, "passes over the training images", type=int, check=AT_LEAST_ONE)
     samples: int = option(10, "networks an ensemble has", type=int, check=AT_LEAST_ONE)
     hidden: tuple[int, ...] = LAYERS
     sizes: tuple[int, ...] = option(
-        (1000, 2000),
+        (500, 1000),
         "sizes of the training set",
         type=int,
         nargs="+",
