@@ -1,18 +1,21 @@
-"""Section 4.2 of the thesis, measured: how noise that objects share keeps the gradient's variance from falling.
+"""Section 4.2 of the thesis, measured: does noise that objects share keep the gradient's variance from falling?
 
-Weights and mini-batch are fixed, only the noise is drawn again and again. For each mini-batch size the trace of the
-gradient's covariance matrix is estimated, over all parameters, for direction noise on the weights with shared, flipout
-and local sampling, and on the signal. Independent noise makes it fall as 1 / M (equation 42); a covariance between
-objects keeps it up. That covariance is measured too, on the objects' losses at the largest mini-batch.
+Weights are fixed. A mini-batch is chosen, the noise is drawn twice, and half the squared distance of both gradients
+estimates without bias the trace of the gradient's covariance matrix that the noise alone causes, over all parameters;
+it is averaged over mini-batches. So for several mini-batch sizes M, for direction noise on the weights with shared,
+flipout and local sampling, and on the signal. Independent noise makes it fall as 1 / M (equation 42); a covariance
+between objects keeps it up. That covariance is measured too, on the objects' losses at the largest mini-batch.
 
-All samplings are measured at the same weights: those of the initialisation, and those after training with local
-sampling. Written to --out: table.md, gradients.png, results.json, and runs.jsonl, from which a stopped study goes on.
+All samplings are measured at the same weights and mini-batches: the weights of the initialisation, and those after
+training with local sampling. Written to --out: table.md, gradients.png, results.json, and runs.jsonl, from which a
+stopped study goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -34,7 +37,7 @@ from nvrm_fast.experiments.settings import AT_LEAST_ONE, option
 NAME = "direction-gradients"
 HELP = "the gradient's variance by shared, flipout and local sampling (thesis, section 4.2)"
 PLACES = ("shared", "flipout", "local", "signal")
-LAWS = ("rot-n", "rot-n-magn-n", "rot-b", "proj", "tang", "vmf")
+LAWS = ("rot-n", "rot-half", "rot-n-magn-n", "rot-b", "proj", "tang", "vmf")
 STATES = ("start", "trained")
 
 
@@ -46,7 +49,7 @@ class GradientSettings(DirectionSettings):
     epochs: int = option(5, "of training before the second measurement", type=int, check=AT_LEAST_ONE)
     hidden: tuple[int, ...] = LAYERS
     laws: tuple[str, ...] = option(
-        ("rot-n", "proj"),
+        ("rot-n", "rot-half", "proj"),
         "noises; each at the middle strength of direction-tables",
         nargs="+",
         metavar="LAW",
@@ -60,9 +63,7 @@ class GradientSettings(DirectionSettings):
         metavar="IMAGES",
         check=(lambda sizes: len(sizes) > 0 and min(sizes) >= 2, "2 or more for each size"),
     )
-    draws: int = option(
-        30, "draws of the noise for each variance", type=int, check=(lambda draws: draws >= 2, "2 or more")
-    )
+    draws: int = option(6, "pairs of draws at the largest size; more at smaller ones", type=int, check=AT_LEAST_ONE)
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "quick": {},
@@ -127,21 +128,20 @@ def one_network(data: ImageData, chosen: GradientSettings, *, law: str, state: s
             trained, data.train_images, data.train_labels, epochs=chosen.epochs, batch_size=chosen.batch_size,
             lr=chosen.lr, seed=seed,
         )  # fmt: skip
+    largest = max(chosen.batches)
     order = torch.randperm(len(data.train_labels), generator=torch.Generator().manual_seed(seed + 2**31))
-    batch = order[: max(chosen.batches)].to(data.train_labels.device)
+    order = order.to(data.train_labels.device)
+    images, labels = data.train_images[order], data.train_labels[order]
     found = []
     for place in PLACES:
         network = _with_sampling(plain, trained, place, noise)
-        with fit.seeded(batch.device, seed + 2**34):
-            measured = [
-                gradient_variance(
-                    network, data.train_images[batch[:size]], data.train_labels[batch[:size]], chosen.draws
-                )
-                for size in chosen.batches
-            ]
-            variance, covariance = loss_covariance(
-                network, data.train_images[batch], data.train_labels[batch], chosen.draws
-            )
+        with fit.seeded(labels.device, seed + 2**34):
+            measured = []
+            for size in chosen.batches:
+                # Small mini-batches differ most from each other, and cost least.
+                pairs = math.ceil(chosen.draws * math.sqrt(largest / size))
+                measured.append(gradient_variance(network, images, labels, size, pairs, seed))
+            variance, covariance = loss_covariance(network, images[:largest], labels[:largest], 10 * chosen.draws)
         found.append(
             {
                 "place": place,
@@ -163,19 +163,28 @@ def _with_sampling(plain: nn.Sequential, trained: nn.Sequential, place: str, noi
     return network.to(next(trained.parameters()).device)
 
 
-def gradient_variance(network: nn.Module, images: Tensor, labels: Tensor, draws: int) -> tuple[float, float]:
-    """Trace of the covariance of the mini-batch loss's gradient over draws of the noise, and the squared length of its
-    mean, both without bias."""
+def gradient_variance(
+    network: nn.Module, images: Tensor, labels: Tensor, size: int, pairs: int, seed: int
+) -> tuple[float, float]:
+    """Trace of the covariance of a mini-batch loss's gradient over draws of the noise, and the squared length of its
+    mean; both without bias, averaged over mini-batches of a size that follow from the seed, one a pair of draws."""
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    total, squares = 0.0, 0.0
-    for _ in range(draws):
-        gradients = torch.autograd.grad(cross_entropy(network(images), labels), parameters)
-        gradient = torch.cat([part.flatten() for part in gradients]).double()
-        total = total + gradient
-        squares += float(gradient.square().sum())
-    mean = float((total / draws).square().sum())
-    variance = (squares - draws * mean) / (draws - 1)
-    return variance, mean - variance / draws
+    generator = torch.Generator().manual_seed(seed + 2**35)
+    variance = squared_mean = 0.0
+    for _ in range(pairs):
+        batch = torch.randperm(len(labels), generator=generator)[:size].to(labels.device)
+        first, second = (
+            torch.cat(
+                [
+                    part.flatten()
+                    for part in torch.autograd.grad(cross_entropy(network(images[batch]), labels[batch]), parameters)
+                ]
+            )
+            for _ in range(2)
+        )
+        variance += 0.5 * float((first - second).double().square().sum()) / pairs
+        squared_mean += float((first.double() * second).sum()) / pairs
+    return variance, squared_mean
 
 
 @torch.no_grad()
@@ -196,14 +205,16 @@ def describe(runs: Sequence[dict[str, Any]], batches: Sequence[int]) -> str:
         mine = [run for run in same if run["place"] == place]
         local = [run for run in same if run["place"] == "local"]
         falls = [run["variance"][0] / run["variance"][-1] for run in mine]
+        small_ratios = [run["variance"][0] / other["variance"][0] for run, other in zip(mine, local)]
         ratios = [run["variance"][-1] / other["variance"][-1] for run, other in zip(mine, local)]
         relative = [run["variance"][-1] / max(run["squared_mean"][-1], 1e-30) for run in mine]
         correlation = [run["loss_covariance"] / max(run["loss_variance"], 1e-30) for run in mine]
-        cells = [report.plus_minus(values, 2) for values in (falls, ratios, relative)]
+        cells = [report.plus_minus(values, 2) for values in (falls, small_ratios, ratios, relative)]
         rows.append([kinds.LAWS[law].label, state, place, *cells, report.plus_minus(correlation, 4)])
     small, large = batches[0], batches[-1]
     header = [
-        "noise", "weights", "sampling", f"variance at {small} / at {large}", f"variance at {large} / local's",
+        "noise", "weights", "sampling", f"variance at {small} / at {large}", f"variance at {small} / local's",
+        f"variance at {large} / local's",
         f"variance / squared mean gradient at {large}", "covariance / variance of losses",
     ]  # fmt: skip
     ideal = f"Independent noise has {large / small:g} in the first column of numbers, and 0 in the last."

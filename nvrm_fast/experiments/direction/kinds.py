@@ -33,6 +33,7 @@ _BOTH_BETA = ((10.0, 0.1), (3.0, 0.1), (3.0, 0.3))
 #: Projected noise turns by about atan(sqrt(alpha fan_in)): with 784 inputs 42, 57 and 70 degrees.
 _PROJECTED = ((0.001,), (0.003,), (0.01,))
 
+#: rot-half has the angles of the variational model (section 4.1); it is in no table.
 LAWS: dict[str, Law] = {
     "magn-n": Law("Magn N", lambda a: {"magnitude": noisy.NormalMagnitude(a)}, _VARIANCES),
     "rot-b": Law("Rot sB", lambda b: {"direction": noisy.BetaRotation(b)}, _BETAS),
@@ -47,6 +48,7 @@ LAWS: dict[str, Law] = {
         _BOTH_BETA,
     ),
     "rot-n": Law("Rot N", lambda s: {"direction": noisy.Rotation(s)}, _ANGLES),
+    "rot-half": Law("Rot N [0, π/2]", lambda s: {"direction": noisy.Rotation(s, low=0.0)}, _ANGLES),
     "rot-n-magn-n": Law(
         "Rot N, Magn N",
         lambda s, a: {"direction": noisy.Rotation(s), "magnitude": noisy.NormalMagnitude(a)},
