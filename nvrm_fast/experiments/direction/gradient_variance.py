@@ -122,7 +122,7 @@ def one_network(data: ImageData, chosen: GradientSettings, *, law: str, state: s
     strengths = kinds.LAWS[law].strengths
     noise = kinds.LAWS[law].noise(*strengths[len(strengths) // 2])
     plain = networks.fully_connected(data.shape, data.classes, chosen.hidden, seed=seed)
-    trained = noisy.to_noisy(plain, sampling="local", **noise).to(data.train_images.device)
+    trained = kinds.converted(plain, sampling="local", **noise).to(data.train_images.device)
     if state == "trained":
         fit.train(
             trained, data.train_images, data.train_labels, epochs=chosen.epochs, batch_size=chosen.batch_size,
@@ -156,7 +156,7 @@ def one_network(data: ImageData, chosen: GradientSettings, *, law: str, state: s
 
 def _with_sampling(plain: nn.Sequential, trained: nn.Sequential, place: str, noise: dict[str, Any]) -> nn.Sequential:
     """A network with the weights of a trained one and its noise put elsewhere."""
-    network = noisy.to_noisy(plain, **({} if place == "signal" else {"sampling": place, **noise}))
+    network = kinds.converted(plain, **({} if place == "signal" else {"sampling": place, **noise}))
     network.load_state_dict(trained.state_dict())
     if place == "signal":
         network = kinds.in_front_of_layers(network, lambda: noisy.SignalNoise(**noise))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
@@ -92,20 +93,26 @@ def with_noise(plain: nn.Sequential, kind: str, strength: Strength) -> nn.Sequen
     Noise on the input or the signal is put in front of every layer, the first one too.
     """
     if kind == GAUSS_WEIGHT:
-        network = noisy.to_noisy(plain, "gaussian", alpha=strength[0])
+        network = converted(plain, "gaussian", alpha=strength[0])
         for layer in network:
             if isinstance(layer, (nn.Linear, nn.Conv2d)):
                 weight_norm(layer)
         return network
     if kind == PLAIN:
-        return noisy.to_noisy(plain)
+        return converted(plain)
     if kind == GAUSS_INPUT:
-        return in_front_of_layers(noisy.to_noisy(plain), lambda: noisy.GaussianDropout(strength[0]))
+        return in_front_of_layers(converted(plain), lambda: noisy.GaussianDropout(strength[0]))
     law, place = kind.split("@")
     noise = LAWS[law].noise(*strength)
     if place == SIGNAL:
-        return in_front_of_layers(noisy.to_noisy(plain), lambda: noisy.SignalNoise(**noise))
-    return noisy.to_noisy(plain, sampling=place, **noise)
+        return in_front_of_layers(converted(plain), lambda: noisy.SignalNoise(**noise))
+    return converted(plain, sampling=place, **noise)
+
+
+def converted(plain: nn.Sequential, kind: str = "direction", **more: Any) -> nn.Sequential:
+    """``nvrm_fast.nn.to_noisy``, torch's global generator left as it was: new layers draw weights only to drop them."""
+    with torch.random.fork_rng(devices=[]):
+        return noisy.to_noisy(plain, kind, **more)
 
 
 def in_front_of_layers(network: nn.Sequential, noise: Callable[[], nn.Module]) -> nn.Sequential:

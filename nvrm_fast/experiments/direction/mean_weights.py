@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from nvrm_fast import nn as noisy
 from nvrm_fast.experiments import report, settings
 from nvrm_fast.experiments.data import ImageData, load, standardize
-from nvrm_fast.experiments.direction import fit, mean_weights_drawing, networks
+from nvrm_fast.experiments.direction import fit, kinds, mean_weights_drawing, networks
 from nvrm_fast.experiments.direction.options import LAYERS, THESIS_LAYERS, DirectionSettings, full, tiny
 from nvrm_fast.experiments.direction.record import Record
 from nvrm_fast.experiments.direction.turning import cosines_by_law
@@ -46,18 +46,18 @@ class MeanSettings(DirectionSettings):
     """Options of the study."""
 
     seeds: int = option(2, "how many networks; the images of Figure 4 are the first's", type=int, check=AT_LEAST_ONE)
-    epochs: int = option(20, "passes over the training images", type=int, check=AT_LEAST_ONE)
-    samples: int = option(20, "networks an ensemble has, and a softmax is averaged over", type=int, check=AT_LEAST_ONE)
+    epochs: int = option(30, "passes over the training images", type=int, check=AT_LEAST_ONE)
+    samples: int = option(10, "networks an ensemble has, and a softmax is averaged over", type=int, check=AT_LEAST_ONE)
     hidden: tuple[int, ...] = LAYERS
     noise: str = option("projected", "direction noise", choices=tuple(_NOISES))
-    alpha: float = option(0.06, "its variance in training", type=float, check=POSITIVE)
+    alpha: float = option(0.01, "its variance in training", type=float, check=POSITIVE)
     sampling: str = option(
         "shared", "how objects draw it; shared is the thesis's", choices=("shared", "flipout", "local")
     )
     size: int = option(2000, "training images", type=int, check=AT_LEAST_ONE)
-    judged: int = option(500, "training images, and test images, that measure each epoch", type=int, check=AT_LEAST_ONE)
+    judged: int = option(300, "training images, and test images, that measure each epoch", type=int, check=AT_LEAST_ONE)
     alphas: tuple[float, ...] = option(
-        (0.001, 0.005, 0.02, 0.06, 0.15, 0.4, 1.0),
+        (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 1.0),
         "variances tried after training, besides 0",
         type=float,
         nargs="+",
@@ -113,14 +113,20 @@ def one_network(data: ImageData, chosen: MeanSettings, seed: int, after_epoch: A
     order = torch.randperm(len(data.train_labels), generator=torch.Generator().manual_seed(seed + 2**31))
     used = order[: chosen.size].to(data.train_labels.device)
     images, labels = data.train_images[used], data.train_labels[used]
-    parts = {"train": (images, labels), "test": (data.test_images, data.test_labels)}
+    # A data set's test images may be sorted.
+    shown = torch.randperm(len(data.test_labels), generator=torch.Generator().manual_seed(0))[: chosen.judged]
+    shown = shown.to(used.device)
+    parts = {
+        "train": (images[: chosen.judged], labels[: chosen.judged]),
+        "test": (data.test_images[shown], data.test_labels[shown]),
+    }
     plain = networks.fully_connected(data.shape, data.classes, chosen.hidden, seed=seed).to(images.device)
     network = _noisy(plain, chosen, chosen.alpha)
     curves: dict[str, dict[str, list[float]]] = {part: {way: [] for way in WAYS} for part in parts}
 
     def measure(epoch: int) -> None:
         for part, (judged, truth) in parts.items():
-            found = all_ways(network, judged[: chosen.judged], truth[: chosen.judged], chosen, seed)
+            found = all_ways(network, judged, truth, chosen, seed)
             for way in WAYS:
                 curves[part][way].append(found[way])
         after_epoch()
@@ -151,7 +157,7 @@ def one_network(data: ImageData, chosen: MeanSettings, seed: int, after_epoch: A
 
 
 def _noisy(plain: nn.Sequential, chosen: MeanSettings, alpha: float) -> nn.Sequential:
-    return noisy.to_noisy(plain, direction=_NOISES[chosen.noise](alpha), sampling=chosen.sampling)
+    return kinds.converted(plain, direction=_NOISES[chosen.noise](alpha), sampling=chosen.sampling)
 
 
 def all_ways(network: nn.Module, images: Tensor, labels: Tensor, chosen: MeanSettings, seed: int) -> dict[str, float]:

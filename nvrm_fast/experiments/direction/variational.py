@@ -50,7 +50,7 @@ class VariationalSettings(DirectionSettings):
     seeds: int = option(2, "how many seeds: initialisation, batches and noise", type=int, check=AT_LEAST_ONE)
     epochs: int = option(15, "passes over the training images", type=int, check=AT_LEAST_ONE)
     networks: tuple[str, ...] = option(
-        ("lenet-300-100", "lenet-500-300"), "networks", nargs="+", metavar="NETWORK", choices=tuple(LENETS)
+        ("lenet-300-100",), "networks", nargs="+", metavar="NETWORK", choices=tuple(LENETS)
     )
     models: tuple[str, ...] = option(MODELS, "models", nargs="+", metavar="MODEL", choices=MODELS)
     size: int | None = option(2000, "training images (None: all)", type=int, check=AT_LEAST_ONE)
@@ -113,11 +113,11 @@ def make_model(plain: nn.Sequential, model: str, gauss: float) -> nn.Sequential:
         return kinds.with_noise(plain, model, (gauss,))
     sampling = "local" if model == "variational" else "shared"
     if model != "variational-reverse":
-        return noisy.to_noisy(plain, "variational", sampling=sampling)
-    dense = noisy.to_noisy(
+        return kinds.converted(plain, "variational", sampling=sampling)
+    dense = kinds.converted(
         plain, "variational", sampling=sampling, normalize="input", where=lambda _, layer: type(layer) is nn.Linear
     )
-    return noisy.to_noisy(dense, "variational", sampling=sampling)
+    return kinds.converted(dense, "variational", sampling=sampling)
 
 
 def one_run(data: ImageData, chosen: VariationalSettings, *, network: str, model: str, seed: int) -> dict[str, Any]:
