@@ -162,8 +162,7 @@ def layer_scalars(fan_in: int, alpha: float, low: float, high: float, device: to
     chi = activation.GammaConstants.of((fan_in - 1) / 2 if fan_in > 1 else 1.0)
     gamma = activation.GammaConstants.of(1 / alpha if alpha > 0 else 1.0)
     values = [
-        rate(fan_in - 3), rate(fan_in - 2), fan_in - 1, chi.d, chi.c, 2 * chi.d, gamma.d, gamma.c, alpha * gamma.d,
-        alpha, low, high,
+        rate(fan_in - 3), rate(fan_in - 2), fan_in - 1, *chi, 2 * chi.d, *gamma, alpha * gamma.d, alpha, low, high,
     ]  # fmt: skip
     return torch.tensor(values, dtype=torch.float64).float().to(device)
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_kernels import PARAMETERS, operands
+from test_kernels import operands
 
 from nvrm_fast import layer_ops, use_backend
 from nvrm_fast import nn as noisy
@@ -24,7 +24,7 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("direction", PARAMETERS)
+@pytest.mark.parametrize("direction", [0, 1, 3])
 def test_opcheck(direction):
     inputs, settings = operands(direction, 1, (3, 4, 1))
     inputs = [x.requires_grad_() if i < 8 and x is not None and x.numel() else x for i, x in enumerate(inputs)]
