@@ -27,7 +27,7 @@ STUDIES = {
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line with one sub-command a study."""
-    parser = argparse.ArgumentParser(prog="python -m nvrm_fast.experiments", description="Studies of the NVRM paper.")
+    parser = argparse.ArgumentParser(prog="python -m nvrm_fast.experiments", description="Studies of the papers.")
     commands = parser.add_subparsers(dest="study", required=True, metavar="STUDY")
     for name, study in STUDIES.items():
         command = commands.add_parser(

@@ -59,7 +59,7 @@ def draw_kinds(runs: Sequence[dict[str, Any]], path: Path, *, title: str) -> Non
             panel.errorbar(mean, row, xerr=deviation, color=color, marker=marker, markersize=6, capsize=2.5)
         dress(panel, f"{size} training images", "test accuracy, ensemble")
         panel.grid(axis="x", color="#e6e6e6", linewidth=0.8)
-        panel.xaxis.set_major_formatter("{x:.0f} %")
+        panel.xaxis.set_major_formatter("{x:.1f} %")
     panels[0][0].set_yticks(range(len(names)), [f"{kinds.label(name)}" for name in names])
     panels[0][0].invert_yaxis()
     used = {kind.split("@")[-1] for kind in names if "@" in kind} | {"reference"}

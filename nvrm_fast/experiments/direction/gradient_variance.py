@@ -75,7 +75,7 @@ class GradientSettings(DirectionSettings):
             laws=LAWS,
             batches=(4, 16, 64, 256, 1024, 4096),
         ),
-        "tiny": tiny(hidden=(8, 8), laws=("rot-n", "proj"), batches=(2, 8), draws=3),
+        "tiny": tiny(hidden=(8, 8), laws=("proj",), batches=(2, 8), draws=2),
     }
 
 
