@@ -95,16 +95,17 @@ def main(arguments: argparse.Namespace) -> None:
         raise StudyError(
             f"--sizes {max(chosen.sizes)} is more than the {len(data.train_labels)} training images of {data.name}"
         )
-    record = Record(folder, NAME, chosen, extending=("kinds", "sizes"))
+    record = Record(folder, NAME, chosen, extending=("kinds", "sizes", "search_seeds"))
     started = time.perf_counter()
-    strengths, runs = compare(data, chosen, record)
-    text = tables.describe(runs, strengths)
+    searched, strengths, runs = compare(data, chosen, record)
+    text = tables.describe(runs, strengths, searched)
     content = {
         "study": NAME,
         "settings": asdict(chosen),
         "versions": report.versions(chosen.device),
         "seconds_of_this_call": time.perf_counter() - started,
         "strengths": [{"kind": kind, "size": size, "strength": found} for (kind, size), found in strengths.items()],
+        "searched": searched,
         "runs": runs,
     }
     report.write_json(folder / "results.json", content)
@@ -117,39 +118,40 @@ def main(arguments: argparse.Namespace) -> None:
 
 def compare(
     data: ImageData, chosen: TableSettings, record: Record
-) -> tuple[dict[tuple[str, int], Strength], list[dict[str, Any]]]:
-    """The strength of each (kind, size), and all runs with it: dictionaries with kind, size, seed, strength and what
-    ``one_run`` gives."""
-    searched = chosen.sizes if chosen.search == "each" else (min(chosen.sizes),)
+) -> tuple[list[dict[str, Any]], dict[tuple[str, int], Strength], list[dict[str, Any]]]:
+    """All runs of the search, the strength of each (kind, size), and all runs with it. Runs are dictionaries with kind,
+    size, seed, strength and what ``one_run`` gives."""
+    searched_sizes = chosen.sizes if chosen.search == "each" else (min(chosen.sizes),)
     trials = [
         (kind, size, strength, SEARCH_SEED + seed)
-        for size, seed, kind in itertools.product(searched, range(chosen.search_seeds), chosen.kinds)
+        for size, seed, kind in itertools.product(searched_sizes, range(chosen.search_seeds), chosen.kinds)
         for strength in kinds.strengths(kind)
         if len(kinds.strengths(kind)) > 1
     ]
     # By seeds first: a study that is stopped has all kinds and sizes of the seeds it came to.
     finals = list(itertools.product(range(chosen.seeds), chosen.sizes, chosen.kinds))
     scores: dict[tuple, list[float]] = {}
-    runs = []
+    searched, runs = [], []
     with progress(len(trials) + len(finals), "runs") as bar:
         for kind, size, strength, seed in trials:
             bar.set_description(f"search {kind}, {size}")
             place = {"what": "search", "kind": kind, "size": size, "strength": strength, "seed": seed}
             result = record.run(place, partial(one_run, data, chosen, validated=True, **_where(place)))
+            searched.append(_where(place) | result)
             scores.setdefault((kind, size, strength), []).append(result["ensemble"])
             bar.update()
-        best = {(kind, size): _best(kind, size, scores) for kind in chosen.kinds for size in searched}
+        best = {(kind, size): _best(kind, size, scores) for kind in chosen.kinds for size in searched_sizes}
         strengths = {
-            (kind, size): best[kind, size if chosen.search == "each" else searched[0]]
+            (kind, size): best[kind, size if chosen.search == "each" else searched_sizes[0]]
             for kind, size in itertools.product(chosen.kinds, chosen.sizes)
         }
         for seed, size, kind in finals:
             bar.set_description(f"{kind}, {size}, seed {seed}")
             place = {"what": "test", "kind": kind, "size": size, "strength": strengths[kind, size], "seed": seed}
             result = record.run(place, partial(one_run, data, chosen, validated=False, **_where(place)))
-            runs.append({name: value for name, value in place.items() if name != "what"} | result)
+            runs.append(_where(place) | result)
             bar.update()
-    return strengths, runs
+    return searched, strengths, runs
 
 
 def _where(place: dict[str, Any]) -> dict[str, Any]:

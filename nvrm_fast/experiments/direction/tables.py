@@ -38,7 +38,7 @@ def _ways(runs: Runs, strengths: dict[tuple[str, int], Strength]) -> str:
     for (kind, size), strength in sorted(strengths.items(), key=lambda item: item[0][1]):
         measured = [report.percent(_values(runs, kind, size, way)) for way in (*WAYS, "train")]
         seconds = report.plus_minus(_values(runs, kind, size, "seconds"), 1)
-        rows.append([f"{size}", kind, ", ".join(f"{value:g}" for value in strength) or "-", *measured, seconds])
+        rows.append([f"{size}", kind, _words(strength), *measured, seconds])
     header = ["training images", "kind", "strength", *WAYS, "ensemble, training images", "training, s"]
     return report.markdown_table(header, rows)
 
@@ -67,7 +67,26 @@ def _differences(runs: Runs) -> str:
     return report.markdown_table(["first", "minus", *(f"{size} images" for size in sizes)], rows)
 
 
-def describe(runs: Runs, strengths: dict[tuple[str, int], Strength]) -> str:
+def _by_strength(searched: Runs) -> str:
+    """A line a kind and size; cells are strength: accuracy."""
+    lines: dict[tuple[int, str], dict[Strength, list[float]]] = {}
+    for run in searched:
+        found = lines.setdefault((run["size"], run["kind"]), {})
+        found.setdefault(tuple(run["strength"]), []).append(run["ensemble"])
+    rows = [
+        [f"{size}", kind, *(f"{_words(strength)}: {report.percent(values)}" for strength, values in found.items())]
+        for (size, kind), found in lines.items()
+    ]
+    columns = max(map(len, rows), default=2)
+    rows = [row + ["-"] * (columns - len(row)) for row in rows]
+    return report.markdown_table(["training images", "kind", "mild", "middle", "strong"][:columns], rows)
+
+
+def _words(strength: Strength) -> str:
+    return ", ".join(f"{value:g}" for value in strength) or "-"
+
+
+def describe(runs: Runs, strengths: dict[tuple[str, int], Strength], searched: Runs) -> str:
     """All tables of the study as Markdown."""
     seeds = len({run["seed"] for run in runs})
     parts = [
@@ -84,4 +103,6 @@ def describe(runs: Runs, strengths: dict[tuple[str, int], Strength]) -> str:
     parts += ["Differences of two kinds at the same seed, in percentage points:", _differences(runs)]
     parts += ["Deterministic network, one random network, ensemble; strengths as the search chose them:"]
     parts += [_ways(runs, strengths)]
+    if searched:
+        parts += ["The search, by strength: accuracy of ensembles on validation images:", _by_strength(searched)]
     return "\n\n".join(parts)
