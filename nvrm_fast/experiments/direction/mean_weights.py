@@ -51,9 +51,7 @@ class MeanSettings(DirectionSettings):
     hidden: tuple[int, ...] = LAYERS
     noise: str = option("projected", "direction noise", choices=tuple(_NOISES))
     alpha: float = option(0.01, "its variance in training", type=float, check=POSITIVE)
-    sampling: str = option(
-        "shared", "how objects draw it; shared is the thesis's", choices=("shared", "flipout", "local")
-    )
+    sampling: str = option("local", "shared is the thesis's", choices=("shared", "flipout", "local"))
     size: int = option(2000, "training images", type=int, check=AT_LEAST_ONE)
     judged: int = option(300, "training images, and test images, that measure each epoch", type=int, check=AT_LEAST_ONE)
     alphas: tuple[float, ...] = option(
@@ -69,7 +67,7 @@ class MeanSettings(DirectionSettings):
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "quick": {},
         "full": full(
-            hidden=THESIS_LAYERS, seeds=3, alpha=0.02, size=50000, judged=10000, images=5,
+            hidden=THESIS_LAYERS, seeds=3, alpha=0.02, sampling="shared", size=50000, judged=10000, images=5,
             alphas=(0.0005, 0.002, 0.007, 0.02, 0.06, 0.25, 1.0),
         ),
         "tiny": tiny(hidden=(8, 8), size=60, judged=20, alphas=(0.06, 1.0), images=1),
