@@ -46,11 +46,11 @@ class MeanSettings(DirectionSettings):
     """Options of the study."""
 
     seeds: int = option(2, "how many networks; the images of Figure 4 are the first's", type=int, check=AT_LEAST_ONE)
-    epochs: int = option(30, "passes over the training images", type=int, check=AT_LEAST_ONE)
+    epochs: int = option(60, "passes over the training images", type=int, check=AT_LEAST_ONE)
     samples: int = option(10, "networks an ensemble has, and a softmax is averaged over", type=int, check=AT_LEAST_ONE)
     hidden: tuple[int, ...] = LAYERS
     noise: str = option("projected", "direction noise", choices=tuple(_NOISES))
-    alpha: float = option(0.01, "its variance in training", type=float, check=POSITIVE)
+    alpha: float = option(0.03, "its variance in training", type=float, check=POSITIVE)
     sampling: str = option("local", "shared is the thesis's", choices=("shared", "flipout", "local"))
     size: int = option(2000, "training images", type=int, check=AT_LEAST_ONE)
     judged: int = option(300, "training images, and test images, that measure each epoch", type=int, check=AT_LEAST_ONE)
