@@ -50,7 +50,7 @@ class VariationalSettings(DirectionSettings):
     seeds: int = option(2, "how many seeds: initialisation, batches and noise", type=int, check=AT_LEAST_ONE)
     epochs: int = option(60, "passes over the training images", type=int, check=AT_LEAST_ONE)
     networks: tuple[str, ...] = option(
-        ("lenet-300-100", "lenet-500-300"), "networks", nargs="+", metavar="NETWORK", choices=tuple(LENETS)
+        ("lenet-300-100",), "networks", nargs="+", metavar="NETWORK", choices=tuple(LENETS)
     )
     models: tuple[str, ...] = option(MODELS, "models", nargs="+", metavar="MODEL", choices=MODELS)
     size: int | None = option(2000, "training images (None: all)", type=int, check=AT_LEAST_ONE)
