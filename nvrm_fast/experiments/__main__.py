@@ -15,6 +15,7 @@ try:
         probe_model,
         sweep,
     )
+    from nvrm_fast.experiments.direction import angles, gradient_variance, mean_weights, noise_table, variational
 except ModuleNotFoundError as missing:
     if missing.name not in ("matplotlib", "tqdm", "numpy"):
         raise
@@ -28,6 +29,11 @@ STUDIES = {
     "injection-phases": injection_phases,
     "injection-decay": injection_decay,
     "probe": probe_model,
+    noise_table.NAME: noise_table,
+    mean_weights.NAME: mean_weights,
+    variational.NAME: variational,
+    angles.NAME: angles,
+    gradient_variance.NAME: gradient_variance,
 }
 
 
