@@ -94,16 +94,15 @@ def _backward_of_backward(ctx, weight):
     settings = Settings(*ctx.settings)
     with torch.enable_grad():
         leaves = [x.detach().requires_grad_() for x in (grad, grad_sums, z)]
-        y, sums = stochastic.stochastic_formula(leaves[2], stochastic._eps(grad, key, settings), settings)
+        eps = torch.ops.nvrm_fast.gaussian_like(grad.detach(), key, *settings[:3])
+        y, sums = stochastic.stochastic_formula(leaves[2], eps, settings)
         results, given = ([y], leaves[:1]) if settings.sums == NOTHING else ([y, sums], leaves[:2])
         (dz,) = torch.autograd.grad(results, leaves[2], given, create_graph=True)
         found = torch.autograd.grad((dz * weight).sum(), leaves, allow_unused=True)
     return (*found, None, *[None] * len(ctx.settings))
 
 
-torch.library.register_autograd(
-    "nvrm_fast::stochastic_activation", _backward, setup_context=_setup, lib=_library
-)  # fmt: skip
+torch.library.register_autograd("nvrm_fast::stochastic_activation", _backward, setup_context=_setup, lib=_library)
 torch.library.register_autograd(
     "nvrm_fast::stochastic_activation_backward", _backward_of_backward, setup_context=_setup_backward, lib=_library
 )
