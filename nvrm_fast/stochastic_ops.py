@@ -27,7 +27,8 @@ _SCHEMAS = {
 _REFERENCE = {name: getattr(stochastic, name) for name in _SCHEMAS}
 
 
-def _kernel(name: str, chosen: str) -> Callable:
+def kernel_of(name: str, chosen: str) -> Callable:
+    """An operator on a backend, as what needs no graph calls it."""
     if chosen == "reference":
         return _REFERENCE[name]
     if chosen == "triton":
@@ -39,7 +40,7 @@ def _on_cuda(name: str) -> Callable:
     """The kernel of CUDA tensors: Triton if it imports (that is tried at the first call), else the reference."""
 
     def kernel(*args):
-        return _kernel(name, default_backend(torch.device("cuda")))(*args)
+        return kernel_of(name, default_backend(torch.device("cuda")))(*args)
 
     return kernel
 
@@ -108,31 +109,44 @@ torch.library.register_autograd(
 )
 
 
-class _OnBackend(torch.autograd.Function):
-    """stochastic_activation on a backend that is not the dispatcher's choice; the same formulas."""
+class _Eager(torch.autograd.Function):
+    """stochastic_activation outside compiled graphs, on any backend: the operator's formulas with less Python between.
+
+    Dispatching an operator with a formula in Python takes longer than a small layer's kernel does.
+    """
 
     @staticmethod
-    def forward(ctx, backend, *inputs):
-        ctx.backend = backend
-        _setup(ctx, inputs, None)
-        return tuple(_kernel("stochastic_activation", backend)(*inputs))
+    def forward(ctx, backend, z, key, settings):
+        ctx.backend, ctx.settings = backend, settings
+        ctx.save_for_backward(z, key)
+        return tuple(kernel_of("stochastic_activation", backend)(z, key, *settings))
 
     @staticmethod
     def backward(ctx, grad, grad_sums):
-        tensors = (grad.contiguous(), grad_sums.contiguous(), *ctx.saved_tensors)
-        dz = _OnBackendBackward.apply(ctx.backend, *tensors, *ctx.settings)
-        return None, dz, None, *[None] * len(ctx.settings)
+        dz = stochastic_activation_backward(grad, grad_sums, *ctx.saved_tensors, ctx.settings, backend=ctx.backend)
+        return None, dz, None, None
 
 
-class _OnBackendBackward(torch.autograd.Function):
+class _EagerBackward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, backend, *inputs):
-        _setup_backward(ctx, inputs, None)
-        return _kernel("stochastic_activation_backward", backend)(*inputs)
+    def forward(ctx, backend, grad, grad_sums, z, key, settings):
+        _setup_backward(ctx, (grad, grad_sums, z, key, *settings), None)
+        return kernel_of("stochastic_activation_backward", backend)(grad, grad_sums, z, key, *settings)
 
     @staticmethod
     def backward(ctx, weight):
-        return None, *_backward_of_backward(ctx, weight)
+        return None, *_backward_of_backward(ctx, weight)[:4], None
+
+
+def stochastic_activation_backward(
+    grad: Tensor, grad_sums: Tensor, z: Tensor, key: Tensor, settings: Settings, *, backend: str | None = None
+) -> Tensor:
+    """The gradient for z from those of stochastic_activation's results; differentiable once. Raises as that does."""
+    tensors = (grad.contiguous(), grad_sums.contiguous(), z.contiguous(), key)
+    chosen = backends.choose(z.device, backend)
+    if torch.is_grad_enabled():
+        return _EagerBackward.apply(chosen, *tensors, settings)
+    return kernel_of("stochastic_activation_backward", chosen)(*tensors, *settings)
 
 
 def stochastic_activation(
@@ -143,10 +157,10 @@ def stochastic_activation(
     z: float32, float64, bfloat16 or float16. backend: by default the fastest for the device. Raises ValueError or
     TypeError that names a bad argument.
     """
-    args = (z.contiguous(), key, *settings)
+    z = z.contiguous()
     if torch.compiler.is_compiling():
-        return torch.ops.nvrm_fast.stochastic_activation(*args)
+        return torch.ops.nvrm_fast.stochastic_activation(z, key, *settings)
     chosen = backends.choose(z.device, backend)
-    if chosen == "native" or chosen == default_backend(z.device):
-        return torch.ops.nvrm_fast.stochastic_activation(*args)
-    return _OnBackend.apply(chosen, *args)
+    if not (z.requires_grad and torch.is_grad_enabled()):
+        return kernel_of("stochastic_activation", chosen)(z, key, *settings)
+    return _Eager.apply(chosen, z, key, settings)

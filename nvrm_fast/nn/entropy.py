@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from ..reference.stochastic import DIVERGENCE, ELEMENT, NEURON, SAMPLE
@@ -106,7 +107,8 @@ def regularizer_loss(model: nn.Module) -> Tensor:
     for _, layer in stochastic_modules(model):
         if not layer._passes:
             continue
-        mean = sum(layer.regularizer.loss(*sums) for sums in layer._passes) / len(layer._passes)
+        losses = [layer.regularizer.loss(*sums) for sums in layer._passes]
+        mean = losses[0] if len(losses) == 1 else torch.stack(losses).mean()
         total = mean if total is None else total + mean
         layer._passes = ()
     if total is None:

@@ -19,6 +19,7 @@ from .. import stochastic_ops
 from ..reference.stochastic import ACTIVATIONS, NOTHING, Settings, deviation_formula
 from .entropy import MaxEntropy, StandardNormal
 from .modes import NoisyModule
+from .stochastic_dense import DenseStochastic
 
 
 class Stochastic(NoisyModule):
@@ -76,16 +77,23 @@ class Stochastic(NoisyModule):
     def _activated(self, y: Tensor) -> Tensor:
         return F.relu(y) if self.activation == "relu" else y
 
+    def _settings(self) -> Settings:
+        """What the operator takes; sums only where there will be a gradient for them."""
+        code = ACTIVATIONS[self.activation or "identity"]
+        if self.regularizer is None or not torch.is_grad_enabled():
+            return Settings(self.stream, 0, 0, code, NOTHING, 0.0)
+        return Settings(self.stream, 0, 0, code, self.regularizer.sums, self.regularizer.margin)
+
+    def _keep(self, sums: Tensor, settings: Settings, *sizes: int) -> None:
+        """Remembers a pass's sums, with samples, neurons and positions, for regularizer_loss."""
+        if settings.sums != NOTHING:
+            self._passes = (*self._passes, (sums, *sizes))
+
     def _sample(self, z: Tensor) -> Tensor:
         """Activations (outer, neurons, inner) from products (outer, 2 neurons, inner)."""
-        regularizer = self.regularizer if torch.is_grad_enabled() else None
-        settings = Settings(
-            self.stream, 0, 0, ACTIVATIONS[self.activation or "identity"],
-            NOTHING if regularizer is None else regularizer.sums, 0.0 if regularizer is None else regularizer.margin,
-        )  # fmt: skip
+        settings = self._settings()
         y, sums = stochastic_ops.stochastic_activation(z, self._key(z.device), settings)
-        if regularizer is not None:
-            self._passes = (*self._passes, (sums, y.shape[0], y.shape[1], y.shape[2]))
+        self._keep(sums, settings, *y.shape)
         return y
 
     @torch.no_grad()
@@ -148,8 +156,15 @@ class StochasticLinear(Stochastic):
     def forward(self, x: Tensor) -> Tensor:
         if self.mode == "mean":
             return self._activated(F.linear(x, *self.mean_parameters()))
-        z = F.linear(x.reshape(-1, self.in_features), self.weight, self.bias)
-        return self._sample(z.unsqueeze(2)).view(*x.shape[:-1], self.out_features)
+        rows = x if x.dim() == 2 else x.reshape(-1, self.in_features)
+        plain = x.dtype == self.weight.dtype and not torch.is_autocast_enabled(x.device.type)
+        if plain and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            settings = self._settings()
+            y, sums = DenseStochastic.apply(rows, self.weight, self.bias, self._key(x.device), settings)
+            self._keep(sums, settings, *y.shape, 1)
+        else:
+            y = self._sample(F.linear(rows, self.weight, self.bias).unsqueeze(2)).squeeze(2)
+        return y if x.dim() == 2 else y.view(*x.shape[:-1], self.out_features)
 
     def gaussian(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation, each (..., out_features), before the activation; at least float32."""
