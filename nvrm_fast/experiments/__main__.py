@@ -6,7 +6,7 @@ import argparse
 import sys
 
 try:
-    from nvrm_fast.experiments import StudyError, label_noise, sweep
+    from nvrm_fast.experiments import StudyError, label_noise, stochastic_labels, sweep
 except ModuleNotFoundError as missing:
     if missing.name not in ("matplotlib", "tqdm", "numpy"):
         raise
@@ -16,12 +16,13 @@ except ModuleNotFoundError as missing:
 STUDIES = {
     "label-noise": label_noise,
     "label-noise-sweep": sweep,
+    "stochastic-label-noise": stochastic_labels,
 }
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line with one sub-command a study."""
-    parser = argparse.ArgumentParser(prog="python -m nvrm_fast.experiments", description="Studies of the NVRM paper.")
+    parser = argparse.ArgumentParser(prog="python -m nvrm_fast.experiments", description="Studies of the papers.")
     commands = parser.add_subparsers(dest="study", required=True, metavar="STUDY")
     for name, study in STUDIES.items():
         command = commands.add_parser(
