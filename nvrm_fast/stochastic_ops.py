@@ -33,7 +33,7 @@ def kernel_of(name: str, chosen: str) -> Callable:
         return _REFERENCE[name]
     if chosen == "triton":
         return getattr(importlib.import_module(".triton.stochastic", __package__), name)
-    return getattr(torch.ops.nvrm_fast, name)
+    return _KERNELS[name]
 
 
 def _on_cuda(name: str) -> Callable:
@@ -50,9 +50,13 @@ for _name, _schema in _SCHEMAS.items():
     _library.define(_name + _schema)
     _library.impl(_name, _REFERENCE[_name], "CompositeExplicitAutograd")
     _library.impl(_name, _on_cuda(_name), "CUDA")
-    # Where native kernels take over they hand float64 on.
-    _library.define(f"{_name}_reference{_schema}")
-    _library.impl(f"{_name}_reference", _REFERENCE[_name], "CompositeExplicitAutograd")
+    # Two twins that no formula for gradients is in the way of: to the reference, which native kernels hand float64 on
+    # to, and to the dispatcher's choice, for callers that have no use for a graph.
+    for _twin in ("reference", "kernel"):
+        _library.define(f"{_name}_{_twin}{_schema}")
+        _library.impl(f"{_name}_{_twin}", _REFERENCE[_name], "CompositeExplicitAutograd")
+    _library.impl(f"{_name}_kernel", _on_cuda(_name), "CUDA")
+_KERNELS = {name: getattr(torch.ops.nvrm_fast, f"{name}_kernel").default for name in _SCHEMAS}
 
 
 def sums_shape(z: Tensor, sums: int) -> tuple[int, ...]:

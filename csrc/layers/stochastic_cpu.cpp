@@ -134,6 +134,8 @@ Tensor stochastic_activation_backward(const Tensor& grad, const Tensor& grad_sum
 TORCH_LIBRARY_IMPL(nvrm_fast, CPU, m) {
   m.impl("stochastic_activation", &stochastic_activation);
   m.impl("stochastic_activation_backward", &stochastic_activation_backward);
+  m.impl("stochastic_activation_kernel", &stochastic_activation);
+  m.impl("stochastic_activation_backward_kernel", &stochastic_activation_backward);
 }
 
 }  // namespace nvrm
