@@ -1,4 +1,4 @@
-"""The operators of stochastic layers: schemas, fakes, autograd formulas, and the door to their kernels, as layer_ops.py.
+"""The operators of stochastic layers: schemas, fakes, autograd formulas, the door to their kernels, as layer_ops.py.
 
 stochastic_activation            what follows the product of doubled width: sigma, noise, activation, sums of log sigma
 stochastic_activation_backward   its gradient, the noise drawn again from the key

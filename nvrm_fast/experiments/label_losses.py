@@ -29,7 +29,7 @@ def bootstrap_hard(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def forward_correction(corruption: Tensor) -> Loss:
-    """Cross entropy of the labels as corrupted: probabilities go through corruption[true, given], (classes, classes)."""
+    """Cross entropy of corrupted labels: probabilities go through corruption[true, given], (classes, classes)."""
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
         return nll_loss((logits.softmax(1) @ corruption).clamp_min(1e-7).log(), labels)

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from nvrm_fast.experiments import StudyError, report
 from nvrm_fast.experiments.data import LOADERS, load, standardize
@@ -161,8 +162,7 @@ def describe(runs: Sequence[Run], seeds: int) -> str:
 
 
 def draw(runs: Sequence[Run], path: Path, *, title: str) -> None:
-    """Accuracy against strength, and against epochs at the largest strength up to 0.4; means, bars and bands one
-    standard deviation."""
+    """Accuracy against strength, bars one standard deviation, and against epochs at the largest strength up to 0.4."""
     strengths = list(dict.fromkeys(run.strength for run in runs))
     closer = max((p for p in strengths if p <= 0.4), default=strengths[0])
     figure = Figure(figsize=(11, 4.6), dpi=130, layout="constrained")
@@ -176,12 +176,13 @@ def draw(runs: Sequence[Run], path: Path, *, title: str) -> None:
             x, [mean for mean, _ in ends], [deviation for _, deviation in ends], color=color, marker=marker,
             markersize=5, linewidth=1.6, capsize=2, label=method,
         )  # fmt: skip
+        # No bands: those of seven methods would hide the lines; the left panel has the deviations.
         curves = 100 * np.array([run.test_accuracy for run in _of(runs, method, closer)])
         epochs = np.arange(1, curves.shape[1] + 1)
-        spread = curves.std(0, ddof=1) if len(curves) > 1 else np.zeros(curves.shape[1])
-        right.fill_between(epochs, curves.mean(0) - spread, curves.mean(0) + spread, color=color, alpha=0.12, linewidth=0)
         right.plot(epochs, curves.mean(0), color=color, linewidth=1.6, marker=marker, markersize=3.5)
     left.set_xlabel("flipped training labels, %")
+    left.set_xticks([100 * p for p in strengths])
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.set_title("Test accuracy after the last epoch", fontsize=10.5, loc="left")
     right.set_xlabel("epoch")
     right.set_title(f"Test accuracy at {100 * closer:g} % flipped labels", fontsize=10.5, loc="left")

@@ -82,8 +82,8 @@ def to_noisy(
     """A copy of a model whose nn.Linear and nn.ConvNd are noisy layers with the same mean weights.
 
     kind: "direction" (noise: direction, magnitude, sampling, normalize), "variational" (alpha, angle_mean, ...),
-    "stochastic" (activation, initial_deviation) or "gaussian" (alpha). where: takes a layer's name and the layer and says whether to convert it. Raises ValueError for
-    another kind.
+    "stochastic" (activation, initial_deviation) or "gaussian" (alpha). where: takes a layer's name and the layer and
+    says whether to convert it. Raises ValueError for another kind.
     """
     chosen = (lambda name, layer: True) if where is None else where
     return _replace(model, lambda name, m: noisy_layer(m, kind, **noise) if chosen(name, m) else None)

@@ -33,7 +33,8 @@ class Stochastic(NoisyModule):
     _passes: tuple = ()
 
     def _make(
-        self, shape: tuple[int, ...], bias: bool, activation: str | None, initial_deviation: float | None, **factory: Any
+        self, shape: tuple[int, ...], bias: bool, activation: str | None, initial_deviation: float | None,
+        **factory: Any,
     ) -> None:  # fmt: skip
         if activation is not None and activation not in ACTIVATIONS:
             raise ValueError(f"activation must be None or one of {', '.join(ACTIVATIONS)}; got {activation!r}")
@@ -123,7 +124,9 @@ class Stochastic(NoisyModule):
         return {**self.__dict__, "_passes": ()}
 
     def _describe(self) -> str:
-        return f"bias={self.bias is not None}, activation={self.activation!r}, initial_deviation={self.initial_deviation}"
+        return (
+            f"bias={self.bias is not None}, activation={self.activation!r}, initial_deviation={self.initial_deviation}"
+        )
 
 
 class StochasticLinear(Stochastic):

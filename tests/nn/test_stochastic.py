@@ -235,7 +235,9 @@ def test_several_samples_in_one_pass():
 
 
 def test_bad_arguments():
-    for make, more in itertools.product((LAYERS[0][0], LAYERS[1][0]), ({"activation": "tanh"}, {"initial_deviation": 0})):
+    for make, more in itertools.product(
+        (LAYERS[0][0], LAYERS[1][0]), ({"activation": "tanh"}, {"initial_deviation": 0})
+    ):
         with pytest.raises(ValueError, match=next(iter(more))):
             make(**more)
     with pytest.raises(ValueError, match="needs bias=True"):
