@@ -37,9 +37,9 @@ EXPLANATION = """\
 Forward and backward (gradients for input, weight and bias) of a dense stochastic layer with ReLU and the sample-wise
 max-entropy regularizer (equation 6), float32, one thread. The first row is the product alone: one nn.Linear with twice
 as many outputs, no noise, no activation, no regularizer. The composite is what one writes in plain torch: two
-nn.Linear, softplus, randn_like, ReLU, log. "mean" is the deployed layer, forward only, against a plain nn.Linear. Every contestant
-runs once a round, in an order shuffled anew; medians of processor time over {rounds} rounds, ratios are medians (and
-quartiles) within a round."""
+nn.Linear, softplus, randn_like, ReLU, log. "mean" is the deployed layer, forward only, against a plain nn.Linear.
+Every contestant runs once a round, in an order shuffled anew; medians of processor time over {rounds} rounds, ratios
+are medians (and quartiles) within a round."""
 
 
 class Composite(nn.Module):

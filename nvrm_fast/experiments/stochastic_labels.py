@@ -26,7 +26,7 @@ from matplotlib.ticker import MaxNLocator
 from nvrm_fast.experiments import StudyError, report
 from nvrm_fast.experiments.data import LOADERS, load, standardize
 from nvrm_fast.experiments.label_noise import progress
-from nvrm_fast.experiments.stochastic_training import METHODS, Recipe, Run, train_all
+from nvrm_fast.experiments.stochastic_training import METHODS, Recipe, Run, train_all, with_estimators
 
 HELP = "stochastic layers against patterned label noise (SE-SNN, Figure 3a)"
 STRENGTHS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
@@ -46,6 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--preset", choices=PRESETS, default="quick", help="quick: 5,000 images, minutes (default); full: all of MNIST")
     add("--data", choices=tuple(LOADERS), help="data set (default: the preset's)")
     add("--data-dir", metavar="FOLDER", help="folder with the data set's official files")
+    add("--methods", nargs="+", default=list(METHODS), choices=tuple(METHODS), metavar="NAME",
+        help=f"lines of the table (default: all): {'; '.join(METHODS)}")  # fmt: skip
     add("--strengths", type=float, nargs="+", default=list(STRENGTHS), metavar="P", help="shares of flipped labels")
     add("--epochs", type=int, help="passes over the training images (default: the preset's)")
     add("--seeds", type=int, help="how many seeds (default: the preset's)")
@@ -77,11 +79,12 @@ def main(arguments: argparse.Namespace) -> None:
         flush=True,
     )
     runs: list[Run] = []
-    with progress(len(arguments.strengths) * arguments.seeds * len(METHODS) * recipe.epochs, "epochs") as bar:
+    names = with_estimators(arguments.methods)
+    with progress(len(arguments.strengths) * arguments.seeds * len(names) * recipe.epochs, "epochs") as bar:
         for strength in arguments.strengths:
             for seed in range(arguments.seeds):
                 bar.set_description(f"strength {strength:g}, seed {seed}")
-                new = train_all(data, recipe, strength, seed, bar.update)
+                new = train_all(data, recipe, strength, seed, names, bar.update)
                 runs += new
                 bar.write(
                     f"strength {strength:g}, seed {seed}: "
@@ -122,16 +125,20 @@ def _of(runs: Sequence[Run], method: str, strength: float) -> list[Run]:
     return [run for run in runs if run.method == method and run.strength == strength]
 
 
+def _methods(runs: Sequence[Run]) -> list[str]:
+    return list(dict.fromkeys(run.method for run in runs))
+
+
 def describe(runs: Sequence[Run], seeds: int) -> str:
     """Test accuracy by method and strength, then what the strongest noise up to 0.4 did, as Markdown."""
     strengths = list(dict.fromkeys(run.strength for run in runs))
     rows = [
         [method, *(report.percent([run.test_accuracy[-1] for run in _of(runs, method, p)]) for p in strengths)]
-        for method in METHODS
+        for method in _methods(runs)
     ]
     closer = max((p for p in strengths if p <= 0.4), default=strengths[0])
     details = []
-    for method in METHODS:
+    for method in _methods(runs):
         mine = _of(runs, method, closer)
         deviations = [run.log_deviation for run in mine]
         known = None not in deviations
@@ -168,10 +175,13 @@ def draw(runs: Sequence[Run], path: Path, *, title: str) -> None:
     figure = Figure(figsize=(11, 4.6), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    for number, (method, color, marker) in enumerate(zip(METHODS, COLORS, MARKERS)):
+    looks = dict(zip(METHODS, zip(COLORS, MARKERS)))
+    methods = _methods(runs)
+    for number, method in enumerate(methods):
+        color, marker = looks[method]
         ends = [report.mean_and_deviation([100 * r.test_accuracy[-1] for r in _of(runs, method, p)]) for p in strengths]
         # Moved a little apart, so that bars do not hide each other.
-        x = [100 * p + 0.45 * (number - (len(METHODS) - 1) / 2) for p in strengths]
+        x = [100 * p + 0.45 * (number - (len(methods) - 1) / 2) for p in strengths]
         left.errorbar(
             x, [mean for mean, _ in ends], [deviation for _, deviation in ends], color=color, marker=marker,
             markersize=5, linewidth=1.6, capsize=2, label=method,

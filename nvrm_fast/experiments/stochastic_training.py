@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -176,14 +176,23 @@ def class_probabilities(network: nn.Module, images: Tensor) -> Tensor:
         return torch.cat([network(part).softmax(1) for part in images.split(1000)])
 
 
+def with_estimators(names: Iterable[str]) -> list[str]:
+    """The methods of these names and those whose networks they estimate from, in the order of METHODS."""
+    needed = set(names) | {METHODS[name].estimated_by for name in names}
+    return [name for name in METHODS if name in needed]
+
+
 def train_all(
-    data: ImageData, recipe: Recipe, strength: float, seed: int, after_epoch: Callable[[], object]
-) -> list[Run]:
-    """Every method at one strength and seed; forward correction estimates from the network already trained."""
+    data: ImageData, recipe: Recipe, strength: float, seed: int, names: Iterable[str],
+    after_epoch: Callable[[], object],
+) -> list[Run]:  # fmt: skip
+    """Every method of `names` (see with_estimators) at one strength and seed; forward correction estimates from the
+    network already trained."""
     problem, true_corruption = corrupted(data, strength, seed)
     runs, estimates = [], {}
     wanted = {method.estimated_by for method in METHODS.values()}
-    for name, method in METHODS.items():
+    for name in names:
+        method = METHODS[name]
         loss = method.loss or label_losses.forward_correction(estimates[method.estimated_by])
         run, network = train(problem, recipe, name, strength, seed, loss, after_epoch)
         if name in wanted:
