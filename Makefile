@@ -18,6 +18,9 @@ test: $(VENV)/installed
 bench: $(VENV)/installed
 	$(RUN) -m pytest bench --benchmark-only --benchmark-disable-gc --benchmark-columns=median,iqr,min,rounds -q
 	$(RUN) -m bench.report
+	# An outside reference; without it the table has two rows less.
+	-$(RUN) -m pip install --quiet --no-deps bayesian-torch
+	$(RUN) -m bench.layers
 
 # The CUDA kernels without a GPU: registers and spills on each, and the launch emulated on the CPU.
 cuda-check: $(VENV)/installed

@@ -27,6 +27,9 @@ if [ -d tests/triton ]; then
   attempt timeout 120 "$PYTHON" -m pytest -q tests/triton
 fi
 
+section "tests of the layers"
+attempt timeout 120 "$PYTHON" -m pytest -q tests/nn/test_gpu.py
+
 if command -v compute-sanitizer >/dev/null; then
   for tool in memcheck racecheck; do
     section "compute-sanitizer $tool"
@@ -39,6 +42,7 @@ fi
 if [ "$failed" = 0 ]; then
   section measurements
   attempt timeout 240 "$PYTHON" -m bench.gpu_report
+  attempt timeout 60 "$PYTHON" -m bench.gpu_layers
 else
   echo "no figures on red tests"
 fi

@@ -2,6 +2,7 @@
 
 local_noise           the pass after a layer's matrix product: exact local direction and magnitude noise
 local_noise_backward  its gradients, the noise drawn again from the key
+local_variates        the random numbers behind it, for formulas in plain torch; the reference draws them everywhere
 gaussian_like         one N(0, 1) an activation, for noise that is Gaussian after the product
 
 What they compute and the shapes are in nvrm_fast/reference/local.py and activation.py. Second derivatives go by the
@@ -34,11 +35,15 @@ _SCHEMAS = {
         f"(Tensor grad, {_TENSORS}, {_SETTINGS}, bool slopes) "
         "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
     ),
+    "local_variates": (
+        f"(SymInt[] shape, Tensor constants, Tensor key, {_SETTINGS}) -> (Tensor, Tensor, Tensor, Tensor)"
+    ),
     "gaussian_like": "(Tensor like, Tensor key, int stream, int step, int offset) -> Tensor",
 }
 _REFERENCE = {
     "local_noise": local.local_noise,
     "local_noise_backward": local.local_noise_backward,
+    "local_variates": local.local_variates,
     "gaussian_like": activation.gaussian_like,
 }
 #: Of the operators' arguments: tensors that a gradient flows to, then constants and key.
@@ -58,7 +63,8 @@ _library = torch.library.Library("nvrm_fast", "FRAGMENT")
 for _name, _schema in _SCHEMAS.items():
     _library.define(_name + _schema)
     _library.impl(_name, _REFERENCE[_name], "CompositeExplicitAutograd")
-    _library.impl(_name, _on_cuda(_name), "CUDA")
+    if _name != "local_variates":
+        _library.impl(_name, _on_cuda(_name), "CUDA")
 # Where native kernels take over they hand float64 on.
 for _name in ("local_noise", "local_noise_backward"):
     _library.define(f"{_name}_reference{_SCHEMAS[_name]}")
@@ -104,13 +110,35 @@ def _(like, key, *args):
     return torch.empty_like(like, dtype=torch.float32, memory_format=torch.contiguous_format)
 
 
+@torch.library.register_fake("nvrm_fast::local_variates", lib=_library)
+def _(shape, constants, key, *settings):
+    at = Settings(*settings)
+    directed = at.direction != local.NO_DIRECTION
+    laws = local.LAWS[at.direction].variates if directed else 0
+    there = (at.magnitude != local.NO_MAGNITUDE, directed and not at.given, laws > 0, laws > 1)
+    return tuple(key.new_empty(shape if drawn else 0, dtype=torch.float32) for drawn in there)
+
+
+def variates(shape: tuple[int, ...], constants: Tensor, key: Tensor, settings: Settings) -> local.Variates:
+    """The random numbers behind local_noise on activations of a shape (outer, neurons, inner): float32 of that shape.
+
+    No gradient flows through them. Plain torch draws them on every device; meant for few, or for second derivatives.
+    """
+    xi, u, *law = torch.ops.nvrm_fast.local_variates(shape, constants, key, *settings)
+    count = local.LAWS[settings.direction].variates if settings.direction != local.NO_DIRECTION else 0
+    has_u = settings.direction != local.NO_DIRECTION and not settings.given
+    return local.Variates(
+        xi if settings.magnitude != local.NO_MAGNITUDE else None, u if has_u else None, tuple(law[:count])
+    )
+
+
 def _second_order(grad: Tensor, tensors: list, settings: Settings, slopes: bool, gradients: tuple) -> list:
     """Gradients of local_noise_backward's results, summed against `gradients`, for grad and the eight tensors."""
     *inputs, constants, key = tensors
     with torch.enable_grad():
         leaves = [None if x is None else x.detach().requires_grad_() for x in (grad, *inputs)]
-        variates = local.draw(inputs[0].shape, constants, key, settings)
-        y = local.local_formula(*leaves[1:], constants, variates, settings)
+        drawn = variates(inputs[0].shape, constants, key, settings)
+        y = local.local_formula(*leaves[1:], constants, drawn, settings)
         present = [i for i in range(1, _DIFFERENTIABLE + 1) if leaves[i] is not None]
         found = torch.autograd.grad(y, [leaves[i] for i in present], leaves[0], create_graph=True, allow_unused=True)
         total = None
@@ -245,7 +273,7 @@ def gaussian_like(
 ) -> Tensor:
     """N(0, 1), float32, of like's shape, row-major in the layout of parameter noise; no gradient flows through it."""
     if torch.compiler.is_compiling():
-        return torch.ops.nvrm_fast.gaussian_like(like, key, stream, step, offset)
+        return torch.ops.nvrm_fast.gaussian_like(like.detach(), key, stream, step, offset)
     chosen = backends.choose(like.device, backend)
     if chosen == default_backend(like.device):
         return torch.ops.nvrm_fast.gaussian_like(like.detach(), key, stream, step, offset)

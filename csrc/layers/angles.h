@@ -27,10 +27,10 @@ NVRM_INLINE typename L::F chi(const Blocks<L>& blocks, const typename L::U* word
     return x < 0.0f ? -x : x;
   }
   const F v = first_accepted<L>([&](uint32_t trial, typename L::M* accepted) __attribute__((always_inline)) {
-    if (trial == 0) return gamma_proposal<L>(words[2], words[3], at.chi_d, at.chi_c, accepted);
+    if (trial == 0) return gamma_proposal<L>(words[2], words[3], at.chi, accepted);
     typename L::U further[4];
     blocks.words(trial, further);
-    return gamma_proposal<L>(further[2], further[3], at.chi_d, at.chi_c, accepted);
+    return gamma_proposal<L>(further[2], further[3], at.chi, accepted);
   });
   return L::sqrt(v * at.chi_two_d);
 }

@@ -3,8 +3,10 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <cmath>
 #include <string>
+#include <vector>
 
 #include "../cpu/select.h"
 #include "../noise/arguments.h"
@@ -33,8 +35,10 @@ const LayerKernels& layer_kernels() {
 }
 
 struct GammaConstants {
-  double d, c;
-  explicit GammaConstants(double shape) : d((shape >= 1 ? shape : shape + 1) - 1.0 / 3), c(1 / std::sqrt(9 * d)) {}
+  double d, c, sure;
+  explicit GammaConstants(double shape)
+      : d((shape >= 1 ? shape : shape + 1) - 1.0 / 3), c(1 / std::sqrt(9 * d)), sure(d >= 12 ? 1 / (54 * d) : 0) {}
+  GammaScalars scalars() const { return {static_cast<float>(d), static_cast<float>(c), static_cast<float>(sure)}; }
 };
 
 float rate(int64_t dimension_less_two) {
@@ -50,11 +54,9 @@ LayerScalars layer_scalars(int64_t fan_in, double alpha, double low, double high
   at.tangent_rate = rate(fan_in - 3);
   at.sphere_rate = rate(fan_in - 2);
   at.fan_in_less_one = static_cast<float>(freedom);
-  at.chi_d = static_cast<float>(chi.d);
-  at.chi_c = static_cast<float>(chi.c);
+  at.chi = chi.scalars();
   at.chi_two_d = static_cast<float>(2 * chi.d);
-  at.gamma_d = static_cast<float>(gamma.d);
-  at.gamma_c = static_cast<float>(gamma.c);
+  at.gamma = gamma.scalars();
   at.gamma_scale = static_cast<float>(alpha * gamma.d);
   at.gamma_alpha = static_cast<float>(alpha);
   at.gamma_boost = alpha > 1;
@@ -107,26 +109,27 @@ Storage storage_of(const Tensor& s) {
 // the end compute something finite.
 class Parameters {
  public:
-  Parameters(int64_t neurons, int64_t rows, const Tensor& like)
-      : neurons_(neurons), padded_(std::max<int64_t>((neurons + 15) / 16, 1) * 16),
-        memory_(like.new_zeros({4 + rows, padded_}, at::kFloat)) {}
+  Parameters(int64_t neurons, int64_t rows)
+      : neurons_(neurons), padded_(std::max<int64_t>((neurons + 15) / 16, 1) * 16), memory_((4 + rows) * padded_) {}
   int64_t padded() const { return padded_; }
-  const float* row(int64_t i) const { return memory_.const_data_ptr<float>() + i * padded_; }
+  const float* row(int64_t i) const { return memory_.data() + i * padded_; }
   void set(int64_t first, int64_t rows, const Tensor& values, const char* name) {
     TORCH_CHECK_TYPE(values.scalar_type() == at::kFloat, name, " must be float32, got ", values.scalar_type());
     TORCH_CHECK_VALUE(values.numel() == rows * neurons_, name, " must have ", rows * neurons_, " elements, got ",
                       values.numel());
-    if (neurons_ == 0 || rows == 0) return;
-    Tensor target = memory_.narrow(0, first, rows);
-    target.narrow(1, 0, neurons_).copy_(values.reshape({rows, neurons_}));
-    if (padded_ > neurons_) {
-      target.narrow(1, neurons_, padded_ - neurons_).copy_(target.narrow(1, neurons_ - 1, 1).expand({rows, padded_ - neurons_}));
+    if (neurons_ == 0) return;
+    const Tensor source = values.contiguous();
+    const float* from = source.const_data_ptr<float>();
+    for (int64_t i = first; i < first + rows; ++i, from += neurons_) {
+      float* to = memory_.data() + i * padded_;
+      std::copy(from, from + neurons_, to);
+      std::fill(to + neurons_, to + padded_, from[neurons_ - 1]);
     }
   }
 
  private:
   int64_t neurons_, padded_;
-  Tensor memory_;
+  std::vector<float> memory_;
 };
 
 struct Pass {
@@ -138,7 +141,7 @@ struct Pass {
   Pass(const Tensor& s_, const Tensor& square_, const Tensor& scale, const Tensor& gain, const OptionalTensor& spread,
        const OptionalTensor& bias, const Tensor& constants, const Tensor& key, const Settings& at)
       : s(s_.contiguous()), square(square_.contiguous()), scalars(layer_scalars(at.fan_in, at.alpha, at.low, at.high)),
-        parameters(s.size(1), rows_of_law[at.direction], scale) {
+        parameters(s.size(1), rows_of_law[at.direction]) {
     parameters.set(0, 1, scale, "scale");
     parameters.set(1, 1, gain, "gain");
     if (at.magnitude != 0) {

@@ -7,14 +7,21 @@
 
 namespace nvrm {
 
+// Constants of Marsaglia and Tsang's method; sure: where the logarithms need not be asked (activation.py), or 0.
+struct GammaScalars {
+  float d, c, sure;
+};
+
 // What all activations of a layer share, worked out once in float64.
 struct LayerScalars {
   int fan_in;
   float tangent_rate;  // 1 / (fan_in - 3), of the tangent coordinate
   float sphere_rate;   // 1 / (fan_in - 2), of von Mises-Fisher's proposal
   float fan_in_less_one;
-  float chi_d, chi_c, chi_two_d;  // Marsaglia and Tsang's constants at shape (fan_in - 1) / 2
-  float gamma_d, gamma_c, gamma_scale, gamma_alpha;
+  GammaScalars chi;  // at shape (fan_in - 1) / 2
+  float chi_two_d;
+  GammaScalars gamma;
+  float gamma_scale, gamma_alpha;
   bool gamma_boost;  // shape below 1
   float low, high;   // ends of a truncated normal angle
 };
@@ -89,17 +96,26 @@ NVRM_INLINE typename L::F first_accepted(Propose propose) {
 
 // v of one trial of Marsaglia and Tsang, and whether it is accepted.
 template <class L>
-NVRM_INLINE typename L::F gamma_proposal(typename L::U normal_word, typename L::U uniform_word, float d, float c,
-                                         typename L::M* accepted) {
+NVRM_INLINE typename L::F gamma_proposal(typename L::U normal_word, typename L::U uniform_word,
+                                         const GammaScalars& at, typename L::M* accepted) {
   using F = typename L::F;
+  using U = typename L::U;
   F x, unused;
   Gaussian::values<L>(normal_word, &x, &unused);
-  F root = L::fma(L::broadcast(c), x, L::broadcast(1.0f));
+  F root = L::fma(L::broadcast(at.c), x, L::broadcast(1.0f));
   const typename L::M positive = root > 0.0f;
   root = positive ? root : L::broadcast(1.0f);
   const F v = (root * root) * root;
-  const F slack = L::fma(L::broadcast(d), (1.0f - v) - negative_ln_of<L>(v), (x * x) * 0.5f);
-  *accepted = positive & (negative_ln<L, 24, 1>(odd_24<L>(uniform_word)) + slack > 0.0f);
+  const F square = x * x;
+  const U n = odd_24<L>(uniform_word);
+  const F rest = (0x1p24f - L::to_float((typename L::I)n)) * 0x1p-24f;
+  const typename L::M sure = at.sure > 0.0f ? rest > square * square * at.sure : rest > 1.0f;
+  if (L::all(sure)) {
+    *accepted = sure;
+    return v;
+  }
+  const F slack = L::fma(L::broadcast(at.d), (1.0f - v) - negative_ln_of<L>(v), square * 0.5f);
+  *accepted = sure | (positive & (negative_ln<L, 24, 1>(n) + slack > 0.0f));
   return v;
 }
 
@@ -113,7 +129,7 @@ NVRM_INLINE typename L::F gamma_magnitude(const Blocks<L>& blocks, const LayerSc
     if (trial == 0) {
       for (int k = 0; k < 4; ++k) first[k] = words[k];
     }
-    return gamma_proposal<L>(words[0], words[1], at.gamma_d, at.gamma_c, accepted);
+    return gamma_proposal<L>(words[0], words[1], at.gamma, accepted);
   });
   const F value = v * at.gamma_scale;
   if (!at.gamma_boost) return value;

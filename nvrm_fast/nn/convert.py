@@ -66,7 +66,10 @@ def _replace(model: nn.Module, twin: Callable[[str, nn.Module], nn.Module | None
     model = copy.deepcopy(model)
     made: dict[nn.Module, nn.Module] = {}  # a layer that occurs twice stays one layer
     for name, parent in list(model.named_modules()):
-        for child_name, child in list(parent.named_children()):
+        # Not named_children(), which leaves out the second occurrence.
+        for child_name, child in list(parent._modules.items()):
+            if child is None:
+                continue
             new = made.get(child)
             if new is None:
                 new = twin(f"{name}.{child_name}".lstrip("."), child)

@@ -11,20 +11,26 @@ from torch import Tensor
 
 from .. import layer_ops
 from ..reference.local import Settings
+from .weight_norm import wide
 
 
 def _products(x: Tensor, v: Tensor, directed: bool) -> tuple[Tensor, Tensor, Tensor]:
     """s (objects, neurons, 1), |x|^2 (objects, 1, 1), empty where nothing is turned, and 1 / |v| (neurons,)."""
-    norm = torch.linalg.vector_norm(v, dim=1)
-    scale = norm.clamp_min(torch.finfo(norm.dtype).tiny).reciprocal()
-    square = torch.linalg.vector_norm(x, dim=1).square()[:, None, None] if directed else x.new_empty(0)
+    dtype = wide(x.dtype)
+    norm = torch.linalg.vector_norm(v, dim=1, dtype=dtype)
+    scale = norm.clamp_min(torch.finfo(dtype).tiny).reciprocal()
+    square = x.new_empty(0, dtype=dtype)
+    if directed:
+        square = torch.linalg.vector_norm(x, dim=1, dtype=dtype).square()[:, None, None]
     return (x @ v.t()).unsqueeze(2), square, scale
 
 
 class DenseLocal(torch.autograd.Function):
-    """y = local_noise(x @ v.T, |x|^2, 1 / |v|, ...): x (objects, in), v (neurons, in), both float32 or both float64.
+    """y = local_noise(x @ v.T, |x|^2, 1 / |v|, ...): x (objects, in), v (neurons, in), of one dtype.
 
-    Keeps x, v and the products, never noise. Differentiable twice: backward then makes the products again, with a graph.
+    Norms and the pass are in float32 (float64 for float64), whatever the dtype of x and v; the parameters come so.
+
+    Keeps x, v and the products, never noise. Differentiable twice: backward then makes the products again, in a graph.
     """
 
     @staticmethod
@@ -49,10 +55,10 @@ class DenseLocal(torch.autograd.Function):
         ds, d_square, d_scale = found[0].squeeze(2), found[1], found[2]
         dx = dv = None
         if needs[0]:
-            dx = ((2 * d_square.view(-1, 1)) * x).addmm_(ds, v) if directed else ds @ v
+            dx = ((2 * d_square.view(-1, 1)).to(x.dtype) * x).addmm_(ds, v) if directed else ds @ v
         if needs[1]:
             # d(1 / |v|) = -v / |v|^3
-            dv = ((-d_scale * scale**3)[:, None] * v).addmm_(ds.t(), x)
+            dv = ((-d_scale * scale**3)[:, None].to(v.dtype) * v).addmm_(ds.t(), x)
         rest = [
             d if need and p is not None and d.shape == p.shape else None
             for p, d, need in zip(parameters, found[3:], needs[2:7])

@@ -62,15 +62,24 @@ class DirectionLinear(WeightNormalized):
         return y.view(*x.shape[:-1], self.out_features)
 
     def _forward_local(self, rows: Tensor, key: Tensor) -> Tensor:
-        plain = rows.dtype == self.weight_v.dtype == wide(rows.dtype)
-        if plain and not torch.is_autocast_enabled(rows.device.type) and not torch.compiler.is_compiling():
-            tensors = self._noise_tensors(rows.dtype, self.bias)
-            return DenseLocal.apply(rows, self.weight_v, *tensors, key, self._settings(direction=self.direction))
-        s = F.linear(rows, self.weight_v)
+        device = rows.device.type
+        if torch.is_autocast_enabled(device) and rows.dtype != torch.float64:
+            # Norms are then those of the rounded vectors, as the product is.
+            dtype = torch.get_autocast_dtype(device)
+            with torch.autocast(device, enabled=False):
+                return self._dense_local(rows.to(dtype), self.weight_v.to(dtype), key)
+        return self._dense_local(rows, self.weight_v, key)
+
+    def _dense_local(self, rows: Tensor, v: Tensor, key: Tensor) -> Tensor:
+        if rows.dtype == v.dtype and not torch.compiler.is_compiling():
+            tensors = self._noise_tensors(wide(rows.dtype), self.bias)
+            return DenseLocal.apply(rows, v, *tensors, key, self._settings(direction=self.direction))
+        s = F.linear(rows, v)
         square = None
         if self.direction is not None:
             square = rows.to(wide(rows.dtype)).square().sum(dim=1)[:, None, None]
-        return self._local(s.unsqueeze(2), square, self.weight_norms().reciprocal(), self.bias, key).squeeze(2)
+        norms = torch.linalg.vector_norm(v, dim=1, dtype=wide(v.dtype)).clamp_min(torch.finfo(wide(v.dtype)).tiny)
+        return self._local(s.unsqueeze(2), square, norms.reciprocal(), self.bias, key).squeeze(2)
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, **noise: Any) -> DirectionLinear:

@@ -187,6 +187,6 @@ def law_constants(
 ) -> Tensor:
     """What kernels need of a law's parameters: float32, shape (rows, neurons), on the device; no gradient."""
     if direction is None:
-        return torch.empty(0, neurons, dtype=torch.float32, device=device)
+        return torch.zeros(0, neurons, dtype=torch.float32, device=device)
     with torch.no_grad():
         return LAWS[direction.code].constants(first, second, fan_in, *direction.ends).contiguous()

@@ -20,7 +20,6 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from .. import layer_ops
-from ..reference import local
 from ..reference.angles import LAWS
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def _weight_angles(layer: WeightNormalized, key: Tensor, dtype: torch.dtype) -> 
     """cos and sin of one angle for each weight vector: shape (1, neurons, 1). Few, so plain torch draws them."""
     first, second, constants = layer._law_tensors(dtype)
     settings = layer._settings(direction=layer.direction)._replace(step=WEIGHTS)
-    variates = local.draw(torch.Size((1, layer.neurons, 1)), constants, key, settings)
+    variates = layer_ops.variates((1, layer.neurons, 1), constants, key, settings)
     cosine, sine, _ = LAWS[layer.direction.code].formula(
         tuple(v.to(dtype) for v in variates.law), constants[:, None, :, None].to(dtype),
         *(None if p is None else p.to(dtype)[None, :, None] for p in (first, second)), *layer.direction.ends,
@@ -77,7 +76,7 @@ def _finish(layer: WeightNormalized, s: Tensor, across: Tensor, key: Tensor, bia
         cosine, sine = _weight_angles(layer, key, dtype)
         s = (cosine * s + sine * across).to(s.dtype)
         direction, first, second, constants = None, None, None, constants[:0]
-        across = torch.empty(0, dtype=dtype, device=s.device)
+        across = torch.zeros(0, dtype=dtype, device=s.device)
     return layer_ops.local_noise(
         s, across.to(dtype), torch.ones_like(gain), gain, spread, None if bias is None else bias.to(dtype), first,
         second, constants, key, layer._settings(direction=direction, given=direction is not None),

@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from .. import layer_ops
-from ..reference import local
 from ..reference.angles import LAWS
 from ..reference.local import Settings
 from .modes import NoisyModule
@@ -61,7 +60,7 @@ class SignalNoise(NoisyModule):
             self.stream, 0, 0, direction_code(self.direction), magnitude_code(self.magnitude), length, alpha, low,
             high, True,
         )  # fmt: skip
-        variates = local.draw(torch.Size((objects, 1, 1)), constants, key, settings)
+        variates = layer_ops.variates((objects, 1, 1), constants, key, settings)
         y = x
         if self.direction is not None:
             length_of_x = torch.linalg.vector_norm(x, dim=1, keepdim=True)

@@ -168,7 +168,7 @@ class WeightNormalized(NoisyModule):
         """Activations (outer, neurons, inner) from products s with weight_v: square is |x|^2 (outer, groups, inner)."""
         dtype = wide(s.dtype)
         if square is None:
-            square = torch.empty(0, dtype=dtype, device=s.device)
+            square = torch.zeros(0, dtype=dtype, device=s.device)
         return layer_ops.local_noise(
             s, square.to(dtype), scale.to(dtype), *self._noise_tensors(dtype, bias), key,
             self._settings(direction=self.direction),

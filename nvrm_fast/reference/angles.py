@@ -40,8 +40,9 @@ class Law:
 
     code: int
     rows: int
-    #: How many parameters a gradient flows to.
+    #: How many parameters a gradient flows to, and how many variates there are.
     parameters: int
+    variates: int
 
     @staticmethod
     def constants(first: Tensor | None, second: Tensor | None, fan_in: int, low: float, high: float) -> Tensor:
@@ -66,6 +67,7 @@ class Tangent(Law):
     code = 2
     rows = 1
     parameters = 1
+    variates = 1
 
     @staticmethod
     def constants(first, second, fan_in, low, high):
@@ -104,6 +106,7 @@ class Projected(Law):
     code = 1
     rows = 1
     parameters = 1
+    variates = 2
     constants = Tangent.constants
 
     @staticmethod
@@ -133,6 +136,7 @@ class Rotation(Law):
     code = 3
     rows = 9
     parameters = 2
+    variates = 1
 
     @staticmethod
     def constants(first, second, fan_in, low, high):
@@ -188,6 +192,7 @@ class BetaRotation(Law):
     code = 4
     rows = 1
     parameters = 1
+    variates = 2
 
     @staticmethod
     def constants(first, second, fan_in, low, high):
@@ -230,6 +235,7 @@ class VonMisesFisher(Law):
     code = 5
     rows = 2
     parameters = 0
+    variates = 1
 
     @staticmethod
     def constants(first, second, fan_in, low, high):

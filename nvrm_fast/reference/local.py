@@ -101,6 +101,16 @@ def draw(shape: torch.Size, constants: Tensor, key: Tensor, settings: Settings) 
     return Variates(xi, u, law)
 
 
+def local_variates(
+    shape: list[int], constants: Tensor, key: Tensor, *settings
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """`draw` as an operator: xi, u and the law's one or two variates; an empty tensor for each that is not there."""
+    found = draw(torch.Size(shape), constants, key, Settings(*settings))
+    nothing = torch.empty(0, dtype=torch.float32, device=key.device)
+    tensors = [found.xi, found.u, *found.law, None, None][:4]
+    return tuple(nothing.clone() if x is None else x for x in tensors)
+
+
 def _wide(parameter: Tensor) -> Tensor:
     return parameter[None, :, None]
 

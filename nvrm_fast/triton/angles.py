@@ -1,5 +1,5 @@
-"""Random numbers of activations and the laws of the angle, as nvrm_fast/reference/activation.py and angles.py. A new law:
-a branch in `turn`, with the code that it has there."""
+"""Random numbers of activations and the laws of the angle, as nvrm_fast/reference/activation.py and angles.py. A new
+law: a branch in `turn`, with the code that it has there."""
 
 import triton
 import triton.language as tl
@@ -19,9 +19,9 @@ TRIALS = tl.constexpr(activation.TRIALS)
 GAMMA_TRIALS = tl.constexpr(activation.GAMMA_TRIALS)
 #: Places in the table of what all activations of a layer share (local.py fills it).
 (
-    TANGENT_RATE, SPHERE_RATE, FAN_IN_LESS_ONE, CHI_D, CHI_C, CHI_TWO_D, GAMMA_D, GAMMA_C, GAMMA_SCALE, GAMMA_ALPHA,
-    LOW, HIGH,
-) = (tl.constexpr(i) for i in range(12))  # fmt: skip
+    TANGENT_RATE, SPHERE_RATE, FAN_IN_LESS_ONE, CHI_D, CHI_C, CHI_SURE, CHI_TWO_D, GAMMA_D, GAMMA_C, GAMMA_SURE,
+    GAMMA_SCALE, GAMMA_ALPHA, LOW, HIGH,
+) = (tl.constexpr(i) for i in range(14))  # fmt: skip
 TWO_OVER_PI = tl.constexpr(float.fromhex("0x1.45f306p-1"))
 MINUS_PI_OVER_4 = tl.constexpr(float.fromhex("-0x1.921fb6p-1"))
 
@@ -61,20 +61,29 @@ def sphere_coordinate(word, rate, DIMENSION: tl.constexpr):
 
 
 @triton.jit
-def gamma_proposal(normal_word, uniform_word, d, c):
-    """v of one trial of Marsaglia and Tsang and whether it is accepted."""
+def _pending(accepted):
+    return tl.min(tl.min(accepted.to(tl.int32), axis=1), axis=0) == 0
+
+
+@triton.jit
+def gamma_proposal(normal_word, uniform_word, constants):
+    """v of one trial of Marsaglia and Tsang and whether it is accepted; constants: where d, c and sure lie."""
+    d = tl.load(constants)
+    c = tl.load(constants + 1)
+    sure = tl.load(constants + 2)
     x, _ = gaussian(normal_word)
     root = tl.fma(x, c, 1.0)
     positive = root > 0.0
     root = tl.where(positive, root, 1.0)
     v = (root * root) * root
-    slack = tl.fma((1.0 - v) - negative_ln_of(v), d, 0.5 * (x * x))
-    return v, positive & (negative_ln(odd_24(uniform_word), 24, 1) + slack > 0.0)
-
-
-@triton.jit
-def _pending(accepted):
-    return tl.min(tl.min(accepted.to(tl.int32), axis=1), axis=0) == 0
+    square = x * x
+    n = odd_24(uniform_word)
+    rest = (2.0**24 - n.to(tl.int32).to(tl.float32)) * 2.0**-24
+    accepted = tl.where(sure > 0.0, rest, -1.0) > sure * (square * square)
+    if _pending(accepted):
+        slack = tl.fma((1.0 - v) - negative_ln_of(v), d, 0.5 * square)
+        accepted = accepted | (positive & (negative_ln(n, 24, 1) + slack > 0.0))
+    return v, accepted
 
 
 @triton.jit
@@ -84,14 +93,12 @@ def chi(element, mask, w2, w3, stream, step, seed, scalars, FAN_IN: tl.constexpr
         x, _ = gaussian(w2)
         return tl.abs(x)
     else:
-        d = tl.load(scalars + CHI_D)
-        c = tl.load(scalars + CHI_C)
-        v, accepted = gamma_proposal(w2, w3, d, c)
+        v, accepted = gamma_proposal(w2, w3, scalars + CHI_D)
         accepted = accepted | (mask == 0)
         trial = 1
         while _pending(accepted) & (trial < TRIALS):
             _, _, a2, a3 = words_of(element, trial.to(tl.uint32), stream, step, seed)
-            again, now = gamma_proposal(a2, a3, d, c)
+            again, now = gamma_proposal(a2, a3, scalars + CHI_D)
             v = tl.where(accepted, v, again)
             accepted = accepted | now
             trial += 1
@@ -100,15 +107,13 @@ def chi(element, mask, w2, w3, stream, step, seed, scalars, FAN_IN: tl.constexpr
 
 @triton.jit
 def gamma_magnitude(element, mask, stream, step, seed, scalars, BOOST: tl.constexpr):
-    d = tl.load(scalars + GAMMA_D)
-    c = tl.load(scalars + GAMMA_C)
     w0, w1, w2, _ = words_of(element, (stream * 0 + GAMMA_TRIALS).to(tl.uint32), stream, step, seed)
-    v, accepted = gamma_proposal(w0, w1, d, c)
+    v, accepted = gamma_proposal(w0, w1, scalars + GAMMA_D)
     accepted = accepted | (mask == 0)
     trial = 1
     while _pending(accepted) & (trial < TRIALS):
         a0, a1, _, _ = words_of(element, (trial + GAMMA_TRIALS).to(tl.uint32), stream, step, seed)
-        again, now = gamma_proposal(a0, a1, d, c)
+        again, now = gamma_proposal(a0, a1, scalars + GAMMA_D)
         v = tl.where(accepted, v, again)
         accepted = accepted | now
         trial += 1
@@ -143,13 +148,14 @@ def turn(
     if LAW == PROJECTED or LAW == TANGENT:
         length = chi(element, mask, w2, w3, stream, step, seed, scalars, FAN_IN)
         across = k0 * length
+        one = tl.full(across.shape, 1.0, tl.float32)
         if LAW == PROJECTED:
             _, along = gaussian(w1)
-            forward = tl.fma(along, k0 + along * 0.0, 1.0)
-            inverse = divide(1.0 + across * 0.0, square_root(tl.fma(forward, forward, across * across)))
+            forward = tl.fma(along, k0 + tl.full(along.shape, -0.0, tl.float32), 1.0)
+            inverse = divide(one, square_root(tl.fma(forward, forward, across * across)))
             cosine = forward * inverse
         else:
-            inverse = divide(1.0 + across * 0.0, square_root(tl.fma(across, across, 1.0)))
+            inverse = divide(one, square_root(tl.fma(across, across, 1.0)))
             cosine = inverse
         sine = across * inverse
         slope_0 = length * (inverse * inverse)
@@ -164,7 +170,7 @@ def turn(
         n = odd_24(w2).to(tl.int32).to(tl.float32)
         gamma = n * 2.0**-24
         rest = (2.0**24 - n) * 2.0**-24
-        zero = gamma * 0.0
+        zero = tl.full(gamma.shape, -0.0, tl.float32)
         e = tl.fma(gamma, e_high + zero, e_low * rest)
         tails = tl.fma(rest, mass + zero, above + zero) * tl.fma(gamma, mass + zero, below + zero)
         x = normal_quantile(e, tails)

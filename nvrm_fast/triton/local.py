@@ -78,16 +78,22 @@ def local_kernel(
         else:
             position = flat_position[None, :]
         mask = (position < positions) & neuron_mask
-        outer = position // inner
-        place = position % inner
-        index = (outer * neurons + neuron) * inner + place
+        if BY_NEURON:
+            outer = position
+            place = position * 0
+            index = position * neurons + neuron
+        else:
+            outer = position // inner
+            place = position % inner
+            index = (outer * neurons + neuron) * inner + place
         element = index + offset
 
         x = tl.load(s + index, mask=mask, other=0.0).to(tl.float32)
         if LAW != 0 or MAGNITUDE == NORMAL:
             w0, w1, w2, w3 = words_of(element, (stream * 0).to(tl.uint32), stream, step, seed)
         unit = x * of_scale
-        zero = unit * 0.0
+        # Brings a neuron's parameter to the tile's shape; adding -0 changes nothing, and compiles to nothing.
+        zero = tl.full(unit.shape, -0.0, tl.float32)
         factor = of_gain + zero
         if MAGNITUDE == NORMAL:
             xi, _ = gaussian(w1)
@@ -126,7 +132,7 @@ def local_kernel(
             if LAW != 0:
                 if GIVEN:
                     tl.store(tangent + index, dd * sine, mask=mask)
-                    d_unit = dd * tl.fma(-unit, zero, cosine)
+                    d_unit = dd * cosine
                 else:
                     d_unit = dd * tl.fma(-unit, h, cosine)
                     part = tl.where(mask, dd * h, 0.0)
@@ -157,13 +163,12 @@ def local_kernel(
 
 @functools.lru_cache(maxsize=256)
 def layer_scalars(fan_in: int, alpha: float, low: float, high: float, device: torch.device) -> Tensor:
-    """What all activations of a layer share, worked out in float64: float32 on the device, in the order of angles.py."""
+    """What all activations of a layer share, worked out in float64: float32 on the device, in angles.py's order."""
     rate = lambda dimension: 1 / dimension if dimension > 0 else 0.0  # noqa: E731
     chi = activation.GammaConstants.of((fan_in - 1) / 2 if fan_in > 1 else 1.0)
     gamma = activation.GammaConstants.of(1 / alpha if alpha > 0 else 1.0)
     values = [
-        rate(fan_in - 3), rate(fan_in - 2), fan_in - 1, chi.d, chi.c, 2 * chi.d, gamma.d, gamma.c, alpha * gamma.d,
-        alpha, low, high,
+        rate(fan_in - 3), rate(fan_in - 2), fan_in - 1, *chi, 2 * chi.d, *gamma, alpha * gamma.d, alpha, low, high,
     ]  # fmt: skip
     return torch.tensor(values, dtype=torch.float64).float().to(device)
 

@@ -10,7 +10,7 @@ import scipy.stats
 import torch
 
 from nvrm_fast.reference import local
-from nvrm_fast.reference.activation import Blocks, gamma_magnitude, sphere_coordinate
+from nvrm_fast.reference.activation import Blocks, GammaConstants, gamma_magnitude, sphere_coordinate
 from nvrm_fast.reference.angles import BetaRotation, Projected, Rotation, Tangent, VonMisesFisher
 from nvrm_fast.reference.functions import exponential, negative_ln_of, normal_quantile
 from nvrm_fast.reference.local import GAMMA, Settings
@@ -50,6 +50,19 @@ def test_sphere_in_one_dimension_is_a_sign():
 @pytest.mark.parametrize("alpha", [1e-4, 0.1, 1.0, 3.0])
 def test_gamma_magnitude(alpha):
     law_of(gamma_magnitude(blocks(7), alpha), scipy.stats.gamma(1 / alpha, scale=alpha))
+
+
+@pytest.mark.parametrize("shape", [12.4, 50.0, 511.5, 1e5])
+def test_proposals_taken_without_logarithms_would_be_accepted(shape):
+    """ln of the acceptance rate, in float64, is above its bound for every proposal that a word can give."""
+    constants = GammaConstants.of(shape)
+    assert constants.sure > 0
+    x = np.linspace(-5.2, 5.2, 100_001)
+    y = constants.c * x
+    # d (1 - v + ln v) + x^2 / 2 with v = (1 + y)^3, and x^2 / 2 = 4.5 d y^2.
+    slack = constants.d * (-3 * y + 1.5 * y**2 - y**3 + 3 * np.log1p(y))
+    assert (slack >= -constants.sure * x**4 - 1e-9 * constants.d).all()
+    assert GammaConstants.of(12.0).sure == 0
 
 
 def test_gamma_magnitude_of_next_to_no_shape():

@@ -1,4 +1,4 @@
-"""The native kernels against the reference: noise, activations and gradients for s bit for bit, on each instruction set.
+"""The native kernels against the reference: noise, activations and gradients for s bit for bit, on all lanes.
 
 Sums over objects or neurons are added in another order: 1e-5 of the largest one and of the terms' size.
 """
@@ -61,7 +61,7 @@ def the_same(inputs, settings, slopes=True):
 @pytest.mark.parametrize("direction", PARAMETERS)
 def test_native_is_the_reference(direction):
     """Every law with every magnitude, by neuron and by position, given tangent parts and own ones."""
-    shapes = [((5, 37, 1), 1), ((70, 16, 1), 1), ((3, 4, 1), 2), ((2, 6, 35), 3)]
+    shapes = [((5, 37, 1), 1), ((3, 4, 1), 2), ((2, 6, 19), 3)]
     for _ in each_instruction_set():
         for magnitude, (shape, groups), given in itertools.product(range(3), shapes, (False, True)):
             the_same(*operands(direction, magnitude, shape, groups=groups, given=given))
@@ -109,6 +109,8 @@ def test_shards_of_the_batch_draw_their_part():
 
 
 def test_sums_do_not_depend_on_threads(threads):
+    if backends._native is None:
+        pytest.skip("native kernels not built")
     inputs, settings = operands(3, 1, (200, 300, 1))
     grad = torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(1))
     results = []

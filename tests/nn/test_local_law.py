@@ -20,7 +20,7 @@ LENGTHS = (2, 3, 4, 8, 100, 1024)
 
 
 def draws_of(n: int) -> int:
-    return DRAWS if n <= 100 else 10_000
+    return DRAWS if n <= 100 else 5_000
 
 
 def local_activations(direction, magnitude, v, x, g, draws, **options):

@@ -1,0 +1,127 @@
+"""The table of one noisy layer: time of forward and backward, and memory."""
+
+from __future__ import annotations
+
+import multiprocessing
+import statistics
+import time
+from functools import partial
+from typing import Any
+
+import torch
+
+from nvrm_fast import backends, layer_ops
+from nvrm_fast import nn as noisy
+
+from .contention import waiting_share
+from .gate import RedGate
+from .layer_contestants import BASELINE, CASES, COMPOSITE, clear, contestants, run
+from .machine import benchmarked_instruction_sets, instruction_set_restored, use_instruction_set
+from .measure import Entrant, paired_ratio, quartiles, round_robin
+from .memory import _peak_resident_bytes
+
+PASSES = 3
+
+
+def check_layers() -> str:
+    """Raises RedGate unless the activations of every law's kernel equal the reference bit for bit."""
+    reason = backends.why_missing("native", torch.device("cpu"))
+    if reason is not None:
+        raise RedGate(f"there is nothing to time: {reason}")
+    directions = [
+        None, noisy.Projected(0.1), noisy.Tangent(0.1), noisy.Rotation(0.4), noisy.BetaRotation(0.7),
+        noisy.VonMisesFisher(9.0),
+    ]  # fmt: skip
+    torch.manual_seed(0)
+    with instruction_set_restored():
+        for direction in directions:
+            layer = noisy.DirectionConv1d(3, 37, 2, direction=direction, magnitude=noisy.GammaMagnitude(0.3))
+            noisy.set_noise_mode(layer, "fixed", seed=1)
+            x = torch.randn(2, 3, 20)
+            with backends.use_backend("reference"):
+                expected = layer(x)
+            for name in benchmarked_instruction_sets():
+                use_instruction_set(name)
+                if not torch.equal(layer(x), expected):
+                    raise RedGate(f"{direction} on {name} differs from the reference")
+    return f"gate green: activations of every law on {', '.join(benchmarked_instruction_sets())} equal the reference's"
+
+
+def _build(case_name: str, name: str):
+    torch.manual_seed(0)
+    case = CASES[case_name]
+    layer = contestants(case)[name]()
+    if layer is None:
+        return None
+    x = torch.randn(case.shape, requires_grad=True)
+    with torch.no_grad():
+        gradient = torch.randn_like(layer(x))
+    return layer, x, gradient
+
+
+def _measure_peak(case_name: str, name: str, threads: int) -> int:
+    """In a process of its own: by how much forward and backward raise the peak over parameters and input."""
+    torch.set_num_threads(threads)
+    small = torch.nn.Linear(256, 256)
+    run(small, torch.randn(64, 256, requires_grad=True), torch.randn(64, 256))
+    layer_ops.gaussian_like(torch.zeros(3), torch.tensor([1]))
+    layer, x, gradient = _build(case_name, name)
+    before = _peak_resident_bytes()
+    for _ in range(PASSES):
+        clear(layer, x)
+        run(layer, x, gradient)
+    return _peak_resident_bytes() - before
+
+
+def kept_bytes(layer, x) -> int:
+    """Bytes that a forward pass keeps for backward beyond the parameters and the input."""
+    own = {p.untyped_storage().data_ptr() for p in layer.parameters()} | {x.untyped_storage().data_ptr()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        y = layer(x)  # alive until the count is done, so that no address is used twice
+    count = sum(size for place, size in kept.items() if place not in own)
+    del y
+    return count
+
+
+def measure_layers(case_name: str, rounds: int, threads: int, processor_time: bool) -> dict[str, Any]:
+    """One table as plain data; every time of every round is kept.
+
+    processor_time: count what the process used of its core, not what passed; then it does not matter who else ran.
+    """
+    case = CASES[case_name]
+    built = {name: _build(case_name, name) for name in contestants(case)}
+    built = {name: parts for name, parts in built.items() if parts is not None}
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with context.Pool(1, maxtasksperchild=1) as pool:
+        peaks = {name: pool.apply(_measure_peak, (case_name, name, threads)) for name in built}
+    entrants = {
+        name: Entrant(partial(clear, layer, x), partial(run, layer, x, gradient))
+        for name, (layer, x, gradient) in built.items()
+    }
+    clock = time.process_time_ns if processor_time else time.perf_counter_ns
+    seconds, waiting = round_robin(entrants, rounds, clock)
+    rows = [
+        {
+            "contestant": name,
+            "seconds": quartiles(seconds[name])._asdict(),
+            "ratio": paired_ratio(seconds[name], seconds[BASELINE])._asdict(),
+            "ratio to the composite": (
+                paired_ratio(seconds[COMPOSITE], seconds[name])._asdict() if COMPOSITE in seconds else None
+            ),
+            "median": statistics.median(seconds[name]),
+            "kept bytes": kept_bytes(*built[name][:2]),
+            "peak bytes": peaks[name],
+            "all seconds": seconds[name],
+        }
+        for name in built
+    ]
+    share = 0.0 if processor_time else waiting_share(waiting)
+    counted = "processor time of 1 thread" if processor_time else f"{threads} threads"
+    return {"title": f"{case.title}, float32, {counted}", "waiting": share, "rows": rows}

@@ -1,0 +1,72 @@
+"""The layers on a GPU, where there is one: the CPU's bits, torch's generator, captured graphs."""
+
+import itertools
+
+import pytest
+import torch
+from test_kernels import PARAMETERS, operands
+
+from nvrm_fast import nn as noisy
+from nvrm_fast.layer_ops import default_backend
+from nvrm_fast.reference import local
+
+if not torch.cuda.is_available():
+    pytest.skip("no GPU", allow_module_level=True)
+
+
+def test_triton_serves():
+    assert default_backend(torch.device("cuda")) == "triton"
+
+
+@pytest.mark.parametrize("direction", PARAMETERS)
+def test_bits_of_the_reference(direction):
+    for magnitude, (shape, groups) in itertools.product(range(3), [((70, 300, 1), 1), ((2, 6, 500), 3)]):
+        inputs, settings = operands(direction, magnitude, shape, groups=groups)
+        there = [None if x is None else x.cuda() for x in inputs]
+        expected = local.local_noise(*inputs, *settings)
+        assert torch.equal(torch.ops.nvrm_fast.local_noise(*there, *settings).cpu(), expected)
+        grad = torch.randn(shape)
+        expected = local.local_noise_backward(grad, *inputs, *settings, True)
+        found = torch.ops.nvrm_fast.local_noise_backward(grad.cuda(), *there, *settings, True)
+        assert torch.equal(found[0].cpu(), expected[0])
+        for a, b in zip(found[1:], expected[1:]):
+            torch.testing.assert_close(a.cpu(), b, rtol=1e-4, atol=1e-4 * max(1, b.abs().max() if b.numel() else 0))
+
+
+def test_gaussian_like_is_the_cpus():
+    key = torch.tensor([-(2**62) - 1])
+    on_cpu = torch.ops.nvrm_fast.gaussian_like(torch.zeros(3, 1000), key, 5, 6, 77)
+    on_gpu = torch.ops.nvrm_fast.gaussian_like(torch.zeros(3, 1000, device="cuda"), key.cuda(), 5, 6, 77)
+    assert torch.equal(on_gpu.cpu(), on_cpu)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_layer_and_generator(dtype):
+    noise = dict(direction=noisy.Projected(0.1), magnitude=noisy.NormalMagnitude(0.1))
+    layer = noisy.DirectionLinear(64, 48, device="cuda", dtype=dtype, **noise)
+    x = torch.randn(32, 64, device="cuda", dtype=dtype, requires_grad=True)
+    torch.manual_seed(1)
+    y = layer(x)
+    torch.manual_seed(1)
+    assert torch.equal(layer(x), y) and not torch.equal(layer(x), y)
+    y.float().square().sum().backward()
+    assert x.grad.isfinite().all() and all(p.grad.isfinite().all() for p in layer.parameters())
+
+
+def test_a_captured_graph_draws_fresh_noise():
+    layer = noisy.DirectionLinear(64, 48, device="cuda", direction=noisy.Projected(0.1))
+    x = torch.randn(32, 64, device="cuda")
+    with torch.no_grad():
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                layer(x)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            y = layer(x)
+        graph.replay()
+        first = y.clone()
+        graph.replay()
+    assert first.isfinite().all() and not torch.equal(first, y)
