@@ -129,3 +129,19 @@ def test_bad_arguments():
         noisy.set_regularizer(nn.Linear(2, 2), noisy.StandardNormal())
     with pytest.raises(TypeError, match="regularizer must be"):
         noisy.set_regularizer(noisy.StochasticLinear(2, 2), "sample")
+
+
+@pytest.mark.parametrize("regularizer", REGULARIZERS, ids=str)
+def test_second_derivatives_through_a_dense_layer(regularizer):
+    """By finite differences in float64, with respect to input and parameters, activations and penalty together."""
+    torch.manual_seed(3)
+    layer = noisy.StochasticLinear(3, 2, activation="relu").double()
+    noisy.set_regularizer(layer, regularizer)
+    noisy.set_noise_mode(layer, "fixed", seed=4)
+
+    def function(x, *parameters):
+        return layer(x), noisy.regularizer_loss(layer)
+
+    inputs = [torch.randn(4, 3, dtype=torch.float64, requires_grad=True), *layer.parameters()]
+    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs)
