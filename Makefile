@@ -21,6 +21,7 @@ bench: $(VENV)/installed
 	# An outside reference; without it the table has two rows less.
 	-$(RUN) -m pip install --quiet --no-deps bayesian-torch
 	$(RUN) -m bench.layers
+	$(RUN) -m bench.stochastic_table
 
 # The CUDA kernels without a GPU: registers and spills on each, and the launch emulated on the CPU.
 cuda-check: $(VENV)/installed

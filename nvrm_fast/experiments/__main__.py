@@ -13,6 +13,7 @@ try:
         injection_phases,
         label_noise,
         probe_model,
+        stochastic_labels,
         sweep,
     )
     from nvrm_fast.experiments.direction import angles, gradient_variance, mean_weights, noise_table, variational
@@ -34,6 +35,7 @@ STUDIES = {
     variational.NAME: variational,
     angles.NAME: angles,
     gradient_variance.NAME: gradient_variance,
+    "stochastic-label-noise": stochastic_labels,
 }
 
 

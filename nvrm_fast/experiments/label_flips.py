@@ -4,7 +4,8 @@ Every label is flipped independently with probability ``rate``, so the rate is e
 single data set scatters around it. A flipped label always goes to *another* class:
 
 - ``asymmetric``: class i becomes class i + 1, the last class becomes class 0 ("pair flip");
-- ``symmetric``: class i becomes one of the other classes, each with the same probability.
+- ``symmetric``: class i becomes one of the other classes, each with the same probability;
+- ``patterned``: class i becomes one other class, drawn at random once for the data set (Hendrycks et al. 2018).
 """
 
 from __future__ import annotations
@@ -25,10 +26,15 @@ def _any_other_class(labels: Tensor, classes: int, generator: torch.Generator) -
     return torch.randint(1, classes, labels.shape, generator=generator)
 
 
+def _one_other_class(labels: Tensor, classes: int, generator: torch.Generator) -> Tensor:
+    return torch.randint(1, classes, (classes,), generator=generator)[labels]
+
+
 # How many classes further a flipped label moves (modulo the number of classes), for every label.
 KINDS: dict[str, Callable[[Tensor, int, torch.Generator], Tensor]] = {
     "asymmetric": _next_class,
     "symmetric": _any_other_class,
+    "patterned": _one_other_class,
 }
 
 

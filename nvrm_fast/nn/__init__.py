@@ -27,7 +27,15 @@ Variational model: VariationalLinear, VariationalConv2d learn their noise; the l
 
 and afterwards noisy.prune(model) silences neurons whose magnitude is noise, noisy.compress(model) takes them out.
 
+Stochastic layers: StochasticLinear, StochasticConv2d predict mean and standard deviation of every activation:
+
+    model = noisy.to_noisy(model, "stochastic", where=lambda name, layer: name != "classifier")
+    noisy.set_regularizer(model, noisy.MaxEntropy("sample", margin=math.log(4)))
+    loss = F.cross_entropy(model(x), y) + 0.01 * noisy.regularizer_loss(model)
+    deployed = noisy.to_plain(model)                                         # plain layers, no deviation branch
+
 Source: P. Kirichenko, thesis (Higher School of Economics, 2018); local sampling of directions is this project's.
+Stochastic layers: "Simple and Effective Stochastic Neural Networks" (SE-SNN).
 """
 
 from .convert import noisy_layer, to_noisy, to_plain
@@ -35,6 +43,7 @@ from .direction import DirectionConv1d, DirectionConv2d, DirectionConv3d, Direct
 from .divergence import log_uniform_divergence, truncated_normal_divergence
 from .elbo import divergence, elbo_loss, warm_up
 from .ensemble import Prediction, mc, predict, prediction
+from .entropy import MaxEntropy, StandardNormal, regularizer_loss, set_regularizer
 from .gaussian import (
     GaussianDropout,
     GaussianDropoutConv1d,
@@ -58,6 +67,7 @@ from .noises import (
 )
 from .prune import collapsed, compress, prune
 from .signal import SignalNoise
+from .stochastic import StochasticConv1d, StochasticConv2d, StochasticConv3d, StochasticLinear
 from .variational import VariationalConv1d, VariationalConv2d, VariationalConv3d, VariationalLinear
 
 __all__ = [
@@ -77,12 +87,18 @@ __all__ = [
     "GaussianDropoutConv3d",
     "GaussianDropoutLinear",
     "Magnitude",
+    "MaxEntropy",
     "NoisyModule",
     "NormalMagnitude",
     "Prediction",
     "Projected",
     "Rotation",
     "SignalNoise",
+    "StandardNormal",
+    "StochasticConv1d",
+    "StochasticConv2d",
+    "StochasticConv3d",
+    "StochasticLinear",
     "Tangent",
     "VariationalConv1d",
     "VariationalConv2d",
@@ -101,7 +117,9 @@ __all__ = [
     "predict",
     "prediction",
     "prune",
+    "regularizer_loss",
     "set_noise_mode",
+    "set_regularizer",
     "to_noisy",
     "to_plain",
     "truncated_normal_divergence",

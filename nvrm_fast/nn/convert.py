@@ -11,6 +11,7 @@ from torch import nn
 
 from .direction import DirectionConv1d, DirectionConv2d, DirectionConv3d, DirectionLinear, _DirectionConv
 from .gaussian import GaussianDropoutConv1d, GaussianDropoutConv2d, GaussianDropoutConv3d, GaussianDropoutLinear
+from .stochastic import Stochastic, StochasticConv1d, StochasticConv2d, StochasticConv3d, StochasticLinear
 from .variational import VariationalConv1d, VariationalConv2d, VariationalConv3d, VariationalLinear
 
 #: Plain layer -> its kinds: by exact class, so that subclasses with a forward of their own are left alone.
@@ -21,6 +22,10 @@ KINDS: dict[str, dict[type[nn.Module], type[nn.Module]]] = {
     "variational": {
         nn.Linear: VariationalLinear, nn.Conv1d: VariationalConv1d, nn.Conv2d: VariationalConv2d,
         nn.Conv3d: VariationalConv3d,
+    },
+    "stochastic": {
+        nn.Linear: StochasticLinear, nn.Conv1d: StochasticConv1d, nn.Conv2d: StochasticConv2d,
+        nn.Conv3d: StochasticConv3d,
     },
     "gaussian": {
         nn.Linear: GaussianDropoutLinear, nn.Conv1d: GaussianDropoutConv1d, nn.Conv2d: GaussianDropoutConv2d,
@@ -79,20 +84,22 @@ def to_noisy(
 ) -> nn.Module:
     """A copy of a model whose nn.Linear and nn.ConvNd are noisy layers with the same mean weights.
 
-    kind: "direction" (noise: direction, magnitude, sampling, normalize), "variational" (alpha, angle_mean, ...) or
-    "gaussian" (alpha). where: takes a layer's name and the layer and says whether to convert it. Raises ValueError for
-    another kind.
+    kind: "direction" (noise: direction, magnitude, sampling, normalize), "variational" (alpha, angle_mean, ...),
+    "stochastic" (activation, initial_deviation) or "gaussian" (alpha). where: takes a layer's name and the layer and
+    says whether to convert it. Raises ValueError for another kind.
     """
     chosen = (lambda name, layer: True) if where is None else where
     return _replace(model, lambda name, m: noisy_layer(m, kind, **noise) if chosen(name, m) else None)
 
 
 def to_plain(model: nn.Module) -> nn.Module:
-    """A copy of a model with every weight-normalised noisy layer replaced by the plain layer with its mean weight."""
+    """A copy of a model with every weight-normalised or stochastic layer replaced by the plain layer of its mean."""
 
     def twin(name: str, module: nn.Module) -> nn.Module | None:
         if isinstance(module, DirectionLinear):
             return module.to_linear()
+        if isinstance(module, Stochastic):
+            return module.to_plain()
         return module.to_conv() if isinstance(module, _DirectionConv) else None
 
     return _replace(model, twin)

@@ -1,0 +1,137 @@
+"""Regularizers of stochastic layers: what keeps their standard deviations from collapsing, collected over a model.
+
+    noisy.set_regularizer(model, noisy.MaxEntropy("sample", margin=math.log(4)))
+    loss = F.cross_entropy(model(x), y) + 0.01 * noisy.regularizer_loss(model)
+
+Layers make the sums that a regularizer needs in the pass that draws their noise; log sigma is worked out from the raw
+value before softplus, so it stays exact and its gradient finite for any sigma, however small.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ..reference.stochastic import DIVERGENCE, ELEMENT, NEURON, SAMPLE
+
+if TYPE_CHECKING:
+    from .stochastic import Stochastic
+
+_OVER = {"neuron": NEURON, "sample": SAMPLE, "element": ELEMENT}
+
+
+class _MissingEntropy(torch.autograd.Function):
+    """mean((margin - sums / averaged)^+): as one function, because a small layer's time is in how many there are."""
+
+    @staticmethod
+    def forward(ctx, sums, averaged, margin):
+        missing = torch.rsub(sums, margin, alpha=1 / averaged).relu_()
+        ctx.save_for_backward(missing)
+        ctx.share = -1 / (averaged * sums.numel())
+        return missing.mean()
+
+    @staticmethod
+    def backward(ctx, grad):
+        (missing,) = ctx.saved_tensors
+        return missing.sign() * (grad * ctx.share), None, None
+
+
+@dataclass(frozen=True)
+class MaxEntropy:
+    """The max-entropy regularizer: a penalty where mean log sigma falls below a margin b; b - mean above 0, else 0.
+
+    over: "neuron"   log sigma averaged over samples for each neuron (equation 5, pruning)
+          "sample"   averaged over neurons for each sample (equation 6, label noise)
+          "element"  not averaged before the margin (equation 7, adversarial defence)
+    margin: b. In a convolution neurons are channels in equation 5, whose samples are then all positions of all
+    objects; equation 6 averages over channels and positions of one object.
+
+    Raises ValueError for another `over` or a margin that is not finite. Source: "Simple and Effective Stochastic Neural
+    Networks", section 2.
+    """
+
+    over: str
+    margin: float
+
+    def __post_init__(self) -> None:
+        if self.over not in _OVER:
+            raise ValueError(f"over must be one of {', '.join(_OVER)}; got {self.over!r}")
+        if not math.isfinite(self.margin):
+            raise ValueError(f"margin must be finite, got {self.margin}")
+
+    @property
+    def sums(self) -> int:
+        """Code of the sums that the kernel makes."""
+        return _OVER[self.over]
+
+    def loss(self, sums: Tensor, samples: int, neurons: int, positions: int) -> Tensor:
+        """The penalty of one pass, a scalar, from the kernel's sums."""
+        if self.over == "element":
+            return sums.sum() / (samples * neurons * positions)
+        averaged = samples * positions if self.over == "neuron" else neurons * positions
+        if torch.compiler.is_compiling():
+            return (self.margin - sums / averaged).clamp_min(0).mean()
+        return _MissingEntropy.apply(sums, averaged, self.margin)
+
+
+@dataclass(frozen=True)
+class StandardNormal:
+    """KL of the predicted Gaussians from N(0, 1), summed over neurons, averaged over samples: the rate of the
+    variational information bottleneck (Alemi et al., 2017, equation 17), beta of which is the weight in the loss."""
+
+    margin = 0.0
+    sums = DIVERGENCE
+
+    def loss(self, sums: Tensor, samples: int, neurons: int, positions: int) -> Tensor:
+        """The divergence of one pass, a scalar, from the kernel's sums."""
+        return sums.sum() / samples
+
+
+def stochastic_modules(model: nn.Module) -> list[tuple[str, Stochastic]]:
+    """The stochastic layers of a model with their names; one that occurs twice is listed once."""
+    from .stochastic import Stochastic
+
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, Stochastic)]
+
+
+def set_regularizer(model: nn.Module, regularizer: MaxEntropy | StandardNormal | None) -> None:
+    """Gives every stochastic layer of a model a regularizer, or with None takes it away. Passes so far are forgotten.
+
+    A regularizer for one layer only: set_regularizer(model.layer, ...). Raises TypeError for another object and
+    ValueError where the model has no stochastic layer.
+    """
+    if regularizer is not None and not isinstance(regularizer, (MaxEntropy, StandardNormal)):
+        raise TypeError(f"regularizer must be MaxEntropy, StandardNormal or None, got {type(regularizer).__name__}")
+    layers = stochastic_modules(model)
+    if not layers:
+        raise ValueError("the model has no stochastic layer to regularize")
+    for _, layer in layers:
+        layer.regularizer = regularizer
+        layer._passes = ()
+
+
+def regularizer_loss(model: nn.Module) -> Tensor:
+    """The regularizers of all stochastic layers, summed over layers: a scalar with a gradient.
+
+    Counts the forward passes with gradients since the last call, which it forgets; several passes of one layer (samples
+    of the noise, or a layer that occurs twice) are averaged. Raises RuntimeError where there was none: in the mode
+    "mean", under no_grad, or before set_regularizer.
+    """
+    total = None
+    for _, layer in stochastic_modules(model):
+        if not layer._passes:
+            continue
+        losses = [layer.regularizer.loss(*sums) for sums in layer._passes]
+        mean = losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+        total = mean if total is None else total + mean
+        layer._passes = ()
+    if total is None:
+        raise RuntimeError(
+            "no stochastic layer has made a forward pass since the last call: set_regularizer comes first, and passes "
+            'in the mode "mean" or under torch.no_grad() do not count'
+        )
+    return total

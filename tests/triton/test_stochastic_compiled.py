@@ -1,0 +1,51 @@
+"""The Triton kernel of stochastic activations compiles for GPUs without a GPU: no register spilled, no approximate
+function."""
+
+import re
+import subprocess
+
+import pytest
+
+triton = pytest.importorskip("triton")
+if not hasattr(triton, "jit"):  # this very folder, as a namespace
+    pytest.skip("Triton is not installed: pip install triton", allow_module_level=True)
+
+from triton.backends import backends as compilers  # noqa: E402
+
+kernels = pytest.importorskip("nvrm_fast.triton.stochastic")
+
+if triton.knobs.runtime.interpret:
+    pytest.skip("TRITON_INTERPRET=1: there is no compiler in this process", allow_module_level=True)
+
+POINTERS = {"z": "*bf16", "grad": "*bf16", "weight": "*fp32", "out": "*bf16", "parts": "*fp32", "key": "*i64"}
+NUMBERS = {name: "i32" for name in ("outer", "run", "inner", "stream", "step", "offset")} | {"margin": "fp32"}
+
+
+@pytest.mark.skipif("nvidia" not in compilers, reason="this Triton has no NVIDIA compiler")
+@pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
+@pytest.mark.parametrize("sums", range(5))
+def test_code(sums, backward, tmp_path, monkeypatch):
+    from triton.backends.compiler import GPUTarget
+    from triton.backends.nvidia.compiler import get_ptxas
+    from triton.compiler import ASTSource
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    kernel = kernels.stochastic_kernel
+    types = POINTERS | NUMBERS
+    source = ASTSource(
+        fn=kernel,
+        signature={name: types.get(name, "constexpr") for name in kernel.arg_names},
+        constexprs=dict(
+            ACTIVATION=1, SUMS=sums, BACKWARD=backward, TILE_R=kernels.TILE_ROWS, TILE_P=kernels.TILE_PLACES,
+            STEPS=kernels.STEPS,
+        ),
+        attrs={(i,): [["tt.divisibility", 16]] for i in range(len(POINTERS))},
+    )  # fmt: skip
+    options = dict(num_warps=kernels.WARPS, num_stages=1, enable_fp_fusion=False)
+    ptx = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]
+    assert "fma.rn.f32" in ptx
+    assert not re.search(r"(ex2|lg2|sin|cos|sqrt|rsqrt|rcp)\.approx|div\.(approx|full)", ptx)
+    (tmp_path / "kernel.ptx").write_text(ptx)
+    command = [get_ptxas(90).path, "-v", "--gpu-name=sm_90a", tmp_path / "kernel.ptx", "-o", tmp_path / "kernel.cubin"]
+    report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    assert "0 bytes spill stores" in report, report
