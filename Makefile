@@ -5,6 +5,8 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 # Pinned: a plain "torch" may bring gigabytes of CUDA where the CPU build is wanted. Override with TORCH=torch.
 TORCH ?= torch==2.13.0
+# Processes that share the tests.
+WORKERS ?= 2
 SOURCES := setup.py $(shell find csrc -type f) nvrm_fast/_version.py
 
 .PHONY: demo test bench lint clean cuda-check
@@ -13,7 +15,7 @@ demo: $(VENV)/installed
 	$(RUN) -m nvrm_fast.experiments label-noise $(DEMO_ARGS)
 
 test: $(VENV)/installed
-	$(RUN) -m pytest $(TEST_ARGS)
+	$(RUN) -m pytest -n $(WORKERS) --dist loadfile $(TEST_ARGS)
 
 bench: $(VENV)/installed
 	$(RUN) -m pytest bench --benchmark-only --benchmark-disable-gc --benchmark-columns=median,iqr,min,rounds -q

@@ -220,6 +220,7 @@ setup(
             "numpy",
             "pytest",
             "pytest-benchmark",
+            "pytest-xdist",
             "scipy",
             "tqdm",
             "triton",

@@ -12,7 +12,7 @@ from torch.nn.modules.utils import _ntuple
 from . import shared
 from .dense import DenseLocal
 from .noises import Direction, Magnitude
-from .weight_norm import WeightNormalized, wide
+from .weight_norm import WeightNormalized, wide, without_drawing
 
 
 class DirectionLinear(WeightNormalized):
@@ -85,10 +85,11 @@ class DirectionLinear(WeightNormalized):
     def from_linear(cls, linear: nn.Linear, **noise: Any) -> DirectionLinear:
         """A noisy layer whose mean weight is that of an nn.Linear; noise: the keyword arguments of this class."""
         weight = linear.weight
-        new = cls(
-            linear.in_features, linear.out_features, linear.bias is not None, device=weight.device, dtype=weight.dtype,
-            **noise,
-        )  # fmt: skip
+        with without_drawing(weight.device):
+            new = cls(
+                linear.in_features, linear.out_features, linear.bias is not None, device=weight.device,
+                dtype=weight.dtype, **noise,
+            )  # fmt: skip
         new._set_weight(weight, linear.bias)
         return new.train(linear.training)
 
@@ -178,10 +179,12 @@ class _DirectionConv(WeightNormalized):
     def from_conv(cls, conv: nn.Module, **noise: Any):
         """A noisy layer whose mean weight is that of an nn.ConvNd; noise: direction, magnitude, sampling."""
         weight = conv.weight
-        new = cls(
-            conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation,
-            conv.groups, conv.bias is not None, conv.padding_mode, device=weight.device, dtype=weight.dtype, **noise,
-        )  # fmt: skip
+        with without_drawing(weight.device):
+            new = cls(
+                conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation,
+                conv.groups, conv.bias is not None, conv.padding_mode, device=weight.device, dtype=weight.dtype,
+                **noise,
+            )  # fmt: skip
         new._set_weight(weight, conv.bias)
         return new.train(conv.training)
 

@@ -21,6 +21,11 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+def without_drawing(device: torch.device):
+    """A block whose random numbers are not missed afterwards: initial weights that are overwritten at once."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])
+
+
 class WeightNormalized(NoisyModule):
     """weight = weight_g * weight_v / |weight_v|, each weight vector with a magnitude of its own (Salimans and Kingma).
 

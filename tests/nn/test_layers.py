@@ -196,3 +196,11 @@ def test_a_signal_that_is_zero_stays_zero():
     y = noisy.SignalNoise(noisy.Projected(0.5), noisy.NormalMagnitude(0.5))(x)
     y.sum().backward()
     assert not y.any() and x.grad.isfinite().all()
+
+
+def test_conversion_leaves_the_generator_alone():
+    """A converted model trains with the random numbers that the plain one would have had."""
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(16, 5))
+    before = torch.get_rng_state()
+    noisy.to_noisy(model, direction=noisy.Projected(0.01))
+    assert torch.equal(torch.get_rng_state(), before)
