@@ -29,9 +29,9 @@ def check_tensor(tensor: Tensor, param: Tensor, dtype: torch.dtype, name: str, w
         raise ValueError(f"{name} has elements that share memory (an expanded tensor): clone() it first")
 
 
-def check_code(code: int, name: str) -> None:
-    if code not in BY_CODE:
-        raise ValueError(f"{name} must be a code in [0, {len(BY_CODE)}), got {code}")
+def check_code(code: int, name: str, known: dict = BY_CODE) -> None:
+    if code not in known:
+        raise ValueError(f"{name} must be a code in [0, {len(known)}), got {code}")
 
 
 def check_stream(stream: int) -> None:

@@ -72,8 +72,8 @@ def check(z: Tensor, key: Tensor, settings: Settings) -> None:
     check_stream(settings.stream)
     if settings.offset < 0:
         raise ValueError(f"offset must not be negative, got {settings.offset}")
-    check_code(settings.activation, dict.fromkeys(ACTIVATIONS.values()), "activation")
-    check_code(settings.sums, dict.fromkeys(SUMS.values()), "sums")
+    check_code(settings.activation, "activation", dict.fromkeys(ACTIVATIONS.values()))
+    check_code(settings.sums, "sums", dict.fromkeys(SUMS.values()))
 
 
 def deviation(raw: Tensor) -> Deviation:
