@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .base import NoisyOptimizer
 
 
-class _Handles:
+class Handles:
     """Several hooks behind one handle."""
 
     def __init__(self, handles: list[RemovableHandle]) -> None:
@@ -22,14 +22,14 @@ class _Handles:
         for handle in self._handles:
             handle.remove()
 
-    def __enter__(self) -> _Handles:
+    def __enter__(self) -> Handles:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.remove()
 
 
-def step_in_backward(optimizer: NoisyOptimizer) -> _Handles:
+def step_in_backward(optimizer: NoisyOptimizer) -> Handles:
     """See NoisyOptimizer.step_in_backward."""
 
     def hook_for(group: dict, i: int):
@@ -41,7 +41,7 @@ def step_in_backward(optimizer: NoisyOptimizer) -> _Handles:
 
         return hook
 
-    return _Handles([
+    return Handles([
         param.register_post_accumulate_grad_hook(hook_for(group, i))
         for group in optimizer.param_groups
         for i, param in enumerate(group["params"])

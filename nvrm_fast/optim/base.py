@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
 from .. import backends
 from ..noise import distribution_code, signed_seed
@@ -167,7 +166,7 @@ class NoisyOptimizer(Optimizer):
         else:
             self._step(members, *amp.scaling_of(self))
 
-    def step_in_backward(self) -> RemovableHandle:
+    def step_in_backward(self) -> backward.Handles:
         """From now on every parameter is stepped in the backward pass, as soon as its gradient is there, and the
         gradient is freed: no two layers' gradients need memory at once.
 

@@ -157,9 +157,8 @@ class NeuralVariableOptimizer(NoisyOptimizer):
         self._resting, self._versions = bool(self._at_rest()), {}
 
     def _take_coat_off(self, group: dict[str, Any], member: Member) -> None:
-        coat = self._worn().get(member.param)
-        if coat is not None:
-            self._change_coats({member.param: coat._replace(scale=0.0)})
+        if self.state[member.param].get("coat_scale"):  # asked of one, not of all: it is asked for every new master
+            self._change_coats({member.param: self._worn()[member.param]._replace(scale=0.0)})
 
     def _worn(self) -> dict[Tensor, Coat]:
         """The coat of every parameter that wears one."""
