@@ -6,17 +6,11 @@ import argparse
 import sys
 
 try:
-    from nvrm_fast.experiments import (
-        StudyError,
-        injection_decay,
-        injection_linear,
-        injection_phases,
-        label_noise,
-        probe_model,
-        stochastic_labels,
-        sweep,
-    )
+    from nvrm_fast.experiments import StudyError
     from nvrm_fast.experiments.direction import angles, gradient_variance, mean_weights, noise_table, variational
+    from nvrm_fast.experiments.injection import decay, linear, phases, probe_model
+    from nvrm_fast.experiments.stochastic import labels
+    from nvrm_fast.experiments.variability import label_noise, sweep
 except ModuleNotFoundError as missing:
     if missing.name not in ("matplotlib", "tqdm", "numpy"):
         raise
@@ -26,16 +20,16 @@ except ModuleNotFoundError as missing:
 STUDIES = {
     "label-noise": label_noise,
     "label-noise-sweep": sweep,
-    "injection-linear": injection_linear,
-    "injection-phases": injection_phases,
-    "injection-decay": injection_decay,
+    "injection-linear": linear,
+    "injection-phases": phases,
+    "injection-decay": decay,
     "probe": probe_model,
     noise_table.NAME: noise_table,
     mean_weights.NAME: mean_weights,
     variational.NAME: variational,
     angles.NAME: angles,
     gradient_variance.NAME: gradient_variance,
-    "stochastic-label-noise": stochastic_labels,
+    "stochastic-label-noise": labels,
 }
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from tqdm import tqdm
 
 import nvrm_fast
 from nvrm_fast.experiments import StudyError
@@ -90,6 +91,11 @@ def versions(device: torch.device | str) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "threads": torch.get_num_threads(),
     }
+
+
+def progress(total: int, unit: str) -> tqdm:
+    """A progress bar, silent where the output is not a terminal."""
+    return tqdm(total=total, unit=f" {unit}", disable=None, dynamic_ncols=True)
 
 
 def output_folder(path: str) -> Path:

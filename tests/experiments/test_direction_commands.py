@@ -10,7 +10,7 @@ from nvrm_fast.experiments import StudyError
 from nvrm_fast.experiments import __main__ as command
 from nvrm_fast.experiments.direction import fit, mean_weights, noise_table, variational
 from nvrm_fast.experiments.direction.noise_table import TableSettings
-from nvrm_fast.experiments.direction.record import FILE, Record
+from nvrm_fast.experiments.record import FILE, Record
 
 COMMANDS = {
     "direction-tables": ("table.md", "kinds.png"),

@@ -6,9 +6,10 @@ import torch
 from torch.nn.functional import cross_entropy, one_hot
 
 from nvrm_fast.experiments import __main__ as command
-from nvrm_fast.experiments import data, label_losses
+from nvrm_fast.experiments import data
 from nvrm_fast.experiments.label_flips import flip_labels
-from nvrm_fast.experiments.stochastic_training import BASELINE, METHODS, SE_SNN, Recipe, build, corrupted, train
+from nvrm_fast.experiments.stochastic import label_losses
+from nvrm_fast.experiments.stochastic.label_training import BASELINE, METHODS, SE_SNN, Recipe, build, corrupted, train
 
 
 @pytest.fixture(autouse=True)

@@ -4,10 +4,11 @@ import official_files
 import pytest
 import torch
 
-from nvrm_fast.experiments import StudyError, data, sweep
+from nvrm_fast.experiments import StudyError, data
 from nvrm_fast.experiments import __main__ as command
 from nvrm_fast.experiments.settings import Settings
 from nvrm_fast.experiments.training import NVRM_SGD, SGD
+from nvrm_fast.experiments.variability import sweep
 
 
 def row(optimizer, score, train_accuracy=0.9, network="cnn", lr=0.1, variability=0.0):

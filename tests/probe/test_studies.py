@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from nvrm_fast.experiments import __main__ as command
-from nvrm_fast.experiments import data, injection_problem
+from nvrm_fast.experiments import data
+from nvrm_fast.experiments.injection import problems
 
 PNG = b"\x89PNG"
 
@@ -133,7 +134,7 @@ def test_wrong_options_end_with_status_2_and_the_remedy(options, says, mnist, tm
 
 
 def test_the_papers_network_and_split(mnist):
-    network = injection_problem.network(400, 10, hidden=3, width=64, seed=0)
+    network = problems.network(400, 10, hidden=3, width=64, seed=0)
     assert [type(layer).__name__ for layer in network] == ["Linear", "ReLU"] * 3 + ["Linear"]
     for layer in network[::2]:
         assert not layer.bias.any()
@@ -146,7 +147,7 @@ def test_the_papers_network_and_split(mnist):
         data_dir = mnist.split()[3]
 
     both = data.load("mnist", Options.data_dir)
-    problem = injection_problem.problem(Options, "mse")
+    problem = problems.problem(Options, "mse")
     (x, y), (x_test, y_test) = problem.train, problem.test
     assert len(x) == 156 and len(x_test) == 104 and problem.inputs == 36
     assert torch.equal(torch.cat([y, y_test]).sum(0), torch.bincount(torch.cat([both.train_labels, both.test_labels])))

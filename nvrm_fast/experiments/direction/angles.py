@@ -23,7 +23,7 @@ from nvrm_fast.experiments import report, settings
 from nvrm_fast.experiments.direction import drawing
 from nvrm_fast.experiments.direction.options import PRESETS
 from nvrm_fast.experiments.direction.turning import angles_in_weight_space, cosines_by_law, kolmogorov_smirnov
-from nvrm_fast.experiments.label_noise import progress
+from nvrm_fast.experiments.report import progress
 from nvrm_fast.experiments.settings import AT_LEAST_ONE, Checked, option
 
 NAME = "direction-angles"

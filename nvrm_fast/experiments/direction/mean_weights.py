@@ -30,9 +30,9 @@ from nvrm_fast.experiments import report, settings
 from nvrm_fast.experiments.data import ImageData, load, standardize
 from nvrm_fast.experiments.direction import fit, kinds, mean_weights_drawing, networks
 from nvrm_fast.experiments.direction.options import LAYERS, THESIS_LAYERS, DirectionSettings, full, tiny
-from nvrm_fast.experiments.direction.record import Record
 from nvrm_fast.experiments.direction.turning import cosines_by_law
-from nvrm_fast.experiments.label_noise import progress
+from nvrm_fast.experiments.record import Record
+from nvrm_fast.experiments.report import progress
 from nvrm_fast.experiments.settings import AT_LEAST_ONE, POSITIVE, option
 
 NAME = "direction-mean-weights"

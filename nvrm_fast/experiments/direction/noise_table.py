@@ -31,8 +31,8 @@ from nvrm_fast.experiments.data import ImageData, load, standardize
 from nvrm_fast.experiments.direction import drawing, fit, kinds, networks, tables
 from nvrm_fast.experiments.direction.kinds import KINDS, Strength
 from nvrm_fast.experiments.direction.options import LAYERS, THESIS_LAYERS, DirectionSettings, full, tiny
-from nvrm_fast.experiments.direction.record import Record
-from nvrm_fast.experiments.label_noise import progress
+from nvrm_fast.experiments.record import Record
+from nvrm_fast.experiments.report import progress
 from nvrm_fast.experiments.settings import AT_LEAST_ONE, option
 
 NAME = "direction-tables"

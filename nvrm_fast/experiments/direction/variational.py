@@ -31,8 +31,8 @@ from nvrm_fast.experiments.data import ImageData, load, standardize
 from nvrm_fast.experiments.direction import fit, kinds, posterior_drawing
 from nvrm_fast.experiments.direction.networks import LENETS
 from nvrm_fast.experiments.direction.options import DirectionSettings, full, tiny
-from nvrm_fast.experiments.direction.record import Record
-from nvrm_fast.experiments.label_noise import progress
+from nvrm_fast.experiments.record import Record
+from nvrm_fast.experiments.report import progress
 from nvrm_fast.experiments.settings import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, option
 from nvrm_fast.nn.variational import Variational
 

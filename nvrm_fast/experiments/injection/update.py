@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from nvrm_fast.experiments import report
-from nvrm_fast.experiments.injection_problem import LOSSES, Problem
+from nvrm_fast.experiments.injection.problems import LOSSES, Problem
 from nvrm_fast.probe import NoiseInjection, local_hessian_trace, update_sides
 
 

@@ -15,10 +15,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from nvrm_fast.experiments import report, settings, training
 from nvrm_fast.experiments.data import ImageData, load, standardize
+from nvrm_fast.experiments.report import progress
 from nvrm_fast.experiments.settings import Settings
 from nvrm_fast.experiments.training import NVRM_SGD, SGD, Run
 
@@ -78,11 +78,6 @@ def compare(data: ImageData, chosen: Settings, optimizers: Sequence[str] = (SGD,
                     f"{run.train_accuracy[-1]:6.1%}  {sum(run.seconds) / chosen.epochs:.2f} s an epoch"
                 )
     return runs
-
-
-def progress(total: int, unit: str) -> tqdm:
-    """A progress bar, silent where the output is not a terminal."""
-    return tqdm(total=total, unit=f" {unit}", disable=None, dynamic_ncols=True)
 
 
 def save(folder: Path, chosen: Settings, runs: Sequence[Run], table: str) -> None:

@@ -21,8 +21,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nvrm_fast.experiments import StudyError, injection_problem, networks, report
+from nvrm_fast.experiments import StudyError, networks, report
 from nvrm_fast.experiments.data import load, standardize
+from nvrm_fast.experiments.injection import problems
 from nvrm_fast.probe import CheckpointMismatch, probe
 from nvrm_fast.probe.injection import KINDS
 
@@ -37,17 +38,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", metavar="MODULE:FUNCTION", help="what returns the model (default: --network)")
     add("--tensors", metavar="FILE", help="your data (default: --data)")
     add("--network", default="mlp", choices=tuple(networks.NETWORKS), help="this package's (default: %(default)s)")
-    add("--loss", default="ce", choices=tuple(injection_problem.LOSSES), help="default: %(default)s")
+    add("--loss", default="ce", choices=tuple(problems.LOSSES), help="default: %(default)s")
     add("--networks", type=int, default=13, help="strengths in the scan (default: %(default)s)")
     add("--refine", type=int, default=4, help="more strengths where training breaks (default: %(default)s)")
     add("--factors", type=float, nargs=2, default=(0.01, 100.0), metavar=("LOW", "HIGH"), help="of sigma: the scan")
     add("--kind", default="redrawn", choices=KINDS, help="noise (default: %(default)s)")
-    injection_problem.add_arguments(parser, lr=0.05, batch_size=128, epochs=5, out="runs/probe")
+    problems.add_arguments(parser, lr=0.05, batch_size=128, epochs=5, out="runs/probe")
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Scan, print and write."""
-    injection_problem.check(arguments)
+    problems.check(arguments)
     folder = report.output_folder(arguments.out)
     train, test, built_in = _data(arguments)
     model = _model(arguments.model) if arguments.model else built_in()
@@ -59,7 +60,7 @@ def main(arguments: argparse.Namespace) -> None:
     try:
         diagram = probe(
             model, arguments.layer, arguments.sigma, train, test,
-            loss=injection_problem.LOSSES[arguments.loss][0], factors=tuple(arguments.factors),
+            loss=problems.LOSSES[arguments.loss][0], factors=tuple(arguments.factors),
             networks=arguments.networks, refine=arguments.refine, checkpoint=checkpoint, kind=arguments.kind,
             lr=arguments.lr, batch_size=arguments.batch_size, epochs=arguments.epochs, seed=arguments.seed,
         )  # fmt: skip
@@ -85,7 +86,7 @@ def _data(arguments: argparse.Namespace):
         shape, classes = tuple(train[0].shape[1:]), 1 + int(train[1].max())
     else:
         data = standardize(load(arguments.data, arguments.data_dir), arguments.device)
-        rows = injection_problem.LOSSES[arguments.loss][1]
+        rows = problems.LOSSES[arguments.loss][1]
         train, test = (
             (images, nn.functional.one_hot(labels, data.classes).float() if rows else labels)
             for images, labels in ((data.train_images, data.train_labels), (data.test_images, data.test_labels))

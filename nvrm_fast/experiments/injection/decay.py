@@ -15,8 +15,9 @@ import time
 
 import torch
 
-from nvrm_fast.experiments import StudyError, injection_drawing, injection_problem, report
-from nvrm_fast.experiments.injection_phases import resumed
+from nvrm_fast.experiments import StudyError, report
+from nvrm_fast.experiments.injection import drawing, problems
+from nvrm_fast.experiments.injection.phases import resumed
 from nvrm_fast.probe import PhaseDiagram, Plan
 
 HELP = "decay times of noise weights and losses (Levi et al., Figure 1, centre and right)"
@@ -29,12 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--networks", type=int, default=10, help="strengths in the scan (default: %(default)s)")
     add("--shown", type=int, help="which of them the centre shows, from 1 (default: the last one in decay)")
     add("--width", type=int, default=1024, help="N_w (default: %(default)s)")
-    injection_problem.add_arguments(parser, lr=0.05, batch_size=128, epochs=100, out="runs/injection-decay")
+    problems.add_arguments(parser, lr=0.05, batch_size=128, epochs=100, out="runs/injection-decay")
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Train with redrawn and with fixed noise, fit, draw and write."""
-    injection_problem.check(arguments)
+    problems.check(arguments)
     low, high = arguments.sigmas
     if not 0 < low < high:
         raise StudyError(f"--sigmas is {low} {high}: choose two rising numbers above 0")
@@ -43,7 +44,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.shown is not None and not 1 <= arguments.shown <= arguments.networks:
         raise StudyError(f"--shown is {arguments.shown}: choose from 1 to {arguments.networks}")
     folder = report.output_folder(arguments.out)
-    problem = injection_problem.problem(arguments, "ce")
+    problem = problems.problem(arguments, "ce")
     sigmas = torch.logspace(math.log10(low), math.log10(high), arguments.networks, dtype=torch.float64).tolist()
     started = time.perf_counter()
     diagrams: dict[str, PhaseDiagram] = {}
@@ -73,7 +74,7 @@ def main(arguments: argparse.Namespace) -> None:
     report.write_json(folder / "decay.json", content)
     decaying = [k for k, phase in enumerate(redrawn.phases) if phase == "decay"]
     shown = arguments.shown - 1 if arguments.shown else decaying[-1] if decaying else 0
-    injection_drawing.draw_decay(
+    drawing.draw_decay(
         redrawn,
         fixed,
         redrawn.sigmas[shown],

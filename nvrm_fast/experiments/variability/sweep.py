@@ -26,9 +26,10 @@ import torch
 
 from nvrm_fast.experiments import StudyError, networks, report, settings, training
 from nvrm_fast.experiments.data import ImageData, load, standardize
-from nvrm_fast.experiments.label_noise import compare, progress
+from nvrm_fast.experiments.report import progress
 from nvrm_fast.experiments.settings import Settings
 from nvrm_fast.experiments.training import NVRM_SGD, SGD, Problem, Run
+from nvrm_fast.experiments.variability.label_noise import compare
 
 HELP = "grid over network, learning rate, weight decay and b that chose label-noise's defaults"
 FIRST_SEED = 1000  # label-noise reports seeds 0, 1, ...

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import torch
 
-from nvrm_fast.experiments import StudyError, injection_drawing, injection_problem, report
-from nvrm_fast.experiments.injection_update import update_table
+from nvrm_fast.experiments import StudyError, report
+from nvrm_fast.experiments.injection import drawing, problems
+from nvrm_fast.experiments.injection.update import update_table
 from nvrm_fast.probe import CheckpointMismatch, PhaseDiagram, Plan, scan
 
 HELP = "the four phases on Fashion-MNIST (Levi et al., Figures 2, bottom row, and 3)"
@@ -42,18 +43,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--width", type=int, default=1024, help="N_w (default: %(default)s)")
     parser.add_argument("--bar-networks", type=int, default=16, help="strengths in the bar (default: %(default)s)")
     parser.add_argument("--bar-epochs", type=int, default=6, help="epochs of the bar's scan (default: %(default)s)")
-    injection_problem.add_arguments(parser, lr=0.01, batch_size=1000, epochs=30, out="runs/injection-phases")
+    problems.add_arguments(parser, lr=0.01, batch_size=1000, epochs=30, out="runs/injection-phases")
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Train, draw and write."""
-    injection_problem.check(arguments)
+    problems.check(arguments)
     for name in ("bar_networks", "bar_epochs"):
         if getattr(arguments, name) < 2:
             raise StudyError(f"--{name.replace('_', '-')} is {getattr(arguments, name)}: choose 2 or more")
     folder = report.output_folder(arguments.out)
     started = time.perf_counter()
-    problem = injection_problem.problem(arguments, arguments.loss)
+    problem = problems.problem(arguments, arguments.loss)
     strengths = sorted(arguments.strengths or TABLE_1[arguments.loss] + OURS[arguments.loss])
     if min(strengths) <= 0:
         raise StudyError(f"--strengths has {min(strengths)}: choose more than 0")
@@ -75,9 +76,9 @@ def main(arguments: argparse.Namespace) -> None:
     bar = run(bar_strengths, arguments.bar_epochs, "bar", 15)
     bar_seconds = time.perf_counter() - started - seconds
     sigmas = diagram.sigmas
-    model = injection_problem.network(
-        problem.inputs, problem.classes, hidden=1, width=arguments.width, seed=arguments.seed
-    ).to(arguments.device)
+    model = problems.network(problem.inputs, problem.classes, hidden=1, width=arguments.width, seed=arguments.seed).to(
+        arguments.device
+    )
     how = {"lr": arguments.lr, "batch_size": arguments.batch_size, "seed": arguments.seed}
     update = update_table(model, problem, arguments.loss, sigmas, **how)
     text = (
@@ -99,7 +100,7 @@ def main(arguments: argparse.Namespace) -> None:
     }
     report.write_json(folder / "phases.json", content)
     ours = set(strengths) - set(TABLE_1[arguments.loss])
-    injection_drawing.draw_phases(
+    drawing.draw_phases(
         diagram,
         [f"{value:g}{' units' if value in ours else ' units, Table 1'}" for value in strengths],
         bar,
@@ -117,7 +118,7 @@ def _evenly(low: float, high: float, count: int) -> list[float]:
 
 
 def resumed(
-    arguments: argparse.Namespace, checkpoint: Path, problem: injection_problem.Problem, plan: Plan, loss: str,
+    arguments: argparse.Namespace, checkpoint: Path, problem: problems.Problem, plan: Plan, loss: str,
     *, hidden: int, width: int,
 ) -> PhaseDiagram:  # fmt: skip
     """A scan that goes on from its checkpoint, if there is one and --fresh was not given.
@@ -127,10 +128,10 @@ def resumed(
     """
     if arguments.fresh:
         checkpoint.unlink(missing_ok=True)
-    model = injection_problem.network(problem.inputs, problem.classes, hidden=hidden, width=width, seed=plan.seed)
+    model = problems.network(problem.inputs, problem.classes, hidden=hidden, width=width, seed=plan.seed)
     model = model.to(arguments.device)
     try:
-        return scan(model, plan, injection_problem.LOSSES[loss][0], problem.train, problem.test, checkpoint=checkpoint)
+        return scan(model, plan, problems.LOSSES[loss][0], problem.train, problem.test, checkpoint=checkpoint)
     except CheckpointMismatch as error:
         raise StudyError(
             f"--out holds a run with other settings: add --fresh or name another folder.\n{error}"

@@ -15,7 +15,8 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
-from nvrm_fast.experiments import StudyError, injection_drawing, report
+from nvrm_fast.experiments import StudyError, report
+from nvrm_fast.experiments.injection import drawing
 from nvrm_fast.noise import noise
 from nvrm_fast.probe import linear
 from nvrm_fast.probe.phases import CATAPULT, DECAY, DECOUPLED, DIVERGENT, classify
@@ -73,7 +74,7 @@ def main(arguments: argparse.Namespace) -> None:
         "figure": {"sigmas": sigmas, "phases": phases},
     }
     report.write_json(folder / "linear.json", content)
-    injection_drawing.draw_linear(path, list(sigmas.values()), phases, bounds, folder / "linear.png")
+    drawing.draw_linear(path, list(sigmas.values()), phases, bounds, folder / "linear.png")
     print(f"written: {folder / 'linear.png'}, {folder / 'linear.md'}, {folder / 'linear.json'}")
 
 

@@ -1,0 +1,1 @@
+"""The studies of networks with stochastic layers (SE-SNN) as commands."""
