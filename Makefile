@@ -42,7 +42,7 @@ $(VENV)/torch:
 
 # Editable: the Python files are used where they lie; only a change in csrc or setup.py builds again.
 $(VENV)/installed: $(VENV)/torch $(SOURCES)
-	$(RUN) -m pip install --quiet --no-build-isolation --editable ".[test,demo,integrations]"
+	$(RUN) -m pip install --quiet --no-build-isolation --editable ".[test,demo,integrations,baselines]"
 	$(RUN) -m nvrm_fast.info
 	touch $@
 

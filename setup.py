@@ -210,6 +210,8 @@ setup(
     install_requires=["torch>=2.10"],
     extras_require={
         "demo": ["matplotlib", "mlxtend", "tqdm"],
+        # What the studies of the NVRM paper are held against.
+        "baselines": ["ivon-opt", "pytorch_optimizer"],
         # The oldest releases whose source has the events used here; the tests run with what pip installs, the newest.
         "integrations": ["accelerate>=1.0", "lightning>=2.2", "transformers>=4.46"],
         "test": [

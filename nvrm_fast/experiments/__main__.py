@@ -10,7 +10,7 @@ try:
     from nvrm_fast.experiments.direction import angles, gradient_variance, mean_weights, noise_table, variational
     from nvrm_fast.experiments.injection import decay, linear, phases, probe_model
     from nvrm_fast.experiments.stochastic import labels
-    from nvrm_fast.experiments.variability import label_noise, sweep
+    from nvrm_fast.experiments.variability import generalization, label_noise, scales, sweep
 except ModuleNotFoundError as missing:
     if missing.name not in ("matplotlib", "tqdm", "numpy"):
         raise
@@ -18,8 +18,12 @@ except ModuleNotFoundError as missing:
 
 # A new study is a module with HELP, add_arguments(parser) and main(arguments), and one line here.
 STUDIES = {
-    "label-noise": label_noise,
+    label_noise.NAME: label_noise,
     "label-noise-sweep": sweep,
+    generalization.NAME: generalization,
+    scales.denoising.NAME: scales.denoising,
+    scales.noise_type.NAME: scales.noise_type,
+    scales.gradient_noise.NAME: scales.gradient_noise,
     "injection-linear": linear,
     "injection-phases": phases,
     "injection-decay": decay,
