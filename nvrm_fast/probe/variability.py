@@ -113,8 +113,8 @@ def neural_variability(
         confidence: of the interval, such as 0.95. It accounts for the samples of noise and not for those of the data:
             Definition 1 speaks of the training set as it is.
         antithetic: samples in pairs theta + eps, theta - eps, whose mean has no odd part of the loss, so that a slope
-            costs no precision. Worth it away from a minimum; at one, pairs are merely half as many independent values.
-            Samples must then be even, and 4 or more.
+            costs no precision. Where the loss has none, pairs are merely half as many independent values and the
+            interval up to 1.4 times as wide. Samples must then be even, and 4 or more.
         parameters, batch_size, at_once, vectorised: as `perturbed.measure` takes them.
 
     Raises:
