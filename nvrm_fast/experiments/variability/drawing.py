@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from nvrm_fast.experiments.optimizers import ADAM, IVON, NVRM_ADAM, NVRM_SGD, PERTURBED_SGD, SAM, SGD
 from nvrm_fast.experiments.report import mean_and_deviation
@@ -102,6 +103,13 @@ def over_scales(
         markersize=5, linewidth=1.6, capsize=2, label=label,
     )  # fmt: skip
     panel.set_xscale("log")
+
+
+def tick_scales(panel: Any, scales: Sequence[float]) -> None:
+    """The scales that were run, as plain numbers, in place of powers of ten."""
+    ticks = sorted(set(scales))
+    panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks], fontsize=8.5)
+    panel.xaxis.set_minor_locator(NullLocator())
 
 
 def level(panel: Any, values: Sequence[float], color: str, label: str) -> None:
