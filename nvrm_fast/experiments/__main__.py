@@ -10,7 +10,7 @@ try:
     from nvrm_fast.experiments.direction import angles, gradient_variance, mean_weights, noise_table, variational
     from nvrm_fast.experiments.injection import decay, linear, phases, probe_model
     from nvrm_fast.experiments.stochastic import labels
-    from nvrm_fast.experiments.variability import generalization, label_noise, scales, sweep
+    from nvrm_fast.experiments.variability import generalization, label_noise, perturbation, scales, sweep
 except ModuleNotFoundError as missing:
     if missing.name not in ("matplotlib", "tqdm", "numpy"):
         raise
@@ -21,6 +21,7 @@ STUDIES = {
     label_noise.NAME: label_noise,
     "label-noise-sweep": sweep,
     generalization.NAME: generalization,
+    perturbation.NAME: perturbation,
     scales.denoising.NAME: scales.denoising,
     scales.noise_type.NAME: scales.noise_type,
     scales.gradient_noise.NAME: scales.gradient_noise,

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +50,11 @@ class Run:
     train_loss: list[float | None] = field(default_factory=list)  # mean over the epoch's steps; None once it diverged
     seconds: list[float] = field(default_factory=list)  # training only, evaluation apart
     state_bytes_a_parameter: float = 0.0
+    besides: dict[str, Any] = field(default_factory=dict)  # what a study measures at the end, as JSON values
+
+
+#: Measures a trained network: of the network, the problem, the settings and the seed that it was trained with.
+Besides = Callable[[nn.Module, Problem, Settings, int], dict[str, Any]]
 
 
 def corrupt(data: ImageData, settings: Settings, seed: int) -> Problem:
@@ -83,6 +89,7 @@ def train(
     *,
     every_epoch: bool = True,
     after_epoch: Callable[[], object] = lambda: None,
+    besides: Besides | None = None,
 ) -> Run:
     """Train for ``settings.epochs``. Two optimizers at one seed start from the same weights and see the same batches.
 
@@ -93,6 +100,7 @@ def train(
         seed: of the initialisation, the batch order and the weight noise.
         every_epoch: measure after every epoch; otherwise once, after the last (the lists then have one entry).
         after_epoch: called after each epoch, for progress bars.
+        besides: measures the network after the last epoch, on clean weights; for ``Run.besides``.
     """
     device = problem.train_images.device
     shape = tuple(problem.train_images.shape[1:])
@@ -114,6 +122,9 @@ def train(
                 with clean_weights(optimizer):
                     _measure(run, network, problem)
             after_epoch()
+        if besides is not None:
+            with clean_weights(optimizer):
+                run.besides = besides(network, problem, settings, seed)
     run.state_bytes_a_parameter = state_bytes_a_parameter(optimizer)
     return run
 

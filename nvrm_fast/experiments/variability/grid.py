@@ -16,7 +16,7 @@ from nvrm_fast.experiments import report, training
 from nvrm_fast.experiments.data import ImageData, load, standardize
 from nvrm_fast.experiments.record import Record
 from nvrm_fast.experiments.settings import AT_LEAST_ONE, Settings, option
-from nvrm_fast.experiments.training import Run
+from nvrm_fast.experiments.training import Besides, Run
 
 #: quick: minutes on two cores; paper: appendix C; tiny: seconds, to see that everything runs.
 PRESETS = ("quick", "paper", "tiny")
@@ -90,8 +90,9 @@ class Result:
 
 
 def run_grid(
-    study: str, folder: Path, chosen: GridSettings, cells: Sequence[Cell], extending: tuple[str, ...] = ()
-) -> list[Result]:
+    study: str, folder: Path, chosen: GridSettings, cells: Sequence[Cell], extending: tuple[str, ...] = (),
+    besides: Besides | None = None,
+) -> list[Result]:  # fmt: skip
     """Train every cell at the seeds 0, 1, ...; those that the folder has already are read.
 
     Args:
@@ -100,6 +101,7 @@ def run_grid(
         chosen: the study's settings.
         cells: the grid.
         extending: settings that only say which cells there are, so that a later run may have more of them.
+        besides: as ``training.train`` takes it; it can be pickled, for it goes to the processes that train.
 
     Raises:
         StudyError: if the folder has runs of other settings, or the data set cannot be read.
@@ -110,7 +112,7 @@ def run_grid(
     jobs = [(one, seed) for seed in range(chosen.seeds) for one in cells]
     todo = [job for job in jobs if not record.has(_place(job))]
     with report.progress(sum(one.settings.epochs for one, _ in todo), "epochs") as bar:
-        for job, result in _trained(todo, chosen, data, bar):
+        for job, result in _trained(todo, chosen, data, bar, besides):
             record.run(_place(job), lambda result=result: result)
             bar.write(_line(job, result))
     return [Result(one, [Run(**record.result(_place((one, seed)))) for seed in range(chosen.seeds)]) for one in cells]
@@ -150,21 +152,21 @@ def _line(job: Job, result: dict[str, Any]) -> str:
 
 
 def _trained(
-    jobs: Sequence[Job], chosen: GridSettings, data: ImageData, bar: Any
+    jobs: Sequence[Job], chosen: GridSettings, data: ImageData, bar: Any, besides: Besides | None
 ) -> Iterator[tuple[Job, dict[str, Any]]]:
     """Each job with its run as plain values, in the order in which they end."""
     if min(chosen.processes, len(jobs)) <= 1:
         torch.set_num_threads(chosen.threads)
         for job in jobs:
             bar.set_description(job[0].optimizer)
-            yield job, _train(data, job, bar.update)
+            yield job, _train(data, job, besides, bar.update)
         return
     # Spawned, not forked: torch's threads do not survive a fork.
     pool = ProcessPoolExecutor(
         min(chosen.processes, len(jobs)), multiprocessing.get_context("spawn"), _prepare, (chosen,)
     )
     with pool:
-        futures: dict[Future, Job] = {pool.submit(_train_here, job): job for job in jobs}
+        futures: dict[Future, Job] = {pool.submit(_train_here, job, besides): job for job in jobs}
         try:
             for done in as_completed(futures):
                 job = futures[done]
@@ -183,12 +185,13 @@ def _prepare(chosen: GridSettings) -> None:
     _data = standardize(load(chosen.data, chosen.data_dir), chosen.device)
 
 
-def _train_here(job: Job) -> dict[str, Any]:
+def _train_here(job: Job, besides: Besides | None) -> dict[str, Any]:
     assert _data is not None
-    return _train(_data, job)
+    return _train(_data, job, besides)
 
 
-def _train(data: ImageData, job: Job, after_epoch: Any = lambda: None) -> dict[str, Any]:
+def _train(data: ImageData, job: Job, besides: Besides | None, after_epoch: Any = lambda: None) -> dict[str, Any]:
     one, seed = job
     problem = training.corrupt(data, one.settings, seed)
-    return asdict(training.train(problem, one.settings, one.optimizer, seed, after_epoch=after_epoch))
+    run = training.train(problem, one.settings, one.optimizer, seed, after_epoch=after_epoch, besides=besides)
+    return asdict(run)
