@@ -9,7 +9,7 @@ try:
     from nvrm_fast.experiments import StudyError
     from nvrm_fast.experiments.direction import angles, gradient_variance, mean_weights, noise_table, variational
     from nvrm_fast.experiments.injection import decay, linear, phases, probe_model
-    from nvrm_fast.experiments.stochastic import labels
+    from nvrm_fast.experiments.stochastic import label_sweeps, labels
     from nvrm_fast.experiments.stochastic.reid import study as reid
     from nvrm_fast.experiments.variability import label_noise, sweep
 except ModuleNotFoundError as missing:
@@ -31,6 +31,7 @@ STUDIES = {
     angles.NAME: angles,
     gradient_variance.NAME: gradient_variance,
     "stochastic-label-noise": labels,
+    label_sweeps.NAME: label_sweeps,
     reid.NAME: reid,
 }
 

@@ -98,8 +98,10 @@ def build(name: str, classes: int, seed: int) -> ResNet:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         if name == "resnet50":
-            return ResNet((3, 4, 6, 3), classes)
-        return ResNet((1, 1, 1, 1), classes, width=16, small_pictures=True)
+            network = ResNet((3, 4, 6, 3), classes)
+        else:
+            network = ResNet((1, 1, 1, 1), classes, width=8, small_pictures=True)
+    return network.to(memory_format=torch.channels_last)
 
 
 NETWORKS = ("resnet50", "small")

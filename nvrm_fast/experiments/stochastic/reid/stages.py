@@ -45,9 +45,9 @@ class Task:
 
 
 def standardized(pictures: Tensor) -> Tensor:
-    """float32 from uint8 pictures."""
+    """float32 from uint8 pictures; channels last, in which small convolutions take two thirds of the time."""
     mean, deviation = (pictures.new_tensor(of, dtype=torch.float32)[:, None, None] for of in (_MEAN, _DEVIATION))
-    return (pictures / 255 - mean) / deviation
+    return ((pictures / 255 - mean) / deviation).contiguous(memory_format=torch.channels_last)
 
 
 def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -70,7 +70,7 @@ def fit(
     """Trains the parameters that are not frozen, in the mode (train or eval) that the network is in. weight: of the
     regularizer that stochastic layers have; 0 for none. Global generators are untouched. Returns the mean loss of the
     last tenth of the steps, regularizer included."""
-    optimizer = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=stage.lr)
+    optimizer = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=stage.lr, fused=True)
     device = task.pictures.device
     # Not the seed itself: labels were flipped by it, and batches must not follow the flips.
     order = batches(len(task.pictures), stage.batch_size, torch.Generator().manual_seed(seed + 2**32))

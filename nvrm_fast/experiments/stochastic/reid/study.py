@@ -9,8 +9,8 @@ characteristics by Market-1501's protocol, all in the mode "mean". Every method 
 --market reads Market-1501 in its official layout; without it a small retrieval task in the same layout is made of a
 data set at hand and written to --out. At one seed all methods see the same labels and batches.
 
-Written to --out: table.md, sigma.png (Figure 3b), pictures.png (Figure 3c), results.json; runs.jsonl and networks/
-(those of the first stage), from which a stopped study goes on.
+Written to --out: table.md, scores.png, sigma.png (Figure 3b), pictures.png (Figure 3c) and results.json; runs.jsonl and
+networks/ (those of the first stage), from which a stopped study goes on.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class ReidSettings(Checked):
     )
     data_dir: str | None = option(None, "folder with that data set's official files", metavar="FOLDER")
     identities: int = option(
-        96, "without --market: to train on", type=int, check=(lambda value: value >= 2, "2 or more")
+        160, "without --market: to train on", type=int, check=(lambda value: value >= 2, "2 or more")
     )
-    test_identities: int = option(64, "without --market: to search for", type=int, check=AT_LEAST_ONE)
+    test_identities: int = option(48, "without --market: to search for", type=int, check=AT_LEAST_ONE)
     network: str = option("small", "network", choices=resnet.NETWORKS)
     weights: str | None = option(
         "none", "what it starts from: none (random), download (ImageNet's, 98 MB), or a file", metavar="WHAT"
@@ -66,12 +66,12 @@ class ReidSettings(Checked):
     methods: tuple[str, ...] = option(
         tuple(METHODS), "lines of the table", nargs="+", metavar="NAME", choices=tuple(METHODS)
     )
-    seeds: int = option(2, "how many seeds: wrong labels, initialisation and batches", type=int, check=AT_LEAST_ONE)
-    iterations: int = option(600, "steps of the first stage", type=int, check=AT_LEAST_ONE)
+    seeds: int = option(3, "how many seeds: wrong labels, initialisation and batches", type=int, check=AT_LEAST_ONE)
+    iterations: int = option(400, "steps of the first stage", type=int, check=AT_LEAST_ONE)
     last_iterations: int = option(200, "steps of the second stage", type=int, check=AT_LEAST_ONE)
     batch_size: int = option(32, "pictures a step", type=int, check=(lambda value: value >= 2, "2 or more"))
-    lr: float = option(3.5e-4, "Adam's learning rate in the first stage", type=float, check=POSITIVE)
-    last_lr: float = option(5e-4, "Adam's learning rate in the second stage", type=float, check=POSITIVE)
+    lr: float = option(1e-3, "Adam's learning rate in the first stage", type=float, check=POSITIVE)
+    last_lr: float = option(5e-3, "Adam's learning rate in the second stage", type=float, check=POSITIVE)
     weight: float = option(1e-2, "of the regularizer", type=float, check=NOT_NEGATIVE)
     margin: float = option(
         4.0, "b of equation 6", type=float, check=(lambda value: abs(value) < float("inf"), "a finite number")
@@ -83,7 +83,7 @@ class ReidSettings(Checked):
         "quick": {},
         "paper": {
             "network": "resnet50", "weights": None, "size": (256, 128), "iterations": 60_000,
-            "last_iterations": 20_000, "seeds": 5,
+            "last_iterations": 20_000, "lr": 3.5e-4, "last_lr": 5e-4, "seeds": 5,
         },
         "tiny": {
             "identities": 4, "test_identities": 3, "strengths": (0.0, 0.5), "seeds": 1, "iterations": 3,

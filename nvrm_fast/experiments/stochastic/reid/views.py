@@ -20,7 +20,7 @@ from nvrm_fast.experiments import StudyError
 from nvrm_fast.experiments.data import ImageData
 from nvrm_fast.experiments.stochastic.reid import market1501
 
-SIZE = 32
+SIZE = 24
 VIEWS = 2  # of each identity by each camera
 POOR = 0.1  # the share of poor views
 POOR_LIST = "poor_views.txt"  # their file names, one a line
@@ -39,11 +39,11 @@ class Camera:
 
 CAMERAS = (
     Camera(0, 1.0, 0.0, (0.95, 0.95, 0.95), (0.10, 0.10, 0.10)),
-    Camera(25, 0.9, 0.0, (0.95, 0.80, 0.55), (0.25, 0.15, 0.05)),
-    Camera(-20, 1.1, 0.2, (0.55, 0.70, 0.80), (0.05, 0.10, 0.25)),
-    Camera(10, 0.8, -0.3, (0.60, 0.60, 0.60), (0.30, 0.30, 0.30)),
-    Camera(-35, 1.0, 0.1, (0.80, 0.95, 0.75), (0.15, 0.30, 0.15)),
-    Camera(40, 0.85, 0.25, (0.75, 0.55, 0.75), (0.05, 0.02, 0.10)),
+    Camera(12, 0.9, 0.0, (0.95, 0.80, 0.55), (0.25, 0.15, 0.05)),
+    Camera(-10, 1.1, 0.1, (0.55, 0.70, 0.80), (0.05, 0.10, 0.25)),
+    Camera(5, 0.85, -0.15, (0.60, 0.60, 0.60), (0.30, 0.30, 0.30)),
+    Camera(-16, 1.0, 0.05, (0.80, 0.95, 0.75), (0.15, 0.30, 0.15)),
+    Camera(18, 0.9, 0.12, (0.75, 0.55, 0.75), (0.05, 0.02, 0.10)),
 )
 
 
