@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
 from nvrm_fast.experiments.stochastic.reid import tables
@@ -63,7 +64,7 @@ def _draw_scores(runs: Sequence[dict[str, Any]], path: Path, title: str) -> Path
         _dress(panel, heading)
         panel.set_xlabel("wrong training labels, %")
         panel.set_xticks([100 * share for share in shares])
-        panel.yaxis.set_major_formatter("{x:.0f} %")
+        panel.yaxis.set_major_formatter(PercentFormatter(symbol=" %"))
     figure.legend(
         *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=9
     )

@@ -36,7 +36,7 @@ class Pictures:
     cameras: Tensor
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.identities)
 
     @property
     def labels(self) -> Tensor:
