@@ -77,6 +77,18 @@ def test_a_whole_study_and_one_that_goes_on(options, tmp_path, capsys, monkeypat
         row.pop("seconds")
     assert after == rows
 
+    (out / FILE).unlink()
+    monkeypatch.undo()
+    trained = []
+    first_stage = runs.stages.first_stage
+    monkeypatch.setattr(runs.stages, "first_stage", lambda *given: trained.append(1) or first_stage(*given))
+    more = ["--methods", "SE-SNN", "--strengths", "0", "--weight", "1"]
+    assert command.main(["stochastic-reid", *options, *more]) == 0
+    assert not trained  # the first stage has no regularizer
+    (out / FILE).unlink()
+    assert command.main(["stochastic-reid", *options, *more, "--iterations", "2"]) == 0
+    assert trained  # networks of other settings are not taken
+
 
 def test_a_folder_in_the_official_layout(images, tmp_path):
     views.write(tmp_path / "market", data.load("mnist", images), identities=4, test_identities=3)
@@ -86,7 +98,7 @@ def test_a_folder_in_the_official_layout(images, tmp_path):
     assert command.main(["stochastic-reid", *options.split()]) == 0
     (row,) = json.loads((out / "results.json").read_text())["runs"]
     assert set(row["sigma"]) == {"right", "wrong"} and row["log_sigma"]["wrong"] is not None
-    assert not (out / "views").exists()
+    assert not list(out.glob("views*"))
 
 
 @pytest.mark.parametrize(

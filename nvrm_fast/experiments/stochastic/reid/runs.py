@@ -21,6 +21,12 @@ from nvrm_fast.experiments.stochastic.reid.stages import Stage, Task
 if TYPE_CHECKING:
     from nvrm_fast.experiments.stochastic.reid.study import ReidSettings
 
+#: The settings that decide a network of the first stage.
+_OF_THE_FIRST_STAGE = (
+    *("market", "data", "identities", "test_identities", "network", "weights", "size"),
+    *("iterations", "batch_size", "lr"),
+)
+
 
 class Runs:
     """The runs of a study on one task; results come from the record where it has them."""
@@ -98,10 +104,14 @@ class Runs:
     def first_network(self, loss: str, strength: float, seed: int) -> ResNet:
         """The network of the first stage, from disk if it is there; several methods share it."""
         network = resnet.build(self.chosen.network, int(self.labels.max()) + 1, seed)
-        path = self._path(loss, strength, seed)
+        path = self.folder / f"{loss.replace(', ', '-').replace(' ', '-')}-{strength:g}-{seed}.pt"
+        made_by = {name: getattr(self.chosen, name) for name in _OF_THE_FIRST_STAGE}
         if path.exists():
-            network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-            return network.to(self.chosen.device).eval()
+            found = torch.load(path, map_location="cpu", weights_only=True)
+            # Runs may have been deleted and started again with other settings.
+            if found["settings"] == made_by:
+                network.load_state_dict(found["network"])
+                return network.to(self.chosen.device).eval()
         if self.chosen.weights == "download":
             resnet.download_weights(network)
         elif self.chosen.weights != "none":
@@ -112,9 +122,6 @@ class Runs:
         stages.first_stage(network, task, self.first, stages.loss_of(loss, corruption), seed, self._after_step)
         self.folder.mkdir(exist_ok=True)
         part = path.with_suffix(".part")  # a network that a kill cut short must not be taken for a whole one
-        torch.save(network.state_dict(), part)
+        torch.save({"settings": made_by, "network": network.state_dict()}, part)
         part.replace(path)
         return network
-
-    def _path(self, loss: str, strength: float, seed: int) -> Path:
-        return self.folder / f"{loss.replace(', ', '-').replace(' ', '-')}-{strength:g}-{seed}.pt"

@@ -117,7 +117,7 @@ def main(arguments: argparse.Namespace) -> None:
     record = Record(folder, NAME, chosen, extending=("strengths", "methods"))
     where = chosen.market
     if where is None:
-        where = folder / "views"
+        where = folder / f"views-{chosen.data}-{chosen.identities}-{chosen.test_identities}"
         if not (where / views.POOR_LIST).exists():  # written last
             views.write(where, data.load(chosen.data, chosen.data_dir), chosen.identities, chosen.test_identities)
     market = market1501.read(where)
