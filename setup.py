@@ -209,7 +209,7 @@ setup(
     package_data={"nvrm_fast": ["_build_facts.json", "py.typed"]},
     install_requires=["torch>=2.10"],
     extras_require={
-        "demo": ["matplotlib", "mlxtend", "tqdm"],
+        "demo": ["matplotlib", "mlxtend", "pillow", "tqdm"],
         # What the studies of the NVRM paper are held against.
         "baselines": ["ivon-opt", "pytorch_optimizer"],
         # The oldest releases whose source has the events used here; the tests run with what pip installs, the newest.
@@ -220,6 +220,7 @@ setup(
             "matplotlib",
             "mlxtend",
             "numpy",
+            "pillow",
             "pytest",
             "pytest-benchmark",
             "pytest-xdist",
