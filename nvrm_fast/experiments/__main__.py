@@ -10,7 +10,7 @@ try:
     from nvrm_fast.experiments.direction import angles, gradient_variance, mean_weights, noise_table, variational
     from nvrm_fast.experiments.injection import decay, linear, phases, probe_model
     from nvrm_fast.experiments.stochastic import labels
-    from nvrm_fast.experiments.variability import label_noise, sweep
+    from nvrm_fast.experiments.variability import ewc, forgetting, label_noise, sweep
 except ModuleNotFoundError as missing:
     if missing.name not in ("matplotlib", "tqdm", "numpy"):
         raise
@@ -20,6 +20,8 @@ except ModuleNotFoundError as missing:
 STUDIES = {
     "label-noise": label_noise,
     "label-noise-sweep": sweep,
+    forgetting.NAME: forgetting,
+    ewc.NAME: ewc,
     "injection-linear": linear,
     "injection-phases": phases,
     "injection-decay": decay,
