@@ -47,7 +47,7 @@ def make_optimizer(
     under "master_param" of its state."""
     shared = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
     if variability == 0:
-        return torch.optim.Adam(parameters, **shared)
+        return torch.optim.Adam(parameters, **shared, fused=True)
     masters = True if keep_clean else None
     return NVRMAdam(parameters, **shared, variability=variability, seed=seed, master_weights=masters)
 

@@ -135,6 +135,6 @@ def describe(chosen: EwcSettings, runs: list[dict[str, Any]], lines: list[Line])
     final = continual_report.final_table(["optimizer", "lambda"], rows)
     return (
         f"{chosen.data}, permuted, b = {chosen.variability:g}: test accuracy in percent after {chosen.tasks} tasks, "
-        f"mean ± standard deviation over {chosen.seeds} seeds;\ngain: over Adam at the same lambda and seed\n\n{final}\n\n"
-        f"{continual_report.curve_table(lines)}"
+        f"mean ± standard deviation over {chosen.seeds} seeds;\ngain: over Adam at the same lambda and seed\n\n"
+        f"{final}\n\n{continual_report.curve_table(lines)}"
     )
