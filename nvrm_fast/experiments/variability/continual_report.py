@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from nvrm_fast.experiments.report import COLORS, markdown_table, mean_and_deviation, percent
 from nvrm_fast.experiments.training import NVRM_SGD, SGD
@@ -139,7 +139,7 @@ def _dress(panel: Any, heading: str, across: str) -> None:
     panel.set_title(heading, fontsize=10.5, loc="left", color=_INK)
     panel.set_xlabel(across, color=_INK)
     panel.set_ylabel("test accuracy", color=_INK)
-    panel.yaxis.set_major_formatter("{x:.0f} %")
+    panel.yaxis.set_major_formatter(PercentFormatter(symbol=" %"))
     panel.grid(axis="y", color="#e6e6e6", linewidth=0.8)
     panel.set_axisbelow(True)
     panel.spines[["top", "right"]].set_visible(False)

@@ -48,7 +48,7 @@ class ForgettingSettings(ContinualSettings):
 
     task: str = option("both", "kind of tasks", choices=(*TASKS, "both"))
     scales: tuple[float, ...] = option(
-        (0.01, 0.05), "other values of b, for Figure 4", type=float, nargs="*", metavar="B", check=ALL_POSITIVE
+        (0.01, 0.05, 0.1), "other values of b, for Figure 4", type=float, nargs="*", metavar="B", check=ALL_POSITIVE
     )
     # 12 passes over two classes of mnist-5000 are 48 steps; the paper's one pass is 45 to 50.
     split_epochs: int = option(12, "passes over the images of a split task", type=int, check=AT_LEAST_ONE)
