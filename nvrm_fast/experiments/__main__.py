@@ -11,7 +11,15 @@ try:
     from nvrm_fast.experiments.injection import decay, linear, phases, probe_model
     from nvrm_fast.experiments.stochastic import label_sweeps, labels
     from nvrm_fast.experiments.stochastic.reid import study as reid
-    from nvrm_fast.experiments.variability import generalization, label_noise, perturbation, scales, sweep
+    from nvrm_fast.experiments.variability import (
+        ewc,
+        forgetting,
+        generalization,
+        label_noise,
+        perturbation,
+        scales,
+        sweep,
+    )
 except ModuleNotFoundError as missing:
     if missing.name not in ("matplotlib", "tqdm", "numpy", "PIL"):
         raise
@@ -26,6 +34,8 @@ STUDIES = {
     scales.denoising.NAME: scales.denoising,
     scales.noise_type.NAME: scales.noise_type,
     scales.gradient_noise.NAME: scales.gradient_noise,
+    forgetting.NAME: forgetting,
+    ewc.NAME: ewc,
     "injection-linear": linear,
     "injection-phases": phases,
     "injection-decay": decay,
