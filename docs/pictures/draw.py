@@ -31,7 +31,8 @@ class Picture:
 
     def box(self, x, y, w, h, text="", below="", fill=PALE, stroke=LINE, ink=INK, size=14) -> None:
         self.parts.append(
-            f'<rect x="{x}" y="{y}" width="{w}" height="{h}" rx="5" fill="{fill}" stroke="{stroke}" stroke-width="1.2"/>'
+            f'<rect x="{x}" y="{y}" width="{w}" height="{h}" rx="5" fill="{fill}" stroke="{stroke}" '
+            'stroke-width="1.2"/>'
         )
         middle = y + h / 2 + (-3 if below else 5)
         self.text(x + w / 2, middle, text, anchor="middle", ink=ink, size=size)
@@ -62,7 +63,8 @@ class Picture:
     def ellipse(self, x, y, rx, ry, fill="none", stroke=LINE, dash="") -> None:
         dashed = f' stroke-dasharray="{dash}"' if dash else ""
         self.parts.append(
-            f'<ellipse cx="{x}" cy="{y}" rx="{rx}" ry="{ry}" fill="{fill}" stroke="{stroke}" stroke-width="1.2"{dashed}/>'
+            f'<ellipse cx="{x}" cy="{y}" rx="{rx}" ry="{ry}" fill="{fill}" stroke="{stroke}" '
+            f'stroke-width="1.2"{dashed}/>'
         )
 
     def svg(self) -> str:
@@ -119,7 +121,7 @@ def noise_layout() -> Picture:
     p.text(left + w * 5.5, 292, "one Philox call: 4 words, 8 values", anchor="middle", ink=NOISE, size=13)
     p.text(left + w * 13, 292, "16 neighbours: one vector register", anchor="middle", ink=NOISE, size=13)
     p.line([(left + w * 13, 278), (left + w * 13, 272 - 4), (left + w * 13, top + 3 * h)], NOISE, 1.2, "3 3")
-    p.text(left, 318, "element i of the tensor:  s = i // 128,  r = i % 128,  block 16 s + r % 16,  lane r // 16", size=13)
+    p.text(left, 318, "element i:  s = i // 128,  r = i % 128,  block 16 s + r % 16,  lane r // 16", size=13)
     return p
 
 
@@ -186,7 +188,7 @@ def direction() -> Picture:
     p.text(ox + 10, oy - radius - 10, "v", size=17, italic=True)
     tx, ty = ox + radius * math.sin(0.62) * 0.86, oy - radius * math.cos(0.62) + 13
     p.arrow(ox, oy, tx, ty, noise=True, width=2.2)
-    p.text(tx + 24, ty + 6, "v′ = cos(angle) v + sin(angle) φ", ink=NOISE, size=15)
+    p.text(tx + 24, ty + 6, "r = cos(angle) v + sin(angle) φ", ink=NOISE, size=15)
     p.line([(ox, oy - 70), (ox + 14, oy - 69), (ox + 30, oy - 62), (ox + 38, oy - 56)], NOISE, 1.3)
     p.text(ox + 22, oy - 78, "angle", ink=NOISE, size=12)
     p.arrow(ox, oy, ox - 130, oy - 92, width=2.2)
@@ -198,7 +200,7 @@ def direction() -> Picture:
     p.text(ox - 130, oy + 50, "φ is uniform on the circle (a sphere in n − 1 dimensions)", size=13, ink=GREY)
     p.box(490, 176, 306, 150, "", fill="#ffffff")
     p.text(643, 204, "what one neuron makes of one input", anchor="middle", ink=GREY, size=13)
-    p.text(643, 238, "x · v′ = cos(angle) s + sin(angle) ρ u", anchor="middle", size=15, ink=NOISE)
+    p.text(643, 238, "x · r = cos(angle) s + sin(angle) ρ u", anchor="middle", size=15, ink=NOISE)
     p.text(643, 270, "u: one coordinate of a uniform point on the", anchor="middle", size=13)
     p.text(643, 288, "unit sphere, for φ looks alike in all directions", anchor="middle", size=13)
     p.text(643, 312, "no vector has to be drawn: two numbers do", anchor="middle", size=13, weight="bold")
@@ -229,7 +231,8 @@ def layer_pass() -> Picture:
 
 def icon() -> str:
     random.seed(3)
-    wave = " L".join(f"{x} {32 - 16 * math.sin(x / 64 * 4 * math.pi) + random.uniform(-5, 5):.1f}" for x in range(4, 61, 4))
+    height = lambda x: 32 - 16 * math.sin(x / 64 * 4 * math.pi) + random.uniform(-5, 5)  # noqa: E731
+    wave = " L".join(f"{x} {height(x):.1f}" for x in range(4, 61, 4))
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64"><rect width="64" height="64" rx="12" '
         f'fill="{NOISE}"/><path d="M{wave}" fill="none" stroke="#ffffff" stroke-width="4" stroke-linejoin="round" '
