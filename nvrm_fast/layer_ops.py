@@ -1,9 +1,9 @@
 """The operators of the layers: schemas, fakes, autograd formulas, and the door to their kernels, as in ops.py.
 
-local_noise           the pass after a layer's matrix product: exact local direction and magnitude noise
-local_noise_backward  its gradients, the noise drawn again from the key
-local_variates        the random numbers behind it, for formulas in plain torch; the reference draws them everywhere
-gaussian_like         one N(0, 1) an activation, for noise that is Gaussian after the product
+    local_noise           the pass after a layer's matrix product: exact local direction and magnitude noise
+    local_noise_backward  its gradients, the noise drawn again from the key
+    local_variates        the random numbers behind it, for formulas in plain torch; the reference draws them everywhere
+    gaussian_like         one N(0, 1) an activation, for noise that is Gaussian after the product
 
 What they compute and the shapes are in nvrm_fast/reference/local.py and activation.py. Second derivatives go by the
 reference formula. The key is an int64 tensor with one element: all that is kept of the noise from forward to backward.

@@ -1,7 +1,7 @@
 """The operators of stochastic layers: schemas, fakes, autograd formulas, the door to their kernels, as layer_ops.py.
 
-stochastic_activation            what follows the product of doubled width: sigma, noise, activation, sums of log sigma
-stochastic_activation_backward   its gradient, the noise drawn again from the key
+    stochastic_activation           what follows the product of doubled width: sigma, noise, activation, sums
+    stochastic_activation_backward  its gradient, the noise drawn again from the key
 
 What they compute and the shapes are in nvrm_fast/reference/stochastic.py. Second derivatives go by the formula there.
 """

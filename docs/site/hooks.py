@@ -22,8 +22,8 @@ PATTERNS = (
     "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "CITATION.cff", "docs/**/*.md", "docs/**/*.png",
     "docs/**/*.svg", "docs/site/*.css", "bench/README.md", "bench/results/*.md", "examples/*.md", "examples/*.py",
 )  # fmt: skip
-#: A browser needs a mathematical font for roots and large brackets, and not every system has one: STIX Two Math (SIL Open
-#: Font License), which ziamath brings, cut down to these characters.
+#: A browser needs a mathematical font for roots and large brackets, and not every system has one: STIX Two Math (SIL
+#: Open Font License), which ziamath brings, cut down to these characters.
 FONT = Path(ziamath.__file__).parent / "fonts/STIXTwoMath-Regular.ttf"
 CHARACTERS = (
     (0x20, 0x7E), (0xB1, 0xF7), (0x391, 0x3F5), (0x2010, 0x2044), (0x210E, 0x210E), (0x2190, 0x2194),
