@@ -33,6 +33,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,14 +63,14 @@ _SCHEMAS = {
 }
 
 
-def _triton(name: str) -> Callable:
+def _triton(name: str) -> Callable[..., Any]:
     return getattr(importlib.import_module(".triton", __package__), name)
 
 
-def _without_native_cuda(name: str) -> Callable:
+def _without_native_cuda(name: str) -> Callable[..., None]:
     """The kernel of CUDA tensors where none was built: Triton if it imports (that is tried at the first call)."""
 
-    def kernel(*args) -> None:
+    def kernel(*args: Any) -> None:
         missing = backends.why_missing("triton", torch.device("cuda"))
         (_triton(name) if missing is None else getattr(reference, name))(*args)
 
@@ -86,7 +87,7 @@ for _name, _schema in _SCHEMAS.items():
     torch.library.register_fake(f"nvrm_fast::{_name}", lambda *args, **kwargs: None, lib=_library)
 
 
-def _call(name: str, device: torch.device, backend: str | None, *args) -> None:
+def _call(name: str, device: torch.device, backend: str | None, *args: Any) -> None:
     chosen = backends.choose(device, backend)
     if chosen == "reference":
         getattr(reference, name)(*args)
@@ -104,16 +105,16 @@ def fill_noise_(
     _call("fill_noise_", self.device, backend, self, seed, stream, step, distribution, scale, offset)
 
 
-def sgd_step_(params: list[Tensor], *args, backend: str | None = None) -> None:
+def sgd_step_(params: list[Tensor], *args: Any, backend: str | None = None) -> None:
     """One step of SGD with a change of coat (see the schema and the top of this file); params must not be empty."""
     _call("sgd_step_", params[0].device, backend, params, *args)
 
 
-def adam_step_(params: list[Tensor], *args, backend: str | None = None) -> None:
+def adam_step_(params: list[Tensor], *args: Any, backend: str | None = None) -> None:
     """One step of Adam or AdamW with a change of coat (see the schema and the top of this file); params not empty."""
     _call("adam_step_", params[0].device, backend, params, *args)
 
 
-def change_coat_(params: list[Tensor], *args, backend: str | None = None) -> None:
+def change_coat_(params: list[Tensor], *args: Any, backend: str | None = None) -> None:
     """Takes the coat off and puts another on without a step: both are draws at the counters' present value."""
     _call("change_coat_", params[0].device, backend, params, *args)

@@ -127,7 +127,8 @@ class _Eager(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad, grad_sums):
-        dz = stochastic_activation_backward(grad, grad_sums, *ctx.saved_tensors, ctx.settings, backend=ctx.backend)
+        z, key = ctx.saved_tensors
+        dz = stochastic_activation_backward(grad, grad_sums, z, key, ctx.settings, backend=ctx.backend)
         return None, dz, None, None
 
 

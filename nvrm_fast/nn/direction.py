@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.utils import _ntuple
 
 from . import shared
 from .dense import DenseLocal
 from .noises import Direction, Magnitude
 from .weight_norm import WeightNormalized, wide, without_drawing
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class DirectionLinear(WeightNormalized):
@@ -120,7 +124,16 @@ class _DirectionConv(WeightNormalized):
     """
 
     dimensions: int
-    plain: type[nn.Module]
+    plain: Any  # nn.Conv1d, nn.Conv2d or nn.Conv3d
+    in_channels: int
+    out_channels: int
+    groups: int
+    kernel_size: tuple[int, ...]
+    stride: Any
+    padding: Any
+    dilation: Any
+    padding_mode: str
+    _padding_both_sides: list[int]
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
@@ -149,7 +162,7 @@ class _DirectionConv(WeightNormalized):
         return F.pad(x, self._padding_both_sides, mode=self.padding_mode), _ntuple(self.dimensions)(0)
 
     def _convolve(self, x: Tensor, weight: Tensor, groups: int, padding: Any, bias: Tensor | None = None) -> Tensor:
-        convolution = (F.conv1d, F.conv2d, F.conv3d)[self.dimensions - 1]
+        convolution: Any = (F.conv1d, F.conv2d, F.conv3d)[self.dimensions - 1]
         return convolution(x, weight, bias, self.stride, padding, self.dilation, groups)
 
     def patch_squares(self, x: Tensor, padding: Any) -> Tensor:
@@ -176,7 +189,7 @@ class _DirectionConv(WeightNormalized):
         return y.view(s.shape)
 
     @classmethod
-    def from_conv(cls, conv: nn.Module, **noise: Any):
+    def from_conv(cls, conv: _ConvNd, **noise: Any) -> Self:
         """A noisy layer whose mean weight is that of an nn.ConvNd; noise: direction, magnitude, sampling."""
         weight = conv.weight
         with without_drawing(weight.device):

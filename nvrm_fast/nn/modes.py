@@ -1,9 +1,9 @@
 """Modes of noisy layers, which are their own and not train or eval, and the keys of their noise.
 
-    sample   every forward pass draws one key from torch's generator of the device, as nn.Dropout draws its mask:
-             manual_seed, fork_rng and activation checkpointing behave as they do there
-    mean     each noise is replaced by its mean: the deterministic network
-    fixed    the key is a seed that the user gives: every pass has the same noise for the same place in its output
+sample   every forward pass draws one key from torch's generator of the device, as nn.Dropout draws its mask:
+         manual_seed, fork_rng and activation checkpointing behave as they do there
+mean     each noise is replaced by its mean: the deterministic network
+fixed    the key is a seed that the user gives: every pass has the same noise for the same place in its output
 """
 
 from __future__ import annotations
@@ -65,10 +65,10 @@ def set_noise_mode(model: nn.Module, mode: str, seed: int | None = None) -> None
 @contextlib.contextmanager
 def noise_mode(model: nn.Module, mode: str, seed: int | None = None) -> Iterator[None]:
     """set_noise_mode for the length of a block; afterwards every layer is as it was."""
-    before = [(layer, layer.mode, layer.seed, layer.stream) for _, layer in noisy_modules(model)]
+    before = [(layer, (layer.mode, layer.seed, layer.stream)) for _, layer in noisy_modules(model)]
     set_noise_mode(model, mode, seed)
     try:
         yield
     finally:
-        for layer, *attributes in before:
+        for layer, attributes in before:
             layer.mode, layer.seed, layer.stream = attributes
