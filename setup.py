@@ -209,7 +209,7 @@ setup(
     package_data={"nvrm_fast": ["_build_facts.json", "py.typed"]},
     install_requires=["torch>=2.10"],
     extras_require={
-        "demo": ["matplotlib", "mlxtend", "pillow", "tqdm"],
+        "demo": ["matplotlib", "mlxtend", "pillow", "scipy", "tqdm"],
         # What the studies of the NVRM paper are held against.
         "baselines": ["ivon-opt", "pytorch_optimizer"],
         # The oldest releases whose source has the events used here; the tests run with what pip installs, the newest.
@@ -228,6 +228,8 @@ setup(
             "tqdm",
             "triton",
         ],
+        # Confidence intervals of nvrm_fast.probe.
+        "probe": ["scipy"],
         "triton": ["triton"],
     },
     ext_modules=extensions,
