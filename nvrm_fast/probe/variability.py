@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from .perturbed import Data, Draw, Measure, measure
 from .intervals import check_confidence, interval_of_mean
+from .perturbed import Data, Draw, Measure, measure
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
