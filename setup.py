@@ -209,6 +209,8 @@ setup(
     package_data={"nvrm_fast": ["_build_facts.json", "py.typed"]},
     install_requires=["torch>=2.10"],
     extras_require={
+        # What bench/ compares with. Of torch-uncertainty's layers the import needs a torchvision of the same torch.
+        "bench": ["bayesian-torch", "ivon-opt", "matplotlib", "torch-uncertainty"],
         "demo": ["matplotlib", "mlxtend", "tqdm"],
         # The oldest releases whose source has the events used here; the tests run with what pip installs, the newest.
         "integrations": ["accelerate>=1.0", "lightning>=2.2", "transformers>=4.46"],
@@ -219,7 +221,6 @@ setup(
             "mlxtend",
             "numpy",
             "pytest",
-            "pytest-benchmark",
             "pytest-xdist",
             "scipy",
             "tqdm",

@@ -9,12 +9,15 @@ from typing import Any
 import torch
 
 from .contention import waiting_share
-from .contestants import bytes_per_element, contestants, make_optimizer
+from .contestants import COMPILED, IN_PLACE, RULES, bytes_per_element, contestants, make_optimizer
+from .gate import RedGate
 from .machine import instruction_set_restored, use_instruction_set
 from .measure import Entrant, paired_ratio, quartiles, round_robin
 from .memory import measure_memory
 from .parameter_lists import (
+    ONE_TENSOR,
     PARAMETER_LISTS,
+    RESNET34,
     copy_parameters,
     describe,
     element_count,
@@ -37,15 +40,38 @@ def copy_bandwidth(seconds: list[float]) -> float:
     return 2 * 4 * COPIED_ELEMENTS / statistics.median(seconds)
 
 
+def measure(rounds: int, threads: int) -> list[dict[str, Any]]:
+    """Every table: both rules on both lists in float32, and on the network's in bfloat16."""
+    cases = [(rule, list_name, torch.float32) for list_name in PARAMETER_LISTS for rule in RULES]
+    cases += [(rule, RESNET34, torch.bfloat16) for rule in RULES]
+    return [measure_steps(*case, rounds, threads) for case in cases]
+
+
+def _check_compiled(rule: str, start: list[torch.Tensor], gradients: list[torch.Tensor]) -> None:
+    """The compiled reference is the same algorithm with the same noise; its compiler may round otherwise."""
+    found = []
+    for variant in (COMPILED, IN_PLACE):
+        params = copy_parameters(start, gradients)
+        optimizer = make_optimizer(rule, variant, params)
+        for _ in range(2):
+            optimizer.step()
+        found.append(params)
+    for mine, expected in zip(*found):
+        if not torch.allclose(mine, expected, rtol=0, atol=2e-6):
+            raise RedGate(f"the compiled reference of NVRM-{rule} does not do what the kernels do")
+
+
 def measure_steps(rule: str, list_name: str, dtype: torch.dtype, rounds: int, threads: int) -> dict[str, Any]:
     """One table as plain data: seconds, bytes and bytes a second; every time of every round is kept."""
-    rows = contestants(rule, dtype)
+    rows = contestants(rule, dtype, compiled=list_name == ONE_TENSOR)
     elements = element_count(PARAMETER_LISTS[list_name])
     # Memory first, while this process is small and leaves the machine to the measured ones.
     memory = measure_memory(rule, [row.variant for row in rows], list_name, dtype, threads)
 
     start = make_parameters(PARAMETER_LISTS[list_name], dtype)
     gradients = make_gradients(start)
+    if any(row.variant == COMPILED for row in rows):
+        _check_compiled(rule, start, gradients)
     optimizers = {
         variant: make_optimizer(rule, variant, copy_parameters(start, gradients))
         for variant in dict.fromkeys(row.variant for row in rows)
@@ -75,7 +101,9 @@ def measure_steps(rule: str, list_name: str, dtype: torch.dtype, rounds: int, th
                 "bytes a second": moved * elements / median,
                 "fraction of copy": moved * elements / median / copied,
                 "extra state bytes an element": (memory[row.variant].state - plain_state) / elements,
-                "extra peak bytes an element": (memory[row.variant].peak - plain_state) / elements,
+                "extra peak bytes an element": (
+                    None if memory[row.variant].peak is None else (memory[row.variant].peak - plain_state) / elements
+                ),
                 "all seconds": seconds[row.name],
             }
         )
