@@ -1,115 +1,97 @@
-"""The reference step under torch.compile: what a user gets who writes the same thing in plain torch and compiles it.
+"""The published algorithm under torch.compile: what one gets by writing it as a function and letting it be fused.
 
-The noise and the rule are those of nvrm_fast/reference, drawn again and never stored; one graph covers all parameters.
-What changes from step to step comes in as tensors, so that nothing is compiled twice.
+Stored noise, as published.py, but one tensor of it: a fused step needs none for the fresh one. What changes from step
+to step comes in as tensors, so that nothing is compiled twice.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nvrm_fast.reference.elementary import rounded, square_root
-from nvrm_fast.reference.noise import SUPERBLOCK, _superblocks
-
-GAUSSIAN = 0
-SEED = 0
+Tensors = list[Tensor]
+#: The state in which the worn noise is kept.
+WORN = "noise"
 
 
-def _coat(like: Tensor, stream: int, step: Tensor, scale: float) -> Tensor:
-    """The reference's noise of one parameter, all superblocks at once."""
-    count = -(-like.numel() // SUPERBLOCK)
-    values = _superblocks(0, count, SEED, stream, step, GAUSSIAN, like.device)
-    return (values[: like.numel()] * scale).view(like.shape)
+def _change_noise(param: Tensor, clean_step: Tensor, worn: Tensor, variability: float) -> None:
+    fresh = torch.randn_like(param) * variability
+    param.copy_((param - clean_step) + (fresh - worn))
+    worn.copy_(fresh)
 
 
 def _sgd_step(
-    params: list[Tensor], grads: list[Tensor], buffers: list[Tensor], step: Tensor, worn: Tensor, first: Tensor,
-    lr: float, momentum: float, scale: float,
+    params: Tensors, grads: Tensors, worn: Tensors, buffers: Tensors, first: Tensor, lr: float, momentum: float,
+    variability: float,
 ) -> None:  # fmt: skip
-    for i, (param, grad, buffer) in enumerate(zip(params, grads, buffers)):
-        clean = param - worn * _coat(param, i, step, scale)
+    for param, grad, noise, buffer in zip(params, grads, worn, buffers):
         buffer.copy_(torch.where(first, grad, momentum * buffer + grad))
-        param.copy_((clean - lr * buffer) + _coat(param, i, step + 1, scale))
+        _change_noise(param, lr * buffer, noise, variability)
 
 
 def _adam_step(
-    params: list[Tensor], grads: list[Tensor], averages: list[Tensor], squares: list[Tensor], step: Tensor,
-    worn: Tensor, step_size: Tensor, root_scale: Tensor, betas: tuple[float, float, float, float], eps: float,
-    scale: float,
+    params: Tensors, grads: Tensors, worn: Tensors, averages: Tensors, squares: Tensors, step_size: Tensor,
+    root_correction: Tensor, beta1: float, beta2: float, eps: float, variability: float,
 ) -> None:  # fmt: skip
-    beta1, rest1, beta2, rest2 = betas
-    for i, (param, grad, average, square) in enumerate(zip(params, grads, averages, squares)):
-        clean = param - worn * _coat(param, i, step, scale)
-        average.copy_(beta1 * average + rest1 * grad)
-        square.copy_(beta2 * square + (rest2 * grad) * grad)
-        denominator = square_root(square) * root_scale + eps
-        param.copy_((clean - step_size * (average / denominator)) + _coat(param, i, step + 1, scale))
+    for param, grad, noise, average, square in zip(params, grads, worn, averages, squares):
+        average.copy_(beta1 * average + (1 - beta1) * grad)
+        square.copy_(beta2 * square + (1 - beta2) * grad * grad)
+        denominator = square.sqrt() / root_correction + eps
+        _change_noise(param, step_size * (average / denominator), noise, variability)
 
 
-class _Compiled(Optimizer):
+class _CompiledOptimizer(Optimizer):
     """Steps all parameters of one group by one compiled function."""
 
-    states: tuple[str, ...] = ()
+    states: tuple[str, ...] = (WORN,)
 
-    def __init__(self, params, defaults: dict[str, Any], function) -> None:
+    def __init__(self, params, defaults: dict[str, Any], function: Callable[..., None]) -> None:
         super().__init__(params, defaults)
         self._function = torch.compile(function)
         self._steps = 0
 
-    def _lists(self) -> tuple[list[Tensor], ...]:
-        params = self.param_groups[0]["params"]
-        for param in params:
-            if not self.state[param]:
-                self.state[param] = {name: torch.zeros_like(param) for name in self.states}
-        grads = [param.grad for param in params]
-        return params, grads, *([self.state[param][name] for param in params] for name in self.states)
-
-    def _step(self, options: dict[str, Any], counted: tuple[Tensor, ...]) -> None:
+    def _arguments(self, options: dict[str, Any]) -> tuple:
         raise NotImplementedError
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
-        """Coat off, rule, coat on."""
-        # At first nothing is worn: times 0 is exact.
-        counted = (torch.tensor(self._steps), torch.tensor(float(self._steps > 0)))
-        self._step(self.param_groups[0], counted)
+        """The plain rule, then a change of noise."""
         self._steps += 1
+        params = self.param_groups[0]["params"]
+        for param in params:
+            if not self.state[param]:
+                self.state[param] = {name: torch.zeros_like(param) for name in self.states}
+        states = [[self.state[param][name] for param in params] for name in self.states]
+        self._function(params, [param.grad for param in params], *states, *self._arguments(self.param_groups[0]))
 
 
-class CompiledSGD(_Compiled):
-    """NVRM-SGD in place, in plain torch under torch.compile; arguments as PublishedSGD."""
+class CompiledSGD(_CompiledOptimizer):
+    """SGD with momentum, with stored noise, compiled; arguments as PublishedSGD."""
 
-    states = ("momentum_buffer",)
+    states = (WORN, "momentum_buffer")
 
     def __init__(self, params, lr: float, momentum: float, variability: float = 0.01) -> None:
         super().__init__(params, dict(lr=lr, momentum=momentum, variability=variability), _sgd_step)
 
-    def _step(self, options: dict[str, Any], counted: tuple[Tensor, ...]) -> None:
-        r = lambda value: rounded(value, torch.float32)  # noqa: E731
-        first = torch.tensor(self._steps == 0)
-        numbers = (r(options["lr"]), r(options["momentum"]), r(options["variability"]))
-        self._function(*self._lists(), *counted, first, *numbers)
+    def _arguments(self, options: dict[str, Any]) -> tuple:
+        return torch.tensor(self._steps == 1), options["lr"], options["momentum"], options["variability"]
 
 
-class CompiledAdam(_Compiled):
-    """NVRM-Adam in place, in plain torch under torch.compile; arguments as PublishedAdam."""
+class CompiledAdam(_CompiledOptimizer):
+    """Adam with stored noise, compiled; arguments as PublishedAdam."""
 
-    states = ("exp_avg", "exp_avg_sq")
+    states = (WORN, "exp_avg", "exp_avg_sq")
 
     def __init__(self, params, lr: float, betas=(0.9, 0.999), eps: float = 1e-8, variability: float = 0.01) -> None:
         super().__init__(params, dict(lr=lr, betas=betas, eps=eps, variability=variability), _adam_step)
 
-    def _step(self, options: dict[str, Any], counted: tuple[Tensor, ...]) -> None:
-        r = lambda value: rounded(value, torch.float32)  # noqa: E731
+    def _arguments(self, options: dict[str, Any]) -> tuple:
         beta1, beta2 = options["betas"]
-        step = self._steps + 1
-        step_size = torch.tensor(r(options["lr"] / (1 - beta1**step)))
-        root_scale = torch.tensor(r(1 / math.sqrt(1 - beta2**step)))
-        betas = (r(beta1), r(1 - beta1), r(beta2), r(1 - beta2))
-        numbers = (betas, r(options["eps"]), r(options["variability"]))
-        self._function(*self._lists(), *counted, step_size, root_scale, *numbers)
+        step_size = torch.tensor(options["lr"] / (1 - beta1**self._steps))
+        root_correction = torch.tensor(math.sqrt(1 - beta2**self._steps))
+        return step_size, root_correction, beta1, beta2, options["eps"], options["variability"]
