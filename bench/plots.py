@@ -10,6 +10,8 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
+from matplotlib.axis import Axis  # noqa: E402
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator  # noqa: E402
 
 OURS, THEIRS, PLAIN = "#1b6ca8", "#c96f3b", "#7f7f7f"
 #: Tables of the steps that are drawn: the float32 ones.
@@ -22,6 +24,13 @@ def colour(name: str) -> str:
         return PLAIN
     others = ("published", "reference", "IVON", "bayesian-torch", "torch-uncertainty", "eager", "torch.compile")
     return THEIRS if name.startswith(others) or "composite" in name else OURS
+
+
+def plain_numbers(axis: Axis, steps: tuple[float, ...]) -> None:
+    """1, 2, 5, 10 ... (or fewer) written out, on a logarithmic axis."""
+    axis.set_major_locator(LogLocator(subs=steps))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def bars(axes: Axes, table: dict[str, Any], title: str) -> None:
@@ -38,10 +47,11 @@ def bars(axes: Axes, table: dict[str, Any], title: str) -> None:
     axes.set_xscale("log")
     axes.axvline(1, color="black", linewidth=0.8)
     top = max(row["ratio"]["high"] for row in rows)
-    axes.set_xlim(min(0.7, *middle), top * 2.2)
+    axes.set_xlim(min(0.7, *middle), top * (2.2 if top > 8 else 1.6))
+    plain_numbers(axes.xaxis, (1, 2, 5) if top > 8 else (1, 1.5, 2, 3, 5))
     for i, (value, row) in enumerate(zip(middle, rows)):
         axes.text(row["ratio"]["high"] * 1.05, i, f"{value:.2f}", va="center", fontsize=7)
-    axes.set_title(title, fontsize=8)
+    axes.set_title(title.split(" (")[0], fontsize=8)
     axes.set_xlabel("time, relative to the first row", fontsize=8)
     axes.tick_params(axis="x", labelsize=7)
 
@@ -72,7 +82,11 @@ def curve(axes: Axes, table: dict[str, Any]) -> None:
         axes.plot(places, middle, style, marker="o", markersize=3, color=f"C{number}", label=label)
         axes.fill_between(places, low, high, color=f"C{number}", alpha=0.2)
     axes.set_xscale("log", base=2 if table["axis"] in ("threads", "batch", "width") else 10)
-    axes.set_yscale("log")
+    if table["axis"] == "threads":
+        axes.set_ylim(bottom=0)
+    else:
+        axes.set_yscale("log")
+        plain_numbers(axes.yaxis, (1, 2, 5))
     if table["axis"] in ("threads", "batch", "width"):
         places = list(dict.fromkeys(row["at"] for row in table["rows"]))
         axes.set_xticks(places, [str(place) for place in places])

@@ -80,12 +80,14 @@ PARTS: dict[str, Part] = {
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__.splitlines()[0])
-    parser.add_argument("--parts", default=",".join(PARTS), help=f"comma-separated, of: {', '.join(PARTS)} (all)")
+    parser.add_argument(
+        "--parts", default=",".join(PARTS), help=f"of: {', '.join(PARTS)} (default: all); empty: write the report again"
+    )
     parser.add_argument("--rounds", type=int, help=f"rounds of every table, at least {FEWEST_ROUNDS} (by part)")
     parser.add_argument("--threads", type=int, default=DEFAULT_THREADS, help="threads that torch uses")
     parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT, help="Markdown; JSON and PNG go beside it")
     options = parser.parse_args(arguments)
-    options.parts = [name.strip() for name in options.parts.split(",")]
+    options.parts = [name.strip() for name in options.parts.split(",") if name.strip()]
     unknown = [name for name in options.parts if name not in PARTS]
     if unknown:
         parser.error(f"--parts must be of {', '.join(PARTS)}; got {', '.join(unknown)}")
