@@ -212,6 +212,8 @@ setup(
         "demo": ["matplotlib", "mlxtend", "pillow", "scipy", "tqdm"],
         # What the studies of the NVRM paper are held against.
         "baselines": ["ivon-opt", "pytorch_optimizer"],
+        # What bench/ compares with. Of torch-uncertainty's layers the import needs a torchvision of the same torch.
+        "bench": ["bayesian-torch", "ivon-opt", "matplotlib", "torch-uncertainty"],
         # The oldest releases whose source has the events used here; the tests run with what pip installs, the newest.
         "integrations": ["accelerate>=1.0", "lightning>=2.2", "transformers>=4.46"],
         "test": [
