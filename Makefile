@@ -10,8 +10,9 @@ WORKERS ?= 2
 # A wheel whose native module is taken, instead of compiling one (make dist makes dist/*.whl).
 WHEEL ?=
 SOURCES := setup.py $(shell find csrc -type f) nvrm_fast/_version.py
+CPP = $(shell find csrc tests/csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test bench lint docs dist coverage clean cuda-check
+.PHONY: demo test bench lint format docs dist coverage clean cuda-check
 
 demo: $(VENV)/installed
 	$(RUN) -m nvrm_fast.experiments label-noise $(DEMO_ARGS)
@@ -35,7 +36,12 @@ cuda-check: $(VENV)/installed
 lint: $(VENV)/installed $(VENV)/tools
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(VENV)/bin/clang-format --dry-run --Werror $(CPP)
 	$(RUN) -m mypy
+
+format: $(VENV)/tools
+	$(RUN) -m ruff format .
+	$(VENV)/bin/clang-format -i $(CPP)
 
 # The site, in build/site. Everything strict: a broken link, a page that is in no menu, a docstring that does not parse.
 docs: $(VENV)/tools
