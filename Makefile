@@ -68,7 +68,8 @@ $(VENV)/tools: $(VENV)/torch pyproject.toml
 
 # Editable: the Python files are used where they lie; only a change in csrc or setup.py builds again.
 $(VENV)/installed: $(VENV)/torch $(SOURCES)
-	$(if $(WHEEL),NVRM_FAST_BUILD=none) $(RUN) -m pip install --quiet --no-build-isolation --editable ".[test,demo,integrations]"
+	$(if $(WHEEL),NVRM_FAST_BUILD=none) $(RUN) -m pip install --quiet --no-build-isolation \
+		--editable ".[test,demo,integrations,baselines]"
 	$(if $(WHEEL),$(RUN) release/native_module.py $(WHEEL))
 	$(RUN) -m nvrm_fast.info
 	touch $@

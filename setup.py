@@ -223,7 +223,9 @@ setup(
     package_data={"nvrm_fast": ["_build_facts.json", "py.typed"]},
     install_requires=["torch>=2.10"],
     extras_require={
-        "demo": ["matplotlib", "mlxtend", "tqdm"],
+        "demo": ["matplotlib", "mlxtend", "pillow", "scipy", "tqdm"],
+        # What the studies of the NVRM paper are held against.
+        "baselines": ["ivon-opt", "pytorch_optimizer"],
         # The oldest releases whose source has the events used here; the tests run with what pip installs, the newest.
         "integrations": ["accelerate>=1.0", "lightning>=2.2", "transformers>=4.46"],
         "test": [
@@ -232,6 +234,7 @@ setup(
             "matplotlib",
             "mlxtend",
             "numpy",
+            "pillow",
             "pytest",
             "pytest-benchmark",
             "pytest-xdist",
@@ -239,6 +242,8 @@ setup(
             "tqdm",
             "triton",
         ],
+        # Confidence intervals of nvrm_fast.probe.
+        "probe": ["scipy"],
         "triton": ["triton"],
     },
     ext_modules=extensions,

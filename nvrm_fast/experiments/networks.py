@@ -1,4 +1,4 @@
-"""Small networks without normalisation layers; the weights wear the noise, so their plain scale matters.
+"""The studies' networks by name: two small ones without normalisation, and those of the NVRM paper's Table 1.
 
 Each builder takes the image shape (channels, height, width), the number of classes and a width, and returns a
 module that maps float32 images (N, channels, height, width) to logits (N, classes).
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from nvrm_fast.experiments import StudyError
+from nvrm_fast.experiments import StudyError, paper_networks
 
 ImageShape = tuple[int, int, int]
 
@@ -58,7 +58,13 @@ class _Plan(NamedTuple):
     default_width: int
 
 
-NETWORKS: dict[str, _Plan] = {"cnn": _Plan(cnn, 8), "mlp": _Plan(mlp, 256)}
+NETWORKS: dict[str, _Plan] = {
+    "cnn": _Plan(cnn, 8),
+    "mlp": _Plan(mlp, 256),
+    "vgg16": _Plan(paper_networks.vgg16, 64),
+    "mobilenetv2": _Plan(paper_networks.mobilenetv2, 32),
+    "resnet34": _Plan(paper_networks.resnet34, 64),
+}
 
 
 def build_network(name: str, shape: ImageShape, classes: int, width: int | None = None, *, seed: int) -> nn.Module:
@@ -68,7 +74,7 @@ def build_network(name: str, shape: ImageShape, classes: int, width: int | None 
         name: a key of ``NETWORKS``.
         shape: (channels, height, width) of one image.
         classes: number of logits.
-        width: hidden units of the mlp or channels of the cnn's first layer; None takes the network's default.
+        width: hidden units of the mlp or channels of the first layer; None takes the network's default.
         seed: seed of the initialisation (torch's default initialisation of each layer).
 
     Raises:

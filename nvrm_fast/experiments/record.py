@@ -51,6 +51,14 @@ class Record:
         else:
             self.path.write_text(json.dumps(head) + "\n", encoding="utf-8")
 
+    def has(self, place: dict[str, Any]) -> bool:
+        """Whether the run at a place is on disk."""
+        return _key(place) in self.runs
+
+    def result(self, place: dict[str, Any]) -> Any:
+        """The result of the run at a place, which must be there."""
+        return self.runs[_key(place)]
+
     def run(self, place: dict[str, Any], work: Callable[[], Any]) -> Any:
         """The result on disk of the run at a place, or work's, which is then written. Both are plain JSON values."""
         key = _key(place)

@@ -1,4 +1,5 @@
-"""Options of studies: one table for defaults, checks, help texts and the command line; here that of label noise."""
+"""Options of studies: one table for defaults, checks, help texts and the command line; here also that of the studies
+that train a classifier on labels, right or wrong."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 
 from nvrm_fast.experiments import StudyError, data, label_flips, networks
+from nvrm_fast.experiments.augmentation import AUGMENTATIONS
 from nvrm_fast.reference import DISTRIBUTIONS
 
 
@@ -54,8 +56,9 @@ class Checked:
 
 @dataclass(frozen=True)
 class Settings(Checked):
-    """Everything that decides the numbers of a label noise study. Wrong values raise ``StudyError`` at once.
+    """Everything that decides the numbers of one training of the NVRM paper's studies.
 
+    Wrong values raise ``StudyError`` at once.
     The defaults of network, lr, weight_decay and variability are what the rule of label-noise-sweep chose.
     """
 
@@ -71,12 +74,13 @@ class Settings(Checked):
     network: str = option("cnn", "network", choices=tuple(networks.NETWORKS))
     width: int | None = option(
         None,
-        "hidden units of the mlp (default 256) or first channels of the cnn (default 8)",
+        "hidden units of the mlp (default 256), or the first channels of the others (defaults: cnn 8, mobilenetv2 32, "
+        "vgg16 and resnet34 64)",
         type=int,
         check=AT_LEAST_ONE,
     )
-    variability: float = option(0.05, "b, the scale of NVRM's weight noise", type=float, check=NOT_NEGATIVE)
-    noise: str = option("gaussian", "distribution of NVRM's weight noise", choices=tuple(DISTRIBUTIONS))
+    variability: float = option(0.05, "b, the scale of the weight noise", type=float, check=NOT_NEGATIVE)
+    noise: str = option("gaussian", "distribution of the weight noise", choices=tuple(DISTRIBUTIONS))
     lr: float = option(0.03, "learning rate at the start", type=float, check=POSITIVE)
     lr_drops: tuple[int, ...] | None = option(
         None,
@@ -89,13 +93,18 @@ class Settings(Checked):
     lr_drop_factor: float = option(0.1, "what a drop multiplies the learning rate by", type=float, check=POSITIVE)
     momentum: float = option(
         0.9,
-        "momentum of both optimizers",
+        "momentum (IVON: beta1)",
         type=float,
         check=(lambda momentum: 0 <= momentum < 1, "from 0 up to, but not including, 1"),
     )
-    weight_decay: float = option(1e-2, "L2 penalty of both optimizers", type=float, check=NOT_NEGATIVE)
+    weight_decay: float = option(1e-2, "L2 penalty", type=float, check=NOT_NEGATIVE)
     epochs: int = option(36, "passes over the training images", type=int, check=AT_LEAST_ONE)
     batch_size: int = option(64, "images a step", type=int, check=AT_LEAST_ONE)
+    augmentation: str = option("none", "what is done to training images", choices=tuple(AUGMENTATIONS))
+    adam_lr: float = option(3e-3, "learning rate of Adam and NVRM-Adam at the start", type=float, check=POSITIVE)
+    sam_rho: float = option(0.1, "radius of SAM's climb, where it is among the optimizers", type=float, check=POSITIVE)
+    ivon_lr: float = option(0.3, "learning rate of IVON, where it is among the optimizers", type=float, check=POSITIVE)
+    ivon_hessian: float = option(0.5, "IVON's Hessian at the start", type=float, check=POSITIVE)
     seeds: int = option(
         5, "how many seeds: initialisation, flipped labels, batch order and weight noise", type=int, check=AT_LEAST_ONE
     )

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from nvrm_fast.experiments.augmentation import AUGMENTATIONS
 from nvrm_fast.experiments.data import ImageData
 from nvrm_fast.experiments.label_flips import flip_labels
 from nvrm_fast.experiments.networks import build_network
+from nvrm_fast.experiments.optimizers import clean_weights, make_optimizer, state_bytes_a_parameter, step
 from nvrm_fast.experiments.settings import Settings
-from nvrm_fast.optim import NVRMSGD
 
-SGD, NVRM_SGD = "SGD", "NVRM-SGD"  # the paper's names
 _IMAGES_A_PASS = 500  # bounds the activations that evaluation holds at once
 
 
@@ -36,7 +37,8 @@ class Problem:
 
 @dataclass
 class Run:
-    """One optimizer on one seed. Accuracies are fractions, one entry an epoch, all measured on clean weights."""
+    """One optimizer on one seed. Accuracies are fractions, one entry an epoch, all measured on clean weights
+    and without augmentation."""
 
     optimizer: str
     seed: int
@@ -48,6 +50,11 @@ class Run:
     train_loss: list[float | None] = field(default_factory=list)  # mean over the epoch's steps; None once it diverged
     seconds: list[float] = field(default_factory=list)  # training only, evaluation apart
     state_bytes_a_parameter: float = 0.0
+    besides: dict[str, Any] = field(default_factory=dict)  # what a study measures at the end, as JSON values
+
+
+#: Measures a trained network: of the network, the problem, the settings and the seed that it was trained with.
+Besides = Callable[[nn.Module, Problem, Settings, int], dict[str, Any]]
 
 
 def corrupt(data: ImageData, settings: Settings, seed: int) -> Problem:
@@ -63,27 +70,6 @@ def corrupt(data: ImageData, settings: Settings, seed: int) -> Problem:
     return Problem(
         data.train_images, labels.to(device), flipped.to(device), data.test_images, data.test_labels, data.classes
     )
-
-
-def make_optimizer(name: str, network: nn.Module, settings: Settings, seed: int) -> torch.optim.Optimizer:
-    """``torch.optim.SGD`` or ``NVRMSGD`` with the same learning rate, momentum and weight decay."""
-    shared = {"lr": settings.lr, "momentum": settings.momentum, "weight_decay": settings.weight_decay}
-    if name == SGD:
-        return torch.optim.SGD(network.parameters(), **shared)
-    return NVRMSGD(network.parameters(), **shared, variability=settings.variability, noise=settings.noise, seed=seed)
-
-
-def clean_weights(optimizer: torch.optim.Optimizer) -> contextlib.AbstractContextManager:
-    """A block in which the weights are without noise, as evaluation needs it (paper, section 3)."""
-    return optimizer.denoised() if isinstance(optimizer, NVRMSGD) else contextlib.nullcontext()
-
-
-def state_bytes_a_parameter(optimizer: torch.optim.Optimizer) -> float:
-    """Bytes of all tensors in the optimizer's state, divided by the number of weights."""
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    state = [value for weight in weights for value in optimizer.state.get(weight, {}).values()]
-    stored = sum(value.numel() * value.element_size() for value in state if isinstance(value, Tensor))
-    return stored / sum(weight.numel() for weight in weights)
 
 
 @torch.no_grad()
@@ -103,56 +89,65 @@ def train(
     *,
     every_epoch: bool = True,
     after_epoch: Callable[[], object] = lambda: None,
+    besides: Besides | None = None,
 ) -> Run:
     """Train for ``settings.epochs``. Two optimizers at one seed start from the same weights and see the same batches.
 
     Args:
         problem: images and labels.
         settings: the network and all hyper-parameters; its seeds and data are not looked at.
-        optimizer_name: ``SGD`` or ``NVRM_SGD``.
+        optimizer_name: one of ``optimizers.OPTIMIZERS``.
         seed: of the initialisation, the batch order and the weight noise.
         every_epoch: measure after every epoch; otherwise once, after the last (the lists then have one entry).
         after_epoch: called after each epoch, for progress bars.
+        besides: measures the network after the last epoch, on clean weights; for ``Run.besides``.
     """
     device = problem.train_images.device
     shape = tuple(problem.train_images.shape[1:])
     network = build_network(settings.network, shape, problem.classes, settings.width, seed=seed).to(device).train()
-    optimizer = make_optimizer(optimizer_name, network, settings, seed)
+    optimizer = make_optimizer(optimizer_name, network, settings, seed, len(problem.train_labels))
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, settings.drops, settings.lr_drop_factor)
     # Not the seed itself: the labels were flipped by it, and batches must not follow the flips.
     batch_order = torch.Generator().manual_seed(seed + 2**32)
     run = Run(optimizer_name, seed)
-    for epoch in range(settings.epochs):
-        started = _now(device)
-        loss = _one_epoch(network, optimizer, problem, _batches(problem, settings.batch_size, batch_order))
-        schedule.step()
-        run.seconds.append(_now(device) - started)
-        run.train_loss.append(loss if math.isfinite(loss) else None)
-        if every_epoch or epoch == settings.epochs - 1:
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed + 2**34)  # only IVON draws from torch's generator
+        for epoch in range(settings.epochs):
+            started = _now(device)
+            loss = _one_epoch(optimizer_name, network, optimizer, problem, settings, batch_order)
+            schedule.step()
+            run.seconds.append(_now(device) - started)
+            run.train_loss.append(loss if math.isfinite(loss) else None)
+            if every_epoch or epoch == settings.epochs - 1:
+                with clean_weights(optimizer):
+                    _measure(run, network, problem)
+            after_epoch()
+        if besides is not None:
             with clean_weights(optimizer):
-                _measure(run, network, problem)
-        after_epoch()
+                run.besides = besides(network, problem, settings, seed)
     run.state_bytes_a_parameter = state_bytes_a_parameter(optimizer)
     return run
 
 
-def _batches(problem: Problem, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    order = torch.randperm(len(problem.train_labels), generator=generator)
-    return iter(order.to(problem.train_labels.device).split(batch_size))
-
-
 def _one_epoch(
-    network: nn.Module, optimizer: torch.optim.Optimizer, problem: Problem, batches: Iterator[Tensor]
-) -> float:
-    total, steps = torch.zeros((), device=problem.train_images.device), 0
+    name: str, network: nn.Module, optimizer: torch.optim.Optimizer, problem: Problem, settings: Settings,
+    generator: torch.Generator,
+) -> float:  # fmt: skip
+    """Mean over the epoch's steps of the loss that each started from."""
+    labels, augment = problem.train_labels, AUGMENTATIONS[settings.augmentation]
+    order = torch.randperm(len(labels), generator=generator).to(labels.device)
+    total, batches = torch.zeros((), device=labels.device), order.split(settings.batch_size)
     for batch in batches:
-        optimizer.zero_grad()
-        loss = cross_entropy(network(problem.train_images[batch]), problem.train_labels[batch])
-        loss.backward()
-        optimizer.step()
-        total += loss.detach()  # stays on the device: reading it every step would stop a GPU
-        steps += 1
-    return float(total) / steps
+        images = problem.train_images[batch]
+        if augment is not None:
+            images = augment(images, generator)
+        # The sum stays on the device: reading it every step would stop a GPU.
+        total += step(name, optimizer, partial(_loss, network, images, labels[batch]))
+    return float(total) / len(batches)
+
+
+def _loss(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    return cross_entropy(network(images), labels)
 
 
 def _measure(run: Run, network: nn.Module, problem: Problem) -> None:

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.modules.utils import _ntuple
 
 from . import shared
+from .convolution import ConvGeometry
 from .dense import DenseLocal
 from .noises import Direction, Magnitude
 from .weight_norm import WeightNormalized, wide, without_drawing
@@ -112,7 +112,7 @@ class DirectionLinear(WeightNormalized):
         return f"{features}, {self._describe_noise()}"
 
 
-class _DirectionConv(WeightNormalized):
+class _DirectionConv(ConvGeometry, WeightNormalized):
     """A weight-normalised convolution with noise on direction and magnitude; the subclasses say how many dimensions.
 
     Local sampling is exact at each output position. In weight space all positions of one object share a draw of the
@@ -123,18 +123,6 @@ class _DirectionConv(WeightNormalized):
         direction, magnitude, sampling: as DirectionLinear; weight vectors are the output channels' kernels.
     """
 
-    dimensions: int
-    plain: Any  # nn.Conv1d, nn.Conv2d or nn.Conv3d
-    in_channels: int
-    out_channels: int
-    groups: int
-    kernel_size: tuple[int, ...]
-    stride: Any
-    padding: Any
-    dilation: Any
-    padding_mode: str
-    _padding_both_sides: list[int]
-
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
         dilation: Any = 1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros", *,
@@ -142,28 +130,11 @@ class _DirectionConv(WeightNormalized):
         device: Any = None, dtype: Any = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        # nn.ConvNd checks the arguments and works out paddings; its parameters are never made.
-        geometry = self.plain(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode,
-            device="meta",
-        )  # fmt: skip
-        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
-        self.kernel_size, self.stride, self.padding = geometry.kernel_size, geometry.stride, geometry.padding
-        self.dilation, self.padding_mode = geometry.dilation, padding_mode
-        self._padding_both_sides = geometry._reversed_padding_repeated_twice
+        shape = self._set_geometry(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode
+        )
         self._set_noise(direction, magnitude, sampling, "output")
-        shape = (out_channels, in_channels // groups, *self.kernel_size)
         self._make_parameters(shape, out_channels if bias else None, device=device, dtype=dtype)
-
-    def _padded(self, x: Tensor) -> tuple[Tensor, Any]:
-        """x and the padding that is left to the convolution."""
-        if self.padding_mode == "zeros":
-            return x, self.padding
-        return F.pad(x, self._padding_both_sides, mode=self.padding_mode), _ntuple(self.dimensions)(0)
-
-    def _convolve(self, x: Tensor, weight: Tensor, groups: int, padding: Any, bias: Tensor | None = None) -> Tensor:
-        convolution: Any = (F.conv1d, F.conv2d, F.conv3d)[self.dimensions - 1]
-        return convolution(x, weight, bias, self.stride, padding, self.dilation, groups)
 
     def patch_squares(self, x: Tensor, padding: Any) -> Tensor:
         """|x|^2 of the inputs that each output position sees: (batch, groups, *positions), at least float32."""
@@ -193,30 +164,21 @@ class _DirectionConv(WeightNormalized):
         """A noisy layer whose mean weight is that of an nn.ConvNd; noise: direction, magnitude, sampling."""
         weight = conv.weight
         with without_drawing(weight.device):
-            new = cls(
-                conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation,
-                conv.groups, conv.bias is not None, conv.padding_mode, device=weight.device, dtype=weight.dtype,
-                **noise,
-            )  # fmt: skip
+            new = cls._like(conv, **noise)
         new._set_weight(weight, conv.bias)
         return new.train(conv.training)
 
     @torch.no_grad()
     def to_conv(self) -> nn.Module:
         """The deterministic layer with the mean weight."""
-        plain = self.plain(
-            self.in_channels, self.out_channels, self.kernel_size, self.stride, self.padding, self.dilation,
-            self.groups, self.bias is not None, self.padding_mode, device=self.weight_v.device,
-            dtype=self.weight_v.dtype,
-        )  # fmt: skip
+        plain = self._plain_layer(self.weight_v, self.bias)
         plain.weight.copy_(self.mean_weight())
         if self.bias is not None:
             plain.bias.copy_(self.bias)
         return plain.train(self.training)
 
     def extra_repr(self) -> str:
-        shape = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
-        return f"{shape}, padding={self.padding}, {self._describe_noise()}"
+        return f"{self._describe_geometry()}, {self._describe_noise()}"
 
 
 class DirectionConv1d(_DirectionConv):

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.modules.utils import _ntuple
 
 from .. import stochastic_ops
 from ..reference.stochastic import ACTIVATIONS, NOTHING, Settings, deviation_formula
+from .convolution import ConvGeometry
 from .entropy import MaxEntropy, StandardNormal
 from .modes import NoisyModule
 from .stochastic_dense import DenseStochastic
@@ -198,7 +198,7 @@ class StochasticLinear(Stochastic):
         return f"in_features={self.in_features}, out_features={self.out_features}, {self._describe()}"
 
 
-class _StochasticConv(Stochastic):
+class _StochasticConv(ConvGeometry, Stochastic):
     """A convolution whose outputs are Gaussian, mean and standard deviation predicted from the input.
 
     Args:
@@ -209,58 +209,35 @@ class _StochasticConv(Stochastic):
     Every channel and position has noise of its own.
     """
 
-    dimensions: int
-    plain: Any  # nn.Conv1d, nn.Conv2d or nn.Conv3d
-    in_channels: int
-    out_channels: int
-    groups: int
-    kernel_size: tuple[int, ...]
-    stride: Any
-    padding: Any
-    dilation: Any
-    padding_mode: str
-    _padding_both_sides: list[int]
-
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
         dilation: Any = 1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros", *,
         activation: str | None = None, initial_deviation: float | None = None, device: Any = None, dtype: Any = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        # nn.ConvNd checks the arguments and works out paddings; its parameters are never made.
-        geometry = self.plain(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode,
-            device="meta",
-        )  # fmt: skip
-        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
-        self.kernel_size, self.stride, self.padding = geometry.kernel_size, geometry.stride, geometry.padding
-        self.dilation, self.padding_mode = geometry.dilation, padding_mode
-        self._padding_both_sides = geometry._reversed_padding_repeated_twice
-        shape = (out_channels, in_channels // groups, *self.kernel_size)
+        shape = self._set_geometry(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode
+        )
         self._make(shape, bias, activation, initial_deviation, device=device, dtype=dtype)
 
-    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        padding = self.padding
-        if self.padding_mode != "zeros":
-            x = F.pad(x, self._padding_both_sides, mode=self.padding_mode)
-            padding = _ntuple(self.dimensions)(0)
-        convolution: Any = (F.conv1d, F.conv2d, F.conv3d)[self.dimensions - 1]
-        return convolution(x, weight, bias, self.stride, padding, self.dilation, self.groups)
+    def _convolved(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        x, padding = self._padded(x)
+        return self._convolve(x, weight, self.groups, padding, bias)
 
     def _products(self, x: Tensor) -> Tensor:
         """Means and raw deviations: (batch, 2 out_channels, *positions)."""
         if self.groups == 1:
-            return self._convolve(x, self.weight, self.bias)
+            return self._convolved(x, self.weight, self.bias)
         # A group's outputs must be neighbours for the convolution, means and deviations for the noise.
         by_group = lambda p: p.unflatten(0, (2, self.groups, -1)).transpose(0, 1).flatten(0, 2)  # noqa: E731
-        z = self._convolve(x, by_group(self.weight), None if self.bias is None else by_group(self.bias))
+        z = self._convolved(x, by_group(self.weight), None if self.bias is None else by_group(self.bias))
         return z.unflatten(1, (self.groups, 2, -1)).transpose(1, 2).flatten(1, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() == self.dimensions + 1:
             return self.forward(x.unsqueeze(0)).squeeze(0)
         if self.mode == "mean":
-            return self._activated(self._convolve(x, *self.mean_parameters()))
+            return self._activated(self._convolved(x, *self.mean_parameters()))
         z = self._products(x)
         return self._sample(z.flatten(2)).view(z.shape[0], self.out_channels, *z.shape[2:])
 
@@ -273,24 +250,15 @@ class _StochasticConv(Stochastic):
     @classmethod
     def from_conv(cls, conv: _ConvNd, **noise: Any) -> Self:
         """A stochastic layer with an nn.ConvNd's mean; noise: activation, initial_deviation."""
-        weight = conv.weight
-        new = cls(
-            conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation,
-            conv.groups, conv.bias is not None, conv.padding_mode, device=weight.device, dtype=weight.dtype, **noise,
-        )  # fmt: skip
+        new = cls._like(conv, **noise)
         new._set_mean(conv)
         return new.train(conv.training)
 
     def to_plain(self) -> nn.Module:
-        plain = self.plain(
-            self.in_channels, self.out_channels, self.kernel_size, self.stride, self.padding, self.dilation,
-            self.groups, self.bias is not None, self.padding_mode, device=self.weight.device, dtype=self.weight.dtype,
-        )  # fmt: skip
-        return self._exported(plain)
+        return self._exported(self._plain_layer(self.weight, self.bias))
 
     def extra_repr(self) -> str:
-        shape = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
-        return f"{shape}, padding={self.padding}, groups={self.groups}, {self._describe()}"
+        return f"{self._describe_geometry()}, {self._describe()}"
 
 
 class StochasticConv1d(_StochasticConv):

@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import official_files
@@ -6,8 +7,10 @@ import torch
 
 from nvrm_fast.experiments import __main__ as command
 from nvrm_fast.experiments import data, networks, report, training
+from nvrm_fast.experiments.optimizers import NVRM_SGD, OPTIMIZERS, SGD
 from nvrm_fast.experiments.settings import Settings
-from nvrm_fast.experiments.training import NVRM_SGD, SGD
+from nvrm_fast.experiments.variability import label_noise
+from nvrm_fast.experiments.variability.grid import Result, cell
 from nvrm_fast.optim import NVRMSGD
 
 
@@ -46,30 +49,35 @@ def numbers(run):
 
 def test_the_whole_study_from_the_command_line(mnist, tmp_path, capsys):
     out = tmp_path / "new" / "results"
-    options = f"--data mnist --data-dir {mnist} --width 4 --epochs 3 --batch-size 32 --seeds 2 --out {out}"
+    options = f"--data mnist --data-dir {mnist} --width 4 --epochs 3 --batch-size 32 --seeds 2 --workers 1 --out {out}"
     assert command.main(["label-noise", *options.split()]) == 0
 
     printed = capsys.readouterr()
-    assert "200 training images, 40 % of their labels flipped" in printed.out
+    assert "200 training images; 2 settings, 2 seeds" in printed.out
     assert "epochs/s" not in printed.err  # no progress bar where there is no terminal
     table = (out / "table.md").read_text()
-    assert table.count("\n") == 4 and "| SGD " in table and "| NVRM-SGD " in table and table in printed.out
+    assert table.count("\n") == 6 and table.count("| asymmetric, 40 % |") == 2 and table in printed.out
+    assert "| SGD " in table and "| NVRM-SGD " in table
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
 
     results = json.loads((out / "results.json").read_text())
     assert results["settings"]["width"] == 4 and results["settings"]["lr_drops"] == [1, 2]
     assert {"nvrm_fast", "torch", "python", "device", "threads"} <= results["versions"].keys()
-    assert [(run["optimizer"], run["seed"]) for run in results["runs"]] == [
-        (SGD, 0), (NVRM_SGD, 0), (SGD, 1), (NVRM_SGD, 1),
+    assert [one["place"]["optimizer"] for one in results["results"]] == [SGD, NVRM_SGD]
+    runs = [run for one in results["results"] for run in one["runs"]]
+    assert [(run["optimizer"], run["seed"]) for run in runs] == [
+        (SGD, 0), (SGD, 1), (NVRM_SGD, 0), (NVRM_SGD, 1),
     ]  # fmt: skip
-    for one in results["runs"]:
+    for one in runs:
         for measure in ("test_accuracy", "train_accuracy", "memorized", "train_loss", "seconds"):
             assert len(one[measure]) == 3
         assert 4 <= one["state_bytes_a_parameter"] < 4.1  # fp32 momentum; for the noise only a step counter a tensor
 
 
-@pytest.mark.parametrize("optimizer", [SGD, NVRM_SGD])
-@pytest.mark.parametrize("network", networks.NETWORKS)
+@pytest.mark.parametrize(
+    "optimizer, network",
+    [*itertools.product(OPTIMIZERS, ["mlp"]), (NVRM_SGD, "cnn"), (NVRM_SGD, "resnet34"), (SGD, "mobilenetv2")],
+)
 def test_same_seed_same_numbers(images, optimizer, network):
     more = {"network": network, "width": 4, "variability": 0.02}
     torch.manual_seed(1)
@@ -131,7 +139,9 @@ def test_a_run_that_diverges_still_gives_a_result(images, tmp_path):
     result = run(images, SGD, lr=1e20)
     assert result.train_loss[-1] is None
     report.write_json(tmp_path / "x.json", {"loss": result.train_loss})
-    report.draw_curves([result], tmp_path / "x.png", title="", noise_rate=0.4, drops=[])
+    chosen = label_noise.LabelSettings(epochs=3, seeds=1)
+    one = cell(chosen, SGD, noise_kind="asymmetric", noise_rate=0.4)
+    label_noise.draw([Result(one, [result])], chosen, tmp_path / "x.png")
 
 
 @pytest.mark.parametrize(
@@ -144,7 +154,7 @@ def test_learning_rate_drops(epochs, given, drops):
 @pytest.mark.parametrize(
     "options, says",
     [
-        ("--noise-rate 1.0", "--noise-rate is 1.0"),
+        ("--noise-rate 1.0", "--noise-rate is (1.0,)"),
         ("--variability -1", "--variability is -1.0: choose 0 or more"),
         ("--variability nan", "--variability is nan"),
         ("--lr 0", "--lr is 0.0: choose more than 0"),

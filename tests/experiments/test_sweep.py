@@ -6,8 +6,8 @@ import torch
 
 from nvrm_fast.experiments import StudyError, data
 from nvrm_fast.experiments import __main__ as command
+from nvrm_fast.experiments.optimizers import NVRM_SGD, SGD
 from nvrm_fast.experiments.settings import Settings
-from nvrm_fast.experiments.training import NVRM_SGD, SGD
 from nvrm_fast.experiments.variability import sweep
 
 

@@ -1,34 +1,75 @@
 """Robustness to noisy labels: the same network trained by SGD and by NVRM-SGD on real images with wrong labels.
 
-The paper's experiment 3 (section 4, Figure 3) on a small scale. A share of the training labels is flipped, the test
-labels are right. At each seed both optimizers start from the same weights, see the same wrong labels and the same
-batches. Everything is measured on clean weights, after each epoch.
+The paper's experiment 3 (section 4, Figure 3; symmetric flips: Figure 10). A share of the training labels is flipped,
+the test labels are right. At each seed all optimizers start from the same weights, see the same wrong labels and the
+same batches. Everything is measured on clean weights, after each epoch.
 
-Written to --out: table.md, curves.png and results.json (settings, versions and all numbers of every epoch).
+Presets: demo, the smallest picture of the effect, at one rate; quick, all rates of both kinds of flips, with SAM and
+IVON beside, small; paper, ResNet-34 as in appendix C.1; tiny, to see that everything runs.
+
+Written to --out: table.md, curves.png and results.json (settings, versions and all numbers of every epoch); runs.jsonl
+has each finished run, so that a study that was stopped goes on.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
+from nvrm_fast.experiments import label_flips, report, settings
+from nvrm_fast.experiments.optimizers import ADAM, IVON, NVRM_SGD, OPTIMIZERS, SAM, SGD
+from nvrm_fast.experiments.settings import option
+from nvrm_fast.experiments.variability import drawing
+from nvrm_fast.experiments.variability.grid import (
+    GridSettings,
+    Result,
+    cell,
+    describe,
+    paper,
+    quick,
+    run_grid,
+    save,
+    tiny,
+)
+from nvrm_fast.experiments.variability.tables import results_table
 
-from nvrm_fast.experiments import report, settings, training
-from nvrm_fast.experiments.data import ImageData, load, standardize
-from nvrm_fast.experiments.report import progress
-from nvrm_fast.experiments.settings import Settings
-from nvrm_fast.experiments.training import NVRM_SGD, SGD, Run
+NAME = "label-noise"
+HELP = "SGD against NVRM-SGD on wrong labels (paper, Figures 3 and 10)"
+BOTH = ("asymmetric", "symmetric")
+RATES = {"asymmetric": (0.1, 0.2, 0.3, 0.4), "symmetric": (0.2, 0.4, 0.6, 0.8), "patterned": (0.1, 0.2, 0.3, 0.4)}
+EVERYONE = (SGD, NVRM_SGD, ADAM, SAM, IVON)
+PANELS = (("test_accuracy", "Test accuracy"), ("train_accuracy", "Training accuracy on the corrupted labels"))
 
-NOTE = "accuracies in percent, on weights clean of noise; mean ± standard deviation over seeds, their number"
-HELP = "SGD against NVRM-SGD on wrong labels (paper, Figure 3)"
+
+@dataclass(frozen=True)
+class LabelSettings(GridSettings):
+    """The options of label-noise."""
+
+    PRESETS = {
+        "demo": {},
+        "quick": quick(noise_kind=BOTH, noise_rate=None, optimizers=EVERYONE, seeds=2),
+        "paper": paper(noise_kind=BOTH, noise_rate=None),
+        "tiny": tiny(noise_kind=BOTH, noise_rate=(0.4,), optimizers=EVERYONE),
+    }
+
+    preset: str = option("demo", "named values of all other options", choices=tuple(PRESETS))
+    noise_kind: tuple[str, ...] = option(
+        ("asymmetric",), "how labels are flipped, one or more", nargs="+", choices=tuple(label_flips.KINDS)
+    )
+    noise_rate: tuple[float, ...] | None = option(
+        (0.4,), "probability that a training label is flipped, one or more (None: the paper's for each kind)",
+        type=float, nargs="+", metavar="RATE",
+        check=(lambda rates: all(0 <= rate < 1 for rate in rates), "from 0 up to, but not including, 1"),
+    )  # fmt: skip
+    optimizers: tuple[str, ...] = option((SGD, NVRM_SGD), "who is compared", nargs="+", choices=OPTIMIZERS)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the study."""
-    settings.add_arguments(parser)
+    settings.add_arguments(parser, kind=LabelSettings)
     parser.add_argument(
         "--out", default="runs/label-noise", metavar="FOLDER", help="where results go (default: %(default)s)"
     )
@@ -36,65 +77,59 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Run the study, print the table and write the results."""
-    chosen = settings.from_arguments(arguments)
+    chosen = settings.from_arguments(arguments, LabelSettings)
     folder = report.output_folder(arguments.out)
-    torch.set_num_threads(chosen.threads)
-    data = standardize(load(chosen.data, chosen.data_dir), chosen.device)
-    print(describe(chosen, data), flush=True)
-    runs = compare(data, chosen)
-    table = report.summary_table(runs)
-    print(f"\n{table}\n\n{NOTE}: {chosen.seeds}")
-    save(folder, chosen, runs, table)
-    print(f"written: {folder / 'curves.png'}, {folder / 'table.md'}, {folder / 'results.json'}")
+    cells = [
+        cell(chosen, optimizer, noise_kind=kind, noise_rate=rate)
+        for kind in chosen.noise_kind
+        for rate in chosen.noise_rate or RATES[kind]
+        for optimizer in chosen.optimizers
+    ]
+    results = run_grid(NAME, folder, chosen, cells, ("noise_kind", "noise_rate", "optimizers"))
+    table = results_table(results, {"flips": flips})
+    draw(results, chosen, folder / "curves.png")
+    save(NAME, folder, chosen, results, f"{describe(chosen)}:\n\n{table}", "curves.png")
 
 
-def describe(chosen: Settings, data: ImageData) -> str:
-    """One line on what is trained on what."""
-    return (
-        f"{data.name}: {len(data.train_labels)} training images, {100 * chosen.noise_rate:g} % of their labels flipped "
-        f"({chosen.noise_kind}), {len(data.test_labels)} test images; network {chosen.network}, "
-        f"b = {chosen.variability:g} ({chosen.noise}); epochs: {chosen.epochs}, seeds: {chosen.seeds}"
-    )
+def flips(place: dict) -> str:
+    """``asymmetric, 40 %``."""
+    return f"{place['noise_kind']}, {100 * place['noise_rate']:g} %"
 
 
-def compare(data: ImageData, chosen: Settings, optimizers: Sequence[str] = (SGD, NVRM_SGD)) -> list[Run]:
-    """Train with every optimizer at seeds 0, 1, ... and report each finished run in a line.
-
-    Args:
-        data: as ``standardize`` gives it.
-        chosen: all settings; ``data`` and ``data_dir`` are not looked at any more.
-        optimizers: names that ``training.make_optimizer`` knows.
-    """
-    runs = []
-    with progress(chosen.seeds * len(optimizers) * chosen.epochs, "epochs") as bar:
-        for seed in range(chosen.seeds):
-            problem = training.corrupt(data, chosen, seed)
-            for optimizer in optimizers:
-                bar.set_description(f"{optimizer}, seed {seed}")
-                run = training.train(problem, chosen, optimizer, seed, after_epoch=bar.update)
-                runs.append(run)
-                bar.write(
-                    f"seed {seed}  {optimizer:8s}  test {run.test_accuracy[-1]:6.1%}  training on corrupted labels "
-                    f"{run.train_accuracy[-1]:6.1%}  {sum(run.seconds) / chosen.epochs:.2f} s an epoch"
-                )
-    return runs
-
-
-def save(folder: Path, chosen: Settings, runs: Sequence[Run], table: str) -> None:
-    """Write table.md, results.json and curves.png into a folder."""
-    (folder / "table.md").write_text(table + "\n", encoding="utf-8")
-    content = {
-        "study": "label-noise",
-        "settings": asdict(chosen) | {"lr_drops": chosen.drops},
-        "versions": report.versions(chosen.device),
-        "runs": [asdict(run) for run in runs],
-    }
-    report.write_json(folder / "results.json", content)
-    report.draw_curves(
-        runs,
-        folder / "curves.png",
-        title=f"{chosen.data}, {100 * chosen.noise_rate:g} % of the training labels flipped ({chosen.noise_kind}), "
-        f"{chosen.network}, b = {chosen.variability:g}, {chosen.seeds} seed{'s' * (chosen.seeds > 1)}",
-        noise_rate=chosen.noise_rate,
-        drops=chosen.drops,
+def draw(results: Sequence[Result], chosen: LabelSettings, path: Path) -> None:
+    """Test accuracy and training accuracy on corrupted labels against epochs, as in the paper's Figure 3: a column for
+    each kind and rate of flips, or both panels side by side where there is only one."""
+    columns: dict[tuple[str, float], list[Result]] = {}
+    for one in results:
+        columns.setdefault((one.cell.place["noise_kind"], one.cell.place["noise_rate"]), []).append(one)
+    alone = len(columns) == 1
+    shape = (1, 2) if alone else (2, len(columns))
+    figure, panels = drawing.new_figure(
+        *shape, width=9.6 if alone else 3.1 * len(columns) + 0.6, height=4.2 if alone else 6.2,
+        sharex=True, **({} if alone else {"sharey": "row"}),
+    )  # fmt: skip
+    for number, ((kind, rate), mine) in enumerate(columns.items()):
+        for row, (measure, heading) in enumerate(PANELS):
+            panel = panels[0, row] if alone else panels[row, number]
+            for one in mine:
+                curves = [getattr(run, measure) for run in one.runs]
+                drawing.over_epochs(panel, curves, drawing.COLORS[one.cell.optimizer], one.cell.optimizer)
+            if measure == "train_accuracy":
+                drawing.right_labels(panel, rate, told=alone)
+            title = heading if alone else flips({"noise_kind": kind, "noise_rate": rate}) if row == 0 else ""
+            drawing.dress(panel, title, "epoch", "" if alone or number else heading)
+            drawing.mark_drops(panel, chosen.drops, chosen.epochs, told=number == 0)
+            if alone:
+                ends = {one.cell.optimizer: 100 * statistics.fmean(one.last(measure)) for one in mine}
+                drawing.name_lines(panel, ends, chosen.epochs)
+    if not alone:
+        handles, labels = panels[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    (kind, rate), *_ = columns
+    wrong = f"{100 * rate:g} % of the training labels flipped ({kind})" if alone else "wrong labels"
+    drawing.save(
+        figure,
+        path,
+        f"{chosen.data}, {wrong}, {chosen.network}, b = {chosen.variability:g}, {chosen.seeds} "
+        f"seed{'s' * (chosen.seeds > 1)}",
     )

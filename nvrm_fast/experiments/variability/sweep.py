@@ -26,10 +26,10 @@ import torch
 
 from nvrm_fast.experiments import StudyError, networks, report, settings, training
 from nvrm_fast.experiments.data import ImageData, load, standardize
+from nvrm_fast.experiments.optimizers import NVRM_SGD, SGD
 from nvrm_fast.experiments.report import progress
 from nvrm_fast.experiments.settings import Settings
-from nvrm_fast.experiments.training import NVRM_SGD, SGD, Problem, Run
-from nvrm_fast.experiments.variability.label_noise import compare
+from nvrm_fast.experiments.training import Problem, Run
 
 HELP = "grid over network, learning rate, weight decay and b that chose label-noise's defaults"
 FIRST_SEED = 1000  # label-noise reports seeds 0, 1, ...
@@ -206,7 +206,10 @@ def confirm(data: ImageData, base: Settings, chosen: dict[str, Row]) -> dict[str
         if setting not in trained:
             network, lr, decay = row.place()
             applied = replace(base, network=network, lr=lr, weight_decay=decay, variability=row.variability)
-            trained[setting] = compare(data, applied, [row.optimizer])
+            trained[setting] = [
+                training.train(training.corrupt(data, applied, seed), applied, row.optimizer, seed)
+                for seed in range(base.seeds)
+            ]
         confirmed[why] = trained[setting]
     return confirmed
 
