@@ -1,4 +1,4 @@
-# make demo, make test and make bench each set everything up by themselves, in .venv.
+# make demo, make test and make bench each set everything up by themselves, in .venv; so do docs, dist and coverage.
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,9 +7,12 @@ RUN := $(VENV)/bin/python
 TORCH ?= torch==2.13.0
 # Processes that share the tests.
 WORKERS ?= 2
+# A wheel whose native module is taken, instead of compiling one (make dist makes dist/*.whl).
+WHEEL ?=
 SOURCES := setup.py $(shell find csrc -type f) nvrm_fast/_version.py
+CPP = $(shell find csrc tests/csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test bench bench-step bench-compare lint clean cuda-check
+.PHONY: demo test bench bench-step bench-compare lint format docs dist coverage clean cuda-check
 
 demo: $(VENV)/installed
 	$(RUN) -m nvrm_fast.experiments label-noise $(DEMO_ARGS)
@@ -40,10 +43,29 @@ $(VENV)/bench: $(VENV)/installed
 cuda-check: $(VENV)/installed
 	$(RUN) -m pytest -s tests/csrc/test_cuda_compiles.py tests/csrc/test_launch_emulation.py
 
-lint: $(VENV)/installed
-	$(RUN) -m pip install --quiet ruff
+# Style and types; types need the libraries of the integrations.
+lint: $(VENV)/installed $(VENV)/tools
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(VENV)/bin/clang-format --dry-run --Werror $(CPP)
+	$(RUN) -m mypy
+
+format: $(VENV)/tools
+	$(RUN) -m ruff format .
+	$(VENV)/bin/clang-format -i $(CPP)
+
+# The site, in build/site. Everything strict: a broken link, a page that is in no menu, a docstring that does not parse.
+docs: $(VENV)/tools
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet
+	$(RUN) docs/site/check.py build/site
+
+# Source distribution and wheel in dist/, checked, the wheel with native kernels.
+dist: $(VENV)/tools
+	$(RUN) release/check.py $(DIST_ARGS)
+
+# Python's by pytest-cov, the native kernels' by a build of its own; both reports in build/coverage.
+coverage: $(VENV)/installed $(VENV)/tools
+	$(RUN) release/coverage.py $(COVERAGE_ARGS)
 
 $(VENV)/torch:
 	$(PYTHON) -m venv $(VENV)
@@ -51,11 +73,17 @@ $(VENV)/torch:
 	$(RUN) -m pip install --quiet "$(TORCH)" numpy ninja pybind11
 	touch $@
 
+$(VENV)/tools: $(VENV)/torch pyproject.toml
+	$(RUN) -m pip install --quiet --group docs --group lint --group release --group coverage
+	touch $@
+
 # Editable: the Python files are used where they lie; only a change in csrc or setup.py builds again.
 $(VENV)/installed: $(VENV)/torch $(SOURCES)
-	$(RUN) -m pip install --quiet --no-build-isolation --editable ".[test,demo,integrations,baselines]"
+	$(if $(WHEEL),NVRM_FAST_BUILD=none) $(RUN) -m pip install --quiet --no-build-isolation \
+		--editable ".[test,demo,integrations,baselines]"
+	$(if $(WHEEL),$(RUN) release/native_module.py $(WHEEL))
 	$(RUN) -m nvrm_fast.info
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info nvrm_fast/*.so nvrm_fast/_build_facts.json
+	rm -rf $(VENV) build dist *.egg-info nvrm_fast/*.so nvrm_fast/_build_facts.json

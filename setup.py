@@ -194,16 +194,30 @@ def write_facts(facts):
 
 
 mode = os.environ.get("NVRM_FAST_BUILD", "auto")
-extensions, facts = choose(mode)
-write_facts(facts)
-for what, outcome in facts.items():
-    print(f"nvrm_fast: {what} kernels {outcome}", file=sys.stderr)
+extensions, facts = [], {}
+if not {"sdist", "egg_info", "dist_info", "--version"} & set(sys.argv):  # these build nothing: no word about kernels
+    extensions, facts = choose(mode)
+    write_facts(facts)
+    for what, outcome in facts.items():
+        print(f"nvrm_fast: {what} kernels {outcome}", file=sys.stderr)
 
 setup(
     name="nvrm_fast",
     version=version(),
     description="Neural variability at no cost: fused noisy optimizers whose noise is a function, not a tensor",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
     license="BSD-3-Clause",
+    license_files=["LICENSE"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: C++",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.10",
     packages=find_packages(include=["nvrm_fast", "nvrm_fast.*"]),
     package_data={"nvrm_fast": ["_build_facts.json", "py.typed"]},

@@ -188,7 +188,7 @@ def direction() -> Picture:
     p.text(ox + 10, oy - radius - 10, "v", size=17, italic=True)
     tx, ty = ox + radius * math.sin(0.62) * 0.86, oy - radius * math.cos(0.62) + 13
     p.arrow(ox, oy, tx, ty, noise=True, width=2.2)
-    p.text(tx + 24, ty + 6, "r = cos(angle) v + sin(angle) φ", ink=NOISE, size=15)
+    p.text(tx + 38, ty + 6, "r = cos(angle) v + sin(angle) φ", ink=NOISE, size=15)
     p.line([(ox, oy - 70), (ox + 14, oy - 69), (ox + 30, oy - 62), (ox + 38, oy - 56)], NOISE, 1.3)
     p.text(ox + 22, oy - 78, "angle", ink=NOISE, size=12)
     p.arrow(ox, oy, ox - 130, oy - 92, width=2.2)
