@@ -209,11 +209,12 @@ setup(
     package_data={"nvrm_fast": ["_build_facts.json", "py.typed"]},
     install_requires=["torch>=2.10"],
     extras_require={
-        "demo": ["matplotlib", "mlxtend", "tqdm"],
+        "demo": ["foolbox", "matplotlib", "mlxtend", "tqdm"],
         # The oldest releases whose source has the events used here; the tests run with what pip installs, the newest.
         "integrations": ["accelerate>=1.0", "lightning>=2.2", "transformers>=4.46"],
         "test": [
             "expecttest",  # torch.testing._internal imports it
+            "foolbox",
             "hypothesis",
             "matplotlib",
             "mlxtend",

@@ -38,7 +38,8 @@ def draw(runs: Runs, epsilons: Sequence[float], path: Path, *, title: str) -> No
     grid[0].plot([], [], "x", color=INK, label='PGD, mode "mean"')
     if attacked:
         _carlini(grid[-1], attacked)
-    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False, fontsize=9)
+    names = sorted(zip(*grid[0].get_legend_handles_labels()), key=lambda entry: entry[1] not in METHODS)
+    figure.legend(*zip(*names), loc="outside lower center", ncols=6, frameon=False, fontsize=9)
     figure.suptitle(title, fontsize=12, color=INK)
     figure.savefig(path)
 
@@ -64,7 +65,9 @@ def _curve(panel: Any, mine: Runs, method: str, epsilons: Sequence[float]) -> No
             )
             for attack in dict.fromkeys(row["attack"] for row in rows[0])
         )
-        panel.plot(epsilon, 100 * harm, "x", markersize=6, **look)
+        # Beside each other, since many are at 0.
+        aside = 0.008 * (METHODS.index(method) - (len(METHODS) - 1) / 2)
+        panel.plot(epsilon + aside, 100 * harm, "x", markersize=6, **look)
 
 
 def _carlini(panel: Any, runs: Runs) -> None:

@@ -17,8 +17,10 @@ import argparse
 import itertools
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from importlib.metadata import version
 from typing import Any, ClassVar
 
 import torch
@@ -112,23 +114,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> None:
     """Train and attack every network, print the tables and write the results."""
     chosen = settings.from_arguments(arguments, AttackSettings)
-    try:
-        import foolbox
-    except ModuleNotFoundError as missing:
-        raise StudyError(
-            f'the attacks need the package {missing.name}; get it by: pip install "nvrm_fast[demo]"'
-        ) from None
+    measures = _measures()
     folder = report.output_folder(arguments.out)
     torch.set_num_threads(chosen.threads)
     data = in_the_box(images.load(chosen.data, chosen.data_dir), chosen.device)
     record = Record(folder, NAME, chosen, extending=("methods", "trainings"))
     started = time.perf_counter()
-    runs = attack_all(data, chosen, record)
+    runs = attack_all(data, chosen, record, measures.measure)
     text = attack_tables.describe(runs, chosen.epsilons)
     content = {
         "study": NAME,
         "settings": asdict(chosen),
-        "versions": report.versions(chosen.device) | {"foolbox": foolbox.__version__},
+        "versions": report.versions(chosen.device) | {"foolbox": version("foolbox")},
         "seconds_of_this_call": time.perf_counter() - started,
         "runs": runs,
     }
@@ -138,6 +135,17 @@ def main(arguments: argparse.Namespace) -> None:
     title = f"{data.name}, {layers}, expected gradients over {chosen.draws} draws, {chosen.seeds} seeds"
     attack_drawing.draw(runs, chosen.epsilons, folder / "attacks.png", title=title)
     print(f"\n{text}\n\nwritten: {folder / 'attacks.png'}, {folder / 'table.md'}, {folder / 'results.json'}")
+
+
+def _measures() -> Any:
+    """The module that attacks; the other studies do without foolbox."""
+    try:
+        from nvrm_fast.experiments.stochastic import attack_measures
+    except ModuleNotFoundError as missing:
+        raise StudyError(
+            f'the attacks need the package {missing.name}; get it by: pip install "nvrm_fast[demo]"'
+        ) from None
+    return attack_measures
 
 
 def in_the_box(data: ImageData, device: torch.device | str) -> ImageData:
@@ -151,7 +159,9 @@ def in_the_box(data: ImageData, device: torch.device | str) -> ImageData:
     )
 
 
-def attack_all(data: ImageData, chosen: AttackSettings, record: Record) -> list[dict[str, Any]]:
+def attack_all(
+    data: ImageData, chosen: AttackSettings, record: Record, measure: Callable[..., dict[str, Any]]
+) -> list[dict[str, Any]]:
     """All runs: dictionaries with seed, training, method and what ``one_run`` gives."""
     places = list(itertools.product(range(chosen.seeds), chosen.trainings, chosen.methods))
     baselines: dict[tuple[str, int], nn.Module] = {}
@@ -160,19 +170,20 @@ def attack_all(data: ImageData, chosen: AttackSettings, record: Record) -> list[
         for seed, training, method in places:
             bar.set_description(f"{method}, {training} training, seed {seed}")
             place = {"seed": seed, "training": training, "method": method}
-            runs.append(place | record.run(place, partial(one_run, data, chosen, baselines, **place)))
+            runs.append(place | record.run(place, partial(one_run, data, chosen, measure, baselines, **place)))
             bar.update()
     return runs
 
 
 def one_run(
-    data: ImageData, chosen: AttackSettings, baselines: dict[tuple[str, int], nn.Module], *, seed: int, training: str,
-    method: str,
+    data: ImageData, chosen: AttackSettings, measure: Callable[..., dict[str, Any]],
+    baselines: dict[tuple[str, int], nn.Module], *, seed: int, training: str, method: str,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train one network and attack it. baselines: the last undefended network, kept for transferred attacks; where it
-    is missing it is trained again, to the same weights. CW-L2 attacks networks of normal training only."""
-    from nvrm_fast.experiments.stochastic.attack_measures import measure
+    """Train one network and attack it by ``attack_measures.measure``. CW-L2 attacks networks of normal training only.
 
+    baselines: the last undefended network, kept for transferred attacks; where it is missing it is trained again, to
+    the same weights.
+    """
     began = time.perf_counter()
     network, seconds = attack_training.train(data, chosen.recipe, method, training, seed)
     if method == BASELINE:
