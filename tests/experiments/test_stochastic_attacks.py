@@ -82,9 +82,9 @@ def test_every_step_draws_anew_and_many_draws_come_near_the_expectation():
     few = torch.stack([expected_gradient(network, images, labels, 2) for _ in range(40)])
     many = torch.stack([expected_gradient(network, images, labels, 32) for _ in range(40)])
     assert all(not torch.equal(few[0], other) for other in few[1:])
-    # The variance falls as 1 / draws: by 16, of which 40 repetitions, summed over 72 pixels that move together, tell
-    # the order of magnitude.
-    assert 8 < few.var(0).sum() / many.var(0).sum() < 32
+    # The variance falls as 1 / draws, so by 16; over seeds the logarithm of this ratio deviates by 0.08. Four of those
+    # either way: wrong once in 16,000.
+    assert 11.6 < few.var(0).sum() / many.var(0).sum() < 22
     calls = []
     attack = ExpectedPGD(network, 3, steps=5)
     network[-2].register_forward_hook(lambda layer, inputs, output: calls.append(output.detach()))
