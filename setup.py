@@ -223,7 +223,7 @@ setup(
     package_data={"nvrm_fast": ["_build_facts.json", "py.typed"]},
     install_requires=["torch>=2.10"],
     extras_require={
-        "demo": ["matplotlib", "mlxtend", "pillow", "scipy", "tqdm"],
+        "demo": ["foolbox", "matplotlib", "mlxtend", "pillow", "scipy", "tqdm"],
         # What the studies of the NVRM paper are held against.
         "baselines": ["ivon-opt", "pytorch_optimizer"],
         # What bench/ compares with. Of torch-uncertainty's layers the import needs a torchvision of the same torch.
@@ -232,6 +232,7 @@ setup(
         "integrations": ["accelerate>=1.0", "lightning>=2.2", "transformers>=4.46"],
         "test": [
             "expecttest",  # torch.testing._internal imports it
+            "foolbox",
             "hypothesis",
             "matplotlib",
             "mlxtend",
