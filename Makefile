@@ -1,4 +1,4 @@
-# make demo, make test and make bench each set everything up by themselves, in .venv.
+# make demo, make test and make bench each set everything up by themselves, in .venv; so do docs, dist and coverage.
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,9 +7,12 @@ RUN := $(VENV)/bin/python
 TORCH ?= torch==2.13.0
 # Processes that share the tests.
 WORKERS ?= 2
+# A wheel whose native module is taken, instead of compiling one (make dist makes dist/*.whl).
+WHEEL ?=
 SOURCES := setup.py $(shell find csrc -type f) nvrm_fast/_version.py
+CPP = $(shell find csrc tests/csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test bench lint clean cuda-check
+.PHONY: demo test bench bench-step bench-compare lint format docs dist coverage clean cuda-check
 
 demo: $(VENV)/installed
 	$(RUN) -m nvrm_fast.experiments label-noise $(DEMO_ARGS)
@@ -17,22 +20,52 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	$(RUN) -m pytest -n $(WORKERS) --dist loadfile $(TEST_ARGS)
 
-bench: $(VENV)/installed
+# BENCH_ARGS, for instance: BENCH_ARGS="--parts steps,layers --threads 1" (python -m bench.report --help).
+bench: $(VENV)/bench
+	$(RUN) -m bench.report $(BENCH_ARGS)
+
+# pytest-benchmark's view of the step, for its --benchmark-compare over time.
+bench-step: $(VENV)/bench
 	$(RUN) -m pytest bench --benchmark-only --benchmark-disable-gc --benchmark-columns=median,iqr,min,rounds -q
-	$(RUN) -m bench.report
-	# An outside reference; without it the table has two rows less.
-	-$(RUN) -m pip install --quiet --no-deps bayesian-torch
-	$(RUN) -m bench.layers
-	$(RUN) -m bench.stochastic_table
+
+# Two reports against each other: make bench-compare A=bench/results/cpu.json B=elsewhere.json
+bench-compare: $(VENV)/installed
+	$(RUN) -m bench.compare $(A) $(B)
+
+# What the bench compares with; --no-deps, so that none of it moves torch. Whatever does not install is left out of the
+# tables.
+$(VENV)/bench: $(VENV)/installed
+	-$(RUN) -m pip install --quiet matplotlib
+	-for package in ivon-opt bayesian-torch torch-uncertainty; do $(RUN) -m pip install --quiet --no-deps $$package; done
+	touch $@
 
 # The CUDA kernels without a GPU: registers and spills on each, and the launch emulated on the CPU.
 cuda-check: $(VENV)/installed
 	$(RUN) -m pytest -s tests/csrc/test_cuda_compiles.py tests/csrc/test_launch_emulation.py
 
-lint: $(VENV)/installed
-	$(RUN) -m pip install --quiet ruff
+# Style and types; types need the libraries of the integrations.
+lint: $(VENV)/installed $(VENV)/tools
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(VENV)/bin/clang-format --dry-run --Werror $(CPP)
+	$(RUN) -m mypy
+
+format: $(VENV)/tools
+	$(RUN) -m ruff format .
+	$(VENV)/bin/clang-format -i $(CPP)
+
+# The site, in build/site. Everything strict: a broken link, a page that is in no menu, a docstring that does not parse.
+docs: $(VENV)/tools
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet
+	$(RUN) docs/site/check.py build/site
+
+# Source distribution and wheel in dist/, checked, the wheel with native kernels.
+dist: $(VENV)/tools
+	$(RUN) release/check.py $(DIST_ARGS)
+
+# Python's by pytest-cov, the native kernels' by a build of its own; both reports in build/coverage.
+coverage: $(VENV)/installed $(VENV)/tools
+	$(RUN) release/coverage.py $(COVERAGE_ARGS)
 
 $(VENV)/torch:
 	$(PYTHON) -m venv $(VENV)
@@ -40,11 +73,17 @@ $(VENV)/torch:
 	$(RUN) -m pip install --quiet "$(TORCH)" numpy ninja pybind11
 	touch $@
 
+$(VENV)/tools: $(VENV)/torch pyproject.toml
+	$(RUN) -m pip install --quiet --group docs --group lint --group release --group coverage
+	touch $@
+
 # Editable: the Python files are used where they lie; only a change in csrc or setup.py builds again.
 $(VENV)/installed: $(VENV)/torch $(SOURCES)
-	$(RUN) -m pip install --quiet --no-build-isolation --editable ".[test,demo,integrations,baselines]"
+	$(if $(WHEEL),NVRM_FAST_BUILD=none) $(RUN) -m pip install --quiet --no-build-isolation \
+		--editable ".[test,demo,integrations,baselines]"
+	$(if $(WHEEL),$(RUN) release/native_module.py $(WHEEL))
 	$(RUN) -m nvrm_fast.info
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info nvrm_fast/*.so nvrm_fast/_build_facts.json
+	rm -rf $(VENV) build dist *.egg-info nvrm_fast/*.so nvrm_fast/_build_facts.json

@@ -194,32 +194,50 @@ def write_facts(facts):
 
 
 mode = os.environ.get("NVRM_FAST_BUILD", "auto")
-extensions, facts = choose(mode)
-write_facts(facts)
-for what, outcome in facts.items():
-    print(f"nvrm_fast: {what} kernels {outcome}", file=sys.stderr)
+extensions, facts = [], {}
+if not {"sdist", "egg_info", "dist_info", "--version"} & set(sys.argv):  # these build nothing: no word about kernels
+    extensions, facts = choose(mode)
+    write_facts(facts)
+    for what, outcome in facts.items():
+        print(f"nvrm_fast: {what} kernels {outcome}", file=sys.stderr)
 
 setup(
     name="nvrm_fast",
     version=version(),
     description="Neural variability at no cost: fused noisy optimizers whose noise is a function, not a tensor",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
     license="BSD-3-Clause",
+    license_files=["LICENSE"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: C++",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.10",
     packages=find_packages(include=["nvrm_fast", "nvrm_fast.*"]),
     package_data={"nvrm_fast": ["_build_facts.json", "py.typed"]},
     install_requires=["torch>=2.10"],
     extras_require={
-        "demo": ["matplotlib", "mlxtend", "tqdm"],
+        "demo": ["foolbox", "matplotlib", "mlxtend", "pillow", "scipy", "tqdm"],
         # What the studies of the NVRM paper are held against.
         "baselines": ["ivon-opt", "pytorch_optimizer"],
+        # What bench/ compares with. Of torch-uncertainty's layers the import needs a torchvision of the same torch.
+        "bench": ["bayesian-torch", "ivon-opt", "matplotlib", "torch-uncertainty"],
         # The oldest releases whose source has the events used here; the tests run with what pip installs, the newest.
         "integrations": ["accelerate>=1.0", "lightning>=2.2", "transformers>=4.46"],
         "test": [
             "expecttest",  # torch.testing._internal imports it
+            "foolbox",
             "hypothesis",
             "matplotlib",
             "mlxtend",
             "numpy",
+            "pillow",
             "pytest",
             "pytest-benchmark",
             "pytest-xdist",
@@ -227,6 +245,8 @@ setup(
             "tqdm",
             "triton",
         ],
+        # Confidence intervals of nvrm_fast.probe.
+        "probe": ["scipy"],
         "triton": ["triton"],
     },
     ext_modules=extensions,

@@ -32,7 +32,7 @@ def build_facts() -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-_native = None
+_native: Any = None
 _import_error: str | None = None
 _facts = build_facts()
 if _facts and _facts.get("interface", 1) != INTERFACE:
@@ -40,7 +40,7 @@ if _facts and _facts.get("interface", 1) != INTERFACE:
     _import_error = "they were built for another version of nvrm_fast"
 else:
     try:
-        from . import _native
+        _native = importlib.import_module("._native", __package__)
     except ImportError as error:
         _import_error = str(error)
 

@@ -1,9 +1,9 @@
 """The operators of the layers: schemas, fakes, autograd formulas, and the door to their kernels, as in ops.py.
 
-local_noise           the pass after a layer's matrix product: exact local direction and magnitude noise
-local_noise_backward  its gradients, the noise drawn again from the key
-local_variates        the random numbers behind it, for formulas in plain torch; the reference draws them everywhere
-gaussian_like         one N(0, 1) an activation, for noise that is Gaussian after the product
+    local_noise           the pass after a layer's matrix product: exact local direction and magnitude noise
+    local_noise_backward  its gradients, the noise drawn again from the key
+    local_variates        the random numbers behind it, for formulas in plain torch; the reference draws them everywhere
+    gaussian_like         one N(0, 1) an activation, for noise that is Gaussian after the product
 
 What they compute and the shapes are in nvrm_fast/reference/local.py and activation.py. Second derivatives go by the
 reference formula. The key is an int64 tensor with one element: all that is kept of the noise from forward to backward.
@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import backends
 from .reference import activation, local
+from .reference.angles import LAWS
 from .reference.local import Settings
 
 _SETTINGS = (
@@ -40,7 +42,7 @@ _SCHEMAS = {
     ),
     "gaussian_like": "(Tensor like, Tensor key, int stream, int step, int offset) -> Tensor",
 }
-_REFERENCE = {
+_REFERENCE: dict[str, Callable[..., Any]] = {
     "local_noise": local.local_noise,
     "local_noise_backward": local.local_noise_backward,
     "local_variates": local.local_variates,
@@ -88,7 +90,7 @@ def _(s, *args):
 def _(grad, s, square, scale, gain, spread, bias, first, second, constants, key, *settings_and_slopes):
     settings, slopes = Settings(*settings_and_slopes[:-1]), settings_and_slopes[-1]
     neurons = (s.shape[1],)
-    laws = local.LAWS[settings.direction].parameters if settings.direction else 0
+    laws = LAWS[settings.direction].parameters if settings.direction else 0
 
     def like(there: bool) -> Tensor:
         return scale.new_empty(neurons if there else 0)
@@ -114,7 +116,7 @@ def _(like, key, *args):
 def _(shape, constants, key, *settings):
     at = Settings(*settings)
     directed = at.direction != local.NO_DIRECTION
-    laws = local.LAWS[at.direction].variates if directed else 0
+    laws = LAWS[at.direction].variates if directed else 0
     there = (at.magnitude != local.NO_MAGNITUDE, directed and not at.given, laws > 0, laws > 1)
     return tuple(key.new_empty(shape if drawn else 0, dtype=torch.float32) for drawn in there)
 
@@ -125,7 +127,7 @@ def variates(shape: tuple[int, ...], constants: Tensor, key: Tensor, settings: S
     No gradient flows through them. Plain torch draws them on every device; meant for few, or for second derivatives.
     """
     xi, u, *law = torch.ops.nvrm_fast.local_variates(shape, constants, key, *settings)
-    count = local.LAWS[settings.direction].variates if settings.direction != local.NO_DIRECTION else 0
+    count = LAWS[settings.direction].variates if settings.direction != local.NO_DIRECTION else 0
     has_u = settings.direction != local.NO_DIRECTION and not settings.given
     return local.Variates(
         xi if settings.magnitude != local.NO_MAGNITUDE else None, u if has_u else None, tuple(law[:count])
@@ -136,9 +138,12 @@ def _second_order(grad: Tensor, tensors: list, settings: Settings, slopes: bool,
     """Gradients of local_noise_backward's results, summed against `gradients`, for grad and the eight tensors."""
     *inputs, constants, key = tensors
     with torch.enable_grad():
-        leaves = [None if x is None else x.detach().requires_grad_() for x in (grad, *inputs)]
+        leaves: list[Any] = [None if x is None else x.detach().requires_grad_() for x in (grad, *inputs)]
         drawn = variates(inputs[0].shape, constants, key, settings)
-        y = local.local_formula(*leaves[1:], constants, drawn, settings)
+        s, square, scale, gain, spread, bias, first, second = leaves[1:]
+        y = local.local_formula(
+            s, square, scale, gain, spread, bias, first, second, constants, drawn, settings
+        )  # fmt: skip
         present = [i for i in range(1, _DIFFERENTIABLE + 1) if leaves[i] is not None]
         found = torch.autograd.grad(y, [leaves[i] for i in present], leaves[0], create_graph=True, allow_unused=True)
         total = None

@@ -1,7 +1,7 @@
 """The operators of stochastic layers: schemas, fakes, autograd formulas, the door to their kernels, as layer_ops.py.
 
-stochastic_activation            what follows the product of doubled width: sigma, noise, activation, sums of log sigma
-stochastic_activation_backward   its gradient, the noise drawn again from the key
+    stochastic_activation           what follows the product of doubled width: sigma, noise, activation, sums
+    stochastic_activation_backward  its gradient, the noise drawn again from the key
 
 What they compute and the shapes are in nvrm_fast/reference/stochastic.py. Second derivatives go by the formula there.
 """
@@ -127,7 +127,8 @@ class _Eager(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad, grad_sums):
-        dz = stochastic_activation_backward(grad, grad_sums, *ctx.saved_tensors, ctx.settings, backend=ctx.backend)
+        z, key = ctx.saved_tensors
+        dz = stochastic_activation_backward(grad, grad_sums, z, key, ctx.settings, backend=ctx.backend)
         return None, dz, None, None
 
 

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from .optim import NVRMSGD, NVRMAdam
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+
+from .optim import NVRMSGD, NeuralVariableOptimizer, NVRMAdam
 
 __all__ = ["VAdam", "VSGD"]
 
@@ -27,7 +30,7 @@ def _noise(noise_type: str) -> str:
     return noise_type.lower()
 
 
-class _PublishedNames:
+class _PublishedNames(NeuralVariableOptimizer):
     """Groups may spell their options as the published code does."""
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -58,9 +61,10 @@ class VSGD(_PublishedNames, NVRMSGD):
     """
 
     def __init__(
-        self, params, lr, variability=1e-2, num_iters=1000, momentum=0, dampening=0, weight_decay=0,
-        noise_type="Gaussian", nesterov=False, *, seed=0, master_weights=None, backend=None,
-    ):  # fmt: skip
+        self, params: ParamsT, lr: float | Tensor, variability: float = 1e-2, num_iters: float = 1000,
+        momentum: float = 0, dampening: float = 0, weight_decay: float = 0, noise_type: str = "Gaussian",
+        nesterov: bool = False, *, seed: int = 0, master_weights: bool | None = None, backend: str | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(
             params, lr, momentum, dampening, weight_decay, nesterov, variability=variability,
             noise=_noise(noise_type), denoise_every=_denoise_every(num_iters), seed=seed,
@@ -80,9 +84,11 @@ class VAdam(_PublishedNames, NVRMAdam):
     """
 
     def __init__(
-        self, params, lr=1e-3, variability=1e-2, num_iters=1000, betas=(0.9, 0.999), eps=1e-8, weight_decay=0,
-        noise_type="Gaussian", amsgrad=False, decoupled=False, *, seed=0, master_weights=None, backend=None,
-    ):  # fmt: skip
+        self, params: ParamsT, lr: float | Tensor = 1e-3, variability: float = 1e-2, num_iters: float = 1000,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0,
+        noise_type: str = "Gaussian", amsgrad: bool = False, decoupled: bool = False, *, seed: int = 0,
+        master_weights: bool | None = None, backend: str | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(
             params, lr, betas, eps, weight_decay, amsgrad, variability=variability, noise=_noise(noise_type),
             denoise_every=_denoise_every(num_iters), seed=seed, master_weights=master_weights, backend=backend,

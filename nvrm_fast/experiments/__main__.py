@@ -9,10 +9,19 @@ try:
     from nvrm_fast.experiments import StudyError
     from nvrm_fast.experiments.direction import angles, gradient_variance, mean_weights, noise_table, variational
     from nvrm_fast.experiments.injection import decay, linear, phases, probe_model
-    from nvrm_fast.experiments.stochastic import labels
-    from nvrm_fast.experiments.variability import generalization, label_noise, perturbation, scales, sweep
+    from nvrm_fast.experiments.stochastic import attacks, label_sweeps, labels
+    from nvrm_fast.experiments.stochastic.reid import study as reid
+    from nvrm_fast.experiments.variability import (
+        ewc,
+        forgetting,
+        generalization,
+        label_noise,
+        perturbation,
+        scales,
+        sweep,
+    )
 except ModuleNotFoundError as missing:
-    if missing.name not in ("matplotlib", "tqdm", "numpy"):
+    if missing.name not in ("matplotlib", "tqdm", "numpy", "PIL"):
         raise
     sys.exit(f'error: the studies need the package {missing.name}; get it by: pip install "nvrm_fast[demo]"')
 
@@ -25,6 +34,8 @@ STUDIES = {
     scales.denoising.NAME: scales.denoising,
     scales.noise_type.NAME: scales.noise_type,
     scales.gradient_noise.NAME: scales.gradient_noise,
+    forgetting.NAME: forgetting,
+    ewc.NAME: ewc,
     "injection-linear": linear,
     "injection-phases": phases,
     "injection-decay": decay,
@@ -35,6 +46,9 @@ STUDIES = {
     angles.NAME: angles,
     gradient_variance.NAME: gradient_variance,
     "stochastic-label-noise": labels,
+    label_sweeps.NAME: label_sweeps,
+    reid.NAME: reid,
+    attacks.NAME: attacks,
 }
 
 

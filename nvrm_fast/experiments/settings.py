@@ -101,9 +101,9 @@ class Settings(Checked):
     epochs: int = option(36, "passes over the training images", type=int, check=AT_LEAST_ONE)
     batch_size: int = option(64, "images a step", type=int, check=AT_LEAST_ONE)
     augmentation: str = option("none", "what is done to training images", choices=tuple(AUGMENTATIONS))
-    adam_lr: float = option(1e-3, "learning rate of Adam and NVRM-Adam at the start", type=float, check=POSITIVE)
-    sam_rho: float = option(0.05, "radius of SAM's climb, where it is among the optimizers", type=float, check=POSITIVE)
-    ivon_lr: float = option(0.1, "learning rate of IVON, where it is among the optimizers", type=float, check=POSITIVE)
+    adam_lr: float = option(3e-3, "learning rate of Adam and NVRM-Adam at the start", type=float, check=POSITIVE)
+    sam_rho: float = option(0.1, "radius of SAM's climb, where it is among the optimizers", type=float, check=POSITIVE)
+    ivon_lr: float = option(0.3, "learning rate of IVON, where it is among the optimizers", type=float, check=POSITIVE)
     ivon_hessian: float = option(0.5, "IVON's Hessian at the start", type=float, check=POSITIVE)
     seeds: int = option(
         5, "how many seeds: initialisation, flipped labels, batch order and weight noise", type=int, check=AT_LEAST_ONE

@@ -16,7 +16,7 @@ except ImportError as error:
 denoised = clean_weights
 
 
-def save_state(accelerator: Accelerator, output_dir: str | os.PathLike | None = None, **kwargs: Any) -> str:
+def save_state(accelerator: Accelerator, output_dir: str | os.PathLike[str] | None = None, **kwargs: Any) -> str:
     """`accelerator.save_state(...)` on clean weights; the coat lies in the optimizers' state.
 
     Args:
@@ -27,7 +27,7 @@ def save_state(accelerator: Accelerator, output_dir: str | os.PathLike | None = 
         return accelerator.save_state(output_dir, **kwargs)
 
 
-def load_state(accelerator: Accelerator, input_dir: str | os.PathLike | None = None, **kwargs: Any) -> None:
+def load_state(accelerator: Accelerator, input_dir: str | os.PathLike[str] | None = None, **kwargs: Any) -> None:
     """`accelerator.load_state(...)`, then the coat goes on, bit for bit the one that was worn when it was saved.
 
     After a plain `accelerator.load_state` the weights are clean and `optimizer.train()` does the second part.

@@ -11,7 +11,7 @@ try:
     from lightning.pytorch import Callback
 except ImportError:
     try:
-        from pytorch_lightning import Callback
+        from pytorch_lightning import Callback  # type: ignore[assignment]  # the same class under its older name
     except ImportError as error:
         raise ImportError("nvrm_fast.integrations.lightning needs PyTorch Lightning: pip install lightning") from error
 
@@ -42,7 +42,7 @@ class CleanWeights(Callback):
                 with clean_weights(trainer.optimizers):
                     save(*args, **kwargs)
 
-            save_checkpoint.on_noisy_weights = save
+            save_checkpoint.on_noisy_weights = save  # type: ignore[attr-defined]  # a mark, for teardown
             trainer.save_checkpoint = save_checkpoint
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
@@ -53,8 +53,22 @@ class CleanWeights(Callback):
         for optimizer in find_optimizers(trainer.optimizers):
             optimizer.train()
 
-    def _rest(self, trainer: Any, *_: Any) -> None:
-        for optimizer in find_optimizers(trainer.optimizers):
-            optimizer.eval()
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        _rest(trainer)
 
-    on_validation_start = on_test_start = on_predict_start = on_train_end = on_exception = _rest
+    def on_test_start(self, trainer: Any, pl_module: Any) -> None:
+        _rest(trainer)
+
+    def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
+        _rest(trainer)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        _rest(trainer)
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        _rest(trainer)
+
+
+def _rest(trainer: Any) -> None:
+    for optimizer in find_optimizers(trainer.optimizers):
+        optimizer.eval()

@@ -6,10 +6,10 @@
     model = noisy.to_noisy(model, direction=noisy.Rotation(sigma=0.3))       # every nn.Linear and nn.ConvNd of a model
     plain = noisy.to_plain(model)                                            # and back, with the mean weights
 
-direction    Projected(alpha), Tangent(alpha), Rotation(sigma), BetaRotation(beta), VonMisesFisher(kappa) or None
-magnitude    NormalMagnitude(alpha), GammaMagnitude(alpha) or None
-sampling     "local" (each object and neuron its own, exact), "shared" (the thesis's) or "flipout"
-normalize    "output", or for dense layers "input" (with sampling "shared" or "flipout")
+    direction    Projected(alpha), Tangent(alpha), Rotation(sigma), BetaRotation(beta), VonMisesFisher(kappa) or None
+    magnitude    NormalMagnitude(alpha), GammaMagnitude(alpha) or None
+    sampling     "local" (each object and neuron its own, exact), "shared" (the thesis's) or "flipout"
+    normalize    "output", or for dense layers "input" (with sampling "shared" or "flipout")
 
 On the signal, in front of a plain layer: SignalNoise(direction, magnitude), GaussianDropout(alpha). Gaussian noise on
 every weight: GaussianDropoutLinear, GaussianDropoutConv2d.

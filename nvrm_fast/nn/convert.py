@@ -51,7 +51,7 @@ def noisy_layer(plain: nn.Module, kind: str, **noise: Any) -> nn.Module | None:
     """The noisy twin of one plain layer, with a copy of its weights; None for a module that has no twin."""
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
-    cls = KINDS[kind].get(type(plain))
+    cls: Any = KINDS[kind].get(type(plain))
     if cls is None:
         return None
     if kind == "gaussian":

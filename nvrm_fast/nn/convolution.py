@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.utils import _ntuple
 
 
@@ -13,7 +14,16 @@ class ConvGeometry:
     """Mixed into a module whose class says `dimensions` and the `plain` layer that it stands for."""
 
     dimensions: int
-    plain: type[nn.Module]
+    plain: Any  # nn.Conv1d, nn.Conv2d or nn.Conv3d
+    in_channels: int
+    out_channels: int
+    groups: int
+    kernel_size: tuple[int, ...]
+    stride: Any
+    padding: Any
+    dilation: Any
+    padding_mode: str
+    _padding_both_sides: list[int]
 
     def _set_geometry(
         self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any, padding: Any, dilation: Any,
@@ -38,23 +48,25 @@ class ConvGeometry:
         return F.pad(x, self._padding_both_sides, mode=self.padding_mode), _ntuple(self.dimensions)(0)
 
     def _convolve(self, x: Tensor, weight: Tensor, groups: int, padding: Any, bias: Tensor | None = None) -> Tensor:
-        convolution = (F.conv1d, F.conv2d, F.conv3d)[self.dimensions - 1]
+        convolution: Any = (F.conv1d, F.conv2d, F.conv3d)[self.dimensions - 1]
         return convolution(x, weight, bias, self.stride, padding, self.dilation, groups)
 
     @classmethod
-    def _like(cls, conv: nn.Module, **noise: Any) -> Any:
+    def _like(cls, conv: _ConvNd, **noise: Any) -> Any:
         """A new layer of an nn.ConvNd's geometry, device and dtype; its weight is not the nn.ConvNd's yet."""
-        return cls(
+        make: Any = cls  # the class that this one is mixed into
+        return make(
             conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation,
             conv.groups, conv.bias is not None, conv.padding_mode, device=conv.weight.device, dtype=conv.weight.dtype,
             **noise,
         )  # fmt: skip
 
-    def _plain_layer(self, weight: Tensor) -> nn.Module:
-        """A plain layer of this geometry on the device and of the dtype of `weight`; its values are not set."""
+    def _plain_layer(self, weight: Tensor, bias: Tensor | None) -> Any:
+        """A plain layer of this geometry, on the device and of the dtype of `weight`, with a bias where there is one;
+        its values are not set."""
         return self.plain(
             self.in_channels, self.out_channels, self.kernel_size, self.stride, self.padding, self.dilation,
-            self.groups, self.bias is not None, self.padding_mode, device=weight.device, dtype=weight.dtype,
+            self.groups, bias is not None, self.padding_mode, device=weight.device, dtype=weight.dtype,
         )  # fmt: skip
 
     def _describe_geometry(self) -> str:

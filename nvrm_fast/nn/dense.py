@@ -6,6 +6,8 @@ norms, the pass. Backward: the pass, then each product adds onto the norm's own 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -34,7 +36,10 @@ class DenseLocal(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, v, gain, spread, bias, first, second, constants, key, settings: Settings):
+    def forward(
+        ctx: Any, x: Tensor, v: Tensor, gain: Tensor, spread: Tensor | None, bias: Tensor | None, first: Tensor | None,
+        second: Tensor | None, constants: Tensor, key: Tensor, settings: Settings,
+    ) -> Tensor:  # fmt: skip
         s, square, scale = _products(x, v, settings.direction != 0)
         ctx.save_for_backward(x, v, gain, spread, bias, first, second, constants, key, s, square, scale)
         ctx.settings = settings
@@ -43,15 +48,17 @@ class DenseLocal(torch.autograd.Function):
         ).squeeze(2)  # fmt: skip
 
     @staticmethod
-    def backward(ctx, grad):
-        x, v, *parameters, constants, key, s, square, scale = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, v, gain, spread, bias, first, second, constants, key, s, square, scale = ctx.saved_tensors
+        parameters = (gain, spread, bias, first, second)
         settings, needs = ctx.settings, ctx.needs_input_grad
         directed = settings.direction != 0
         if torch.is_grad_enabled():
             s, square, scale = _products(x, v, directed)
         found = layer_ops.local_noise_backward(
-            grad.unsqueeze(2), s, square, scale, *parameters, constants, key, settings, needs[5] or needs[6]
-        )
+            grad.unsqueeze(2), s, square, scale, gain, spread, bias, first, second, constants, key, settings,
+            needs[5] or needs[6],
+        )  # fmt: skip
         ds, d_square, d_scale = found[0].squeeze(2), found[1], found[2]
         dx = dv = None
         if needs[0]:

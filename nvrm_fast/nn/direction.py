@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from . import shared
 from .convolution import ConvGeometry
 from .dense import DenseLocal
 from .noises import Direction, Magnitude
 from .weight_norm import WeightNormalized, wide, without_drawing
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class DirectionLinear(WeightNormalized):
@@ -156,7 +160,7 @@ class _DirectionConv(ConvGeometry, WeightNormalized):
         return y.view(s.shape)
 
     @classmethod
-    def from_conv(cls, conv: nn.Module, **noise: Any):
+    def from_conv(cls, conv: _ConvNd, **noise: Any) -> Self:
         """A noisy layer whose mean weight is that of an nn.ConvNd; noise: direction, magnitude, sampling."""
         weight = conv.weight
         with without_drawing(weight.device):
@@ -167,7 +171,7 @@ class _DirectionConv(ConvGeometry, WeightNormalized):
     @torch.no_grad()
     def to_conv(self) -> nn.Module:
         """The deterministic layer with the mean weight."""
-        plain = self._plain_layer(self.weight_v)
+        plain = self._plain_layer(self.weight_v, self.bias)
         plain.weight.copy_(self.mean_weight())
         if self.bias is not None:
             plain.bias.copy_(self.bias)

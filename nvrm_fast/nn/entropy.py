@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -28,14 +28,14 @@ class _MissingEntropy(torch.autograd.Function):
     """mean((margin - sums / averaged)^+): as one function, because a small layer's time is in how many there are."""
 
     @staticmethod
-    def forward(ctx, sums, averaged, margin):
+    def forward(ctx: Any, sums: Tensor, averaged: int, margin: float) -> Tensor:
         missing = torch.rsub(sums, margin, alpha=1 / averaged).relu_()
         ctx.save_for_backward(missing)
         ctx.share = -1 / (averaged * sums.numel())
         return missing.mean()
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (missing,) = ctx.saved_tensors
         return missing.sign() * (grad * ctx.share), None, None
 
@@ -123,7 +123,7 @@ def regularizer_loss(model: nn.Module) -> Tensor:
     """
     total = None
     for _, layer in stochastic_modules(model):
-        if not layer._passes:
+        if not layer._passes or layer.regularizer is None:
             continue
         losses = [layer.regularizer.loss(*sums) for sums in layer._passes]
         mean = losses[0] if len(losses) == 1 else torch.stack(losses).mean()

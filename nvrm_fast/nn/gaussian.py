@@ -20,14 +20,14 @@ class _AddGaussian(torch.autograd.Function):
     """mean + deviation * N(0, 1); backward draws the noise again from the key."""
 
     @staticmethod
-    def forward(ctx, mean, deviation, key, stream):
+    def forward(ctx: Any, mean: Tensor, deviation: Tensor, key: Tensor, stream: int) -> Tensor:
         ctx.save_for_backward(key)
         ctx.stream = stream
         noise = layer_ops.gaussian_like(mean, key, stream).to(deviation.dtype)
         return torch.addcmul(mean.to(deviation.dtype), deviation, noise).to(mean.dtype)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (key,) = ctx.saved_tensors
         noise = layer_ops.gaussian_like(grad, key, ctx.stream)
         return grad, grad * noise, None, None
@@ -59,12 +59,12 @@ class _LinearOfSquares(torch.autograd.Function):
     """x^2 @ (w^2)^T. Keeps x and w, which the layer keeps anyway, and squares them again for backward."""
 
     @staticmethod
-    def forward(ctx, x, w):
+    def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:
         ctx.save_for_backward(x, w)
         return F.linear(x.square(), w.square())
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, w = ctx.saved_tensors
         return 2 * x * (grad @ w.square()), 2 * w * (grad.t() @ x.square())
 
@@ -73,13 +73,15 @@ class _ConvolutionOfSquares(torch.autograd.Function):
     """The convolution of x^2 with w^2; keeps x and w only."""
 
     @staticmethod
-    def forward(ctx, x, w, stride, padding, dilation, groups):
+    def forward(
+        ctx: Any, x: Tensor, w: Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int
+    ) -> Tensor:
         ctx.save_for_backward(x, w)
         ctx.geometry = (stride, padding, dilation, groups)
         return torch.convolution(x.square(), w.square(), None, stride, padding, dilation, False, (0,), groups)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, w = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.geometry
         dx, dw, _ = torch.ops.aten.convolution_backward(
@@ -130,6 +132,14 @@ class _GaussianDropoutConv(NoisyModule):
     and state_dict are those of torch.nn.ConvNd."""
 
     dimensions: int
+    weight: Tensor
+    bias: Tensor | None
+    groups: int
+    stride: Any
+    padding: Any
+    dilation: Any
+    padding_mode: Any
+    _reversed_padding_repeated_twice: list[int]
 
     def __init__(self, *args: Any, alpha: float, **kwargs: Any) -> None:
         _check_positive(alpha, "alpha")
@@ -147,7 +157,7 @@ class _GaussianDropoutConv(NoisyModule):
             padding = _ntuple(self.dimensions)(0)
         else:
             padding = _ntuple(self.dimensions)(0) if self.padding == "valid" else self.padding
-        convolution = (F.conv1d, F.conv2d, F.conv3d)[self.dimensions - 1]
+        convolution: Any = (F.conv1d, F.conv2d, F.conv3d)[self.dimensions - 1]
         mean = convolution(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
         with torch.autocast(x.device.type, enabled=False):
             squares = _ConvolutionOfSquares.apply(
@@ -160,15 +170,15 @@ class _GaussianDropoutConv(NoisyModule):
 
 
 class GaussianDropoutConv1d(_GaussianDropoutConv, nn.Conv1d):
-    __doc__ = _GaussianDropoutConv.__doc__
+    __doc__ = str(_GaussianDropoutConv.__doc__)
     dimensions = 1
 
 
 class GaussianDropoutConv2d(_GaussianDropoutConv, nn.Conv2d):
-    __doc__ = _GaussianDropoutConv.__doc__
+    __doc__ = str(_GaussianDropoutConv.__doc__)
     dimensions = 2
 
 
 class GaussianDropoutConv3d(_GaussianDropoutConv, nn.Conv3d):
-    __doc__ = _GaussianDropoutConv.__doc__
+    __doc__ = str(_GaussianDropoutConv.__doc__)
     dimensions = 3

@@ -65,10 +65,10 @@ def set_noise_mode(model: nn.Module, mode: str, seed: int | None = None) -> None
 @contextlib.contextmanager
 def noise_mode(model: nn.Module, mode: str, seed: int | None = None) -> Iterator[None]:
     """set_noise_mode for the length of a block; afterwards every layer is as it was."""
-    before = [(layer, layer.mode, layer.seed, layer.stream) for _, layer in noisy_modules(model)]
+    before = [(layer, (layer.mode, layer.seed, layer.stream)) for _, layer in noisy_modules(model)]
     set_noise_mode(model, mode, seed)
     try:
         yield
     finally:
-        for layer, *attributes in before:
+        for layer, attributes in before:
             layer.mode, layer.seed, layer.stream = attributes

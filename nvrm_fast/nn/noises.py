@@ -183,7 +183,12 @@ def magnitude_code(magnitude: Magnitude | None) -> int:
 
 
 def law_constants(
-    direction: Direction | None, first: Tensor | None, second: Tensor | None, fan_in: int, neurons: int, device
+    direction: Direction | None,
+    first: Tensor | None,
+    second: Tensor | None,
+    fan_in: int,
+    neurons: int,
+    device: torch.device,
 ) -> Tensor:
     """What kernels need of a law's parameters: float32, shape (rows, neurons), on the device; no gradient."""
     if direction is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -49,20 +50,21 @@ def compress(model: nn.Sequential, threshold: float = COLLAPSED) -> nn.Sequentia
         if not isinstance(module, (VariationalLinear, *elementwise)):
             raise TypeError(f"compress knows VariationalLinear and activations like ReLU, not {type(module).__name__}")
     places = [i for i, module in enumerate(model) if isinstance(module, VariationalLinear)]
-    weights, biases = [], []
+    weights: list[Tensor] = []
+    biases: list[Tensor] = []
     for i in places:
-        plain = model[i].to_linear()
+        plain = cast(VariationalLinear, model[i]).to_linear()
         weights.append(plain.weight)
         biases.append(torch.zeros(plain.out_features).to(plain.weight) if plain.bias is None else plain.bias)
     for k in range(len(places) - 1):
         used = weights[k + 1].ne(0).any(dim=0)
         alive = weights[k].ne(0).any(dim=1) & used
         constant = biases[k]
-        for module in model[places[k] + 1 : places[k + 1]]:
+        for module in list(model)[places[k] + 1 : places[k + 1]]:
             constant = constant if isinstance(module, nn.Flatten) else module(constant)
         biases[k + 1] = biases[k + 1] + F.linear(constant * (~alive & used), weights[k + 1])
         weights[k], biases[k], weights[k + 1] = weights[k][alive], biases[k][alive], weights[k + 1][:, alive]
-    small = list(model)
+    small: list[nn.Module] = list(model)
     for i, weight, bias in zip(places, weights, biases):
         linear = nn.Linear(weight.shape[1], weight.shape[0], device=weight.device, dtype=weight.dtype)
         linear.weight.copy_(weight)

@@ -12,6 +12,7 @@ Draws of the weights' shape are made again for backward (checkpoint), never kept
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,7 +32,7 @@ ACTIVATIONS, WEIGHTS, SIGNS_IN, SIGNS_OUT = range(4)
 ROTATIONS = (3, 4)
 
 
-def _again_in_backward(function, *tensors: Tensor) -> Any:
+def _again_in_backward(function: Callable[..., Tensor], *tensors: Tensor) -> Any:
     return checkpoint(function, *tensors, use_reentrant=False, preserve_rng_state=False)
 
 
@@ -56,13 +57,15 @@ def _unit(layer: WeightNormalized) -> Tensor:
 
 def _weight_angles(layer: WeightNormalized, key: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """cos and sin of one angle for each weight vector: shape (1, neurons, 1). Few, so plain torch draws them."""
+    assert layer.direction is not None  # there is no angle else
     first, second, constants = layer._law_tensors(dtype)
     settings = layer._settings(direction=layer.direction)._replace(step=WEIGHTS)
     variates = layer_ops.variates((1, layer.neurons, 1), constants, key, settings)
+    low, high = layer.direction.ends
+    first, second = (None if p is None else p.to(dtype)[None, :, None] for p in (first, second))
     cosine, sine, _ = LAWS[layer.direction.code].formula(
-        tuple(v.to(dtype) for v in variates.law), constants[:, None, :, None].to(dtype),
-        *(None if p is None else p.to(dtype)[None, :, None] for p in (first, second)), *layer.direction.ends,
-    )  # fmt: skip
+        tuple(v.to(dtype) for v in variates.law), constants[:, None, :, None].to(dtype), first, second, low, high
+    )
     return cosine, sine
 
 
@@ -72,7 +75,7 @@ def _finish(layer: WeightNormalized, s: Tensor, across: Tensor, key: Tensor, bia
     dtype = gain.dtype
     first, second, constants = layer._law_tensors(dtype)
     direction = layer.direction
-    if layer.sampling == "shared" and direction.code not in ROTATIONS:
+    if layer.sampling == "shared" and direction is not None and direction.code not in ROTATIONS:
         cosine, sine = _weight_angles(layer, key, dtype)
         s = (cosine * s + sine * across).to(s.dtype)
         direction, first, second, constants = None, None, None, constants[:0]

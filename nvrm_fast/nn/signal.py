@@ -47,11 +47,11 @@ class SignalNoise(NoisyModule):
         objects, length = x.shape
         dtype = wide(x.dtype)
         x = x.to(dtype)
-        first, second = (None, None) if self.direction is None else self.direction.parameters()
+        parameters = (None, None) if self.direction is None else self.direction.parameters()
         if self.direction is not None and length < 2:
             raise ValueError("an object of one activation has no direction to turn: it needs at least 2")
         full = lambda p: None if p is None else torch.full((1,), p, dtype=dtype, device=x.device)  # noqa: E731
-        first, second = full(first), full(second)
+        first, second = (full(p) for p in parameters)
         constants = law_constants(self.direction, first, second, length, 1, x.device)
         low, high = (0.0, 0.0) if self.direction is None else self.direction.ends
         alpha = 0.0 if self.magnitude is None else self.magnitude.alpha
@@ -70,10 +70,11 @@ class SignalNoise(NoisyModule):
             tangent = tangent / torch.linalg.vector_norm(tangent, dim=1, keepdim=True)
             cosine, sine, _ = LAWS[self.direction.code].formula(
                 tuple(v.to(dtype) for v in variates.law), constants.to(dtype)[:, None, :, None],
-                *(None if p is None else p[None, :, None] for p in (first, second)), low, high,
+                None if first is None else first[None, :, None], None if second is None else second[None, :, None],
+                low, high,
             )  # fmt: skip
             y = cosine.view(-1, 1) * x + sine.view(-1, 1) * length_of_x * tangent
-        if self.magnitude is not None:
+        if self.magnitude is not None and variates.xi is not None:
             xi = variates.xi.to(dtype).view(-1, 1)
             y = y * (1 + math.sqrt(alpha) * xi if magnitude_code(self.magnitude) == 1 else xi)
         return y

@@ -8,11 +8,12 @@ for the regularizer; here it is one product of doubled width and one pass, and b
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from .. import stochastic_ops
 from ..reference.stochastic import ACTIVATIONS, NOTHING, Settings, deviation_formula
@@ -20,6 +21,9 @@ from .convolution import ConvGeometry
 from .entropy import MaxEntropy, StandardNormal
 from .modes import NoisyModule
 from .stochastic_dense import DenseStochastic
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Stochastic(NoisyModule):
@@ -30,7 +34,7 @@ class Stochastic(NoisyModule):
     bias: nn.Parameter | None
     regularizer: MaxEntropy | StandardNormal | None = None
     #: Sums of the passes that regularizer_loss has not seen yet, each with samples, neurons and positions.
-    _passes: tuple = ()
+    _passes: tuple[Any, ...] = ()
 
     def _make(
         self, shape: tuple[int, ...], bias: bool, activation: str | None, initial_deviation: float | None,
@@ -65,7 +69,7 @@ class Stochastic(NoisyModule):
         if self.bias is not None:
             bound = 1 / math.sqrt(max(self.weight[0].numel(), 1))
             nn.init.uniform_(self.bias, -bound, bound)
-        if self.initial_deviation is not None:
+        if self.initial_deviation is not None and self.bias is not None:
             self.weight[self.neurons :].zero_()
             deviation = self.initial_deviation
             self.bias[self.neurons :].fill_(deviation + math.log(-math.expm1(-deviation)))  # softplus, the other way
@@ -98,18 +102,18 @@ class Stochastic(NoisyModule):
         return y
 
     @torch.no_grad()
-    def _set_mean(self, plain: nn.Module) -> None:
+    def _set_mean(self, plain: nn.Linear | _ConvNd) -> None:
         weight, bias = self.mean_parameters()
         weight.copy_(plain.weight)
-        if bias is not None:
+        if bias is not None and plain.bias is not None:
             bias.copy_(plain.bias)
 
     @torch.no_grad()
-    def _exported(self, plain: nn.Module) -> nn.Module:
+    def _exported(self, plain: nn.Linear | _ConvNd) -> nn.Module:
         """The plain layer with the means' parameters, followed by the activation where there is one."""
         weight, bias = self.mean_parameters()
         plain.weight.copy_(weight)
-        if bias is not None:
+        if bias is not None and plain.bias is not None:
             plain.bias.copy_(bias)
         plain.train(self.training)
         return nn.Sequential(plain, nn.ReLU()).train(self.training) if self.activation == "relu" else plain
@@ -119,7 +123,7 @@ class Stochastic(NoisyModule):
         nn.ReLU if the layer has that activation. Its outputs are those of the mode "mean"."""
         raise NotImplementedError
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         # Passes hold graphs, which can be neither copied nor pickled.
         return {**self.__dict__, "_passes": ()}
 
@@ -244,14 +248,14 @@ class _StochasticConv(ConvGeometry, Stochastic):
         return mean, deviation_formula(raw)[0]
 
     @classmethod
-    def from_conv(cls, conv: nn.Module, **noise: Any):
+    def from_conv(cls, conv: _ConvNd, **noise: Any) -> Self:
         """A stochastic layer with an nn.ConvNd's mean; noise: activation, initial_deviation."""
         new = cls._like(conv, **noise)
         new._set_mean(conv)
         return new.train(conv.training)
 
     def to_plain(self) -> nn.Module:
-        return self._exported(self._plain_layer(self.weight))
+        return self._exported(self._plain_layer(self.weight, self.bias))
 
     def extra_repr(self) -> str:
         return f"{self._describe_geometry()}, {self._describe()}"

@@ -3,8 +3,11 @@ and the pass, which a small layer would spend more time on than on the pass itse
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from .. import backends, stochastic_ops
 from ..reference.stochastic import Settings
@@ -18,7 +21,9 @@ class DenseStochastic(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, weight, bias, key, settings: Settings):
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, key: Tensor, settings: Settings
+    ) -> tuple[Tensor, Tensor]:
         z = F.linear(x, weight, bias).unsqueeze(2)
         ctx.backend, ctx.settings = backends.choose(x.device), settings
         ctx.save_for_backward(x, weight, bias, key, z)
@@ -26,7 +31,7 @@ class DenseStochastic(torch.autograd.Function):
         return y.squeeze(2), sums
 
     @staticmethod
-    def backward(ctx, grad, grad_sums):
+    def backward(ctx: Any, grad: Tensor, grad_sums: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, key, z = ctx.saved_tensors
         needs = ctx.needs_input_grad
         if torch.is_grad_enabled():

@@ -1,6 +1,6 @@
 """The variational model: posteriors over the direction and magnitude of each weight vector, learned with the weights.
 
-Thesis of P. Kirichenko (2018), section 4.1: the angle of rotation has a posterior tN[0, pi/2](mu, sigma^2) and a
+Thesis of P. Kirichenko (2018), section 4.1: the angle of rotation has a posterior tN[0, pi/2] (mu, sigma^2) and a
 uniform prior, the magnitude a posterior N(m, alpha m^2) and a log-uniform prior, learned through lambda, the standard
 deviation m sqrt(alpha).
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from ..reference.local import Settings
 from .modes import NoisyModule
 from .noises import Direction, Magnitude, direction_code, law_constants, magnitude_code
 
+#: first, second and constants of the law of the angle.
+LawTensors = tuple[Tensor | None, Tensor | None, Tensor]
+
 SAMPLINGS = ("local", "shared", "flipout")
 
 
@@ -21,7 +25,7 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def without_drawing(device: torch.device):
+def without_drawing(device: torch.device) -> AbstractContextManager[None]:
     """A block whose random numbers are not missed afterwards: initial weights that are overwritten at once."""
     return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
@@ -58,7 +62,7 @@ class WeightNormalized(NoisyModule):
         self.magnitude = magnitude
         self.sampling = sampling
         self.normalize = normalize
-        self._law: dict[tuple, tuple] = {}
+        self._law: dict[tuple[torch.device, torch.dtype], LawTensors] = {}
 
     def _make_parameters(self, shape: tuple[int, ...], bias: int | None, **factory: Any) -> None:
         self.weight_v = nn.Parameter(torch.empty(shape, **factory))
@@ -103,13 +107,12 @@ class WeightNormalized(NoisyModule):
         """Takes over the weight of a plain layer."""
         self.weight_v.copy_(weight)
         self._set_magnitudes()
-        if bias is not None:
+        if bias is not None and self.bias is not None:
             self.bias.copy_(bias)
 
     def weight_norms(self) -> Tensor:
         """|weight_v| of each weight vector: shape (neurons,), at least float32; never 0."""
-        v = self.weight_v
-        v = v.flatten(1) if self.normalize == "output" else v.flatten(1).t()
+        v = self.weight_v.flatten(1) if self.normalize == "output" else self.weight_v.flatten(1).t()
         norm = torch.linalg.vector_norm(v, dim=1, dtype=wide(v.dtype))
         return norm.clamp_min(torch.finfo(norm.dtype).tiny)
 
@@ -131,7 +134,7 @@ class WeightNormalized(NoisyModule):
             return g, g * math.sqrt(self.magnitude.alpha)
         return torch.zeros_like(g), g
 
-    def _law_tensors(self, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None, Tensor]:
+    def _law_tensors(self, dtype: torch.dtype) -> LawTensors:
         """first, second and constants of the law of the angle."""
         device = self.weight_v.device
         place = (device, dtype)
@@ -139,14 +142,15 @@ class WeightNormalized(NoisyModule):
             return self._law[place]
         parameters = (None, None) if self.direction is None else self.direction.parameters()
         full = lambda p: torch.full((self.neurons,), p, dtype=dtype, device=device)  # noqa: E731
-        made = tuple(None if p is None else full(p) for p in parameters)
-        tensors = (*made, law_constants(self.direction, *made, self.fan_in, self.neurons, device))
+        first, second = (None if p is None else full(p) for p in parameters)
+        constants = law_constants(self.direction, first, second, self.fan_in, self.neurons, device)
+        tensors = (first, second, constants)
         # Dynamo and fake tensors must not leave theirs behind.
         if not torch.compiler.is_compiling() and type(tensors[2]) is Tensor:
             self._law[place] = tensors
         return tensors
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_law": {}}
 
     @property
@@ -162,7 +166,7 @@ class WeightNormalized(NoisyModule):
             high, given,
         )  # fmt: skip
 
-    def _noise_tensors(self, dtype: torch.dtype, bias: Tensor | None) -> tuple[Tensor | None, ...]:
+    def _noise_tensors(self, dtype: torch.dtype, bias: Tensor | None) -> tuple[Any, ...]:
         """gain, spread, bias, first, second (of dtype) and constants, as the operators take them."""
         gain, spread = self._gain_and_spread()
         first, second, constants = self._law_tensors(dtype)
@@ -174,8 +178,9 @@ class WeightNormalized(NoisyModule):
         dtype = wide(s.dtype)
         if square is None:
             square = torch.zeros(0, dtype=dtype, device=s.device)
+        gain, spread, bias, first, second, constants = self._noise_tensors(dtype, bias)
         return layer_ops.local_noise(
-            s, square.to(dtype), scale.to(dtype), *self._noise_tensors(dtype, bias), key,
+            s, square.to(dtype), scale.to(dtype), gain, spread, bias, first, second, constants, key,
             self._settings(direction=self.direction),
         )  # fmt: skip
 

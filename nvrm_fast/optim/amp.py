@@ -15,8 +15,12 @@ BELIEVED = ("coat_scale", "coat_noise", "coat_seed", "coat_numel", "momentum_buf
 
 def scaling_of(optimizer: Any) -> tuple[Tensor | None, Tensor | None]:
     """`grad_scale` and `found_inf`, which a GradScaler leaves on the optimizer for the time of its step."""
-    scaling = (getattr(optimizer, name, None) for name in ("grad_scale", "found_inf"))
-    return tuple(x.full_tensor() if x is not None and is_distributed(x) else x for x in scaling)
+
+    def whole(name: str) -> Tensor | None:
+        x = getattr(optimizer, name, None)
+        return x.full_tensor() if x is not None and is_distributed(x) else x
+
+    return whole("grad_scale"), whole("found_inf")
 
 
 def is_skipped_here(found_inf: Tensor | None) -> bool:

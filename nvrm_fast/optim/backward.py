@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ class Handles:
 def step_in_backward(optimizer: NoisyOptimizer) -> Handles:
     """See NoisyOptimizer.step_in_backward."""
 
-    def hook_for(group: dict, i: int):
+    def hook_for(group: dict[str, Any], i: int) -> Callable[[Tensor], None]:
         def hook(param: Tensor) -> None:
             optimizer._check_mode()
             with torch.no_grad():

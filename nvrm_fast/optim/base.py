@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -52,6 +52,11 @@ class NoisyOptimizer(Optimizer):
     #: torch.amp.GradScaler leaves `grad_scale` and `found_inf` here; the kernels divide by the one and heed the other.
     _step_supports_amp_scaling = True
 
+    # What compiled.py notes.
+    _number: int
+    _params: list[Tensor]
+    _has_shards: bool
+
     # What a subclass decides.
 
     def _noise_scale(self, group: dict[str, Any]) -> float:
@@ -85,7 +90,9 @@ class NoisyOptimizer(Optimizer):
         """Adds the rule's tensors that are missing; `like` has their shape, strides and dtype."""
         raise NotImplementedError
 
-    def _apply(self, group: dict[str, Any], bucket: Bucket, noise_arguments: tuple, last_arguments: tuple) -> None:
+    def _apply(
+        self, group: dict[str, Any], bucket: Bucket, noise_arguments: tuple[Any, ...], last_arguments: tuple[Any, ...]
+    ) -> None:
         """Calls the rule's operator."""
         raise NotImplementedError
 
@@ -118,7 +125,7 @@ class NoisyOptimizer(Optimizer):
     def _set_up(self) -> None:
         """What belongs to this process and is neither copied nor pickled."""
         self._verdicts = amp.Verdicts()
-        self._complete: dict[int, tuple] = {}  # for what a state was completed last, by its identity
+        self._complete: dict[int, tuple[Any, ...]] = {}  # for what a state was completed last, by its identity
         compiled.register(self)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -132,7 +139,13 @@ class NoisyOptimizer(Optimizer):
 
     # One step.
 
-    def step(self, closure=None):
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """One step of the base rule on the clean weights, and fresh noise.
 
         closure: reevaluates the model and returns the loss. Returns the loss, or None.
@@ -191,7 +204,7 @@ class NoisyOptimizer(Optimizer):
             for member in members:
                 state = self.state.get(member.param)
                 if not fits(member, state):
-                    explain(member, state or {}, ParameterName(self, group, member.index))
+                    explain(member, state or {}, ParameterName(self, group, member.position))
         if amp.is_skipped_here(found_inf):
             return
         self._verdicts.settle()
@@ -220,7 +233,7 @@ class NoisyOptimizer(Optimizer):
                     )  # fmt: skip
             # The kernels have told the local tensors' versions only.
             torch.autograd.graph.increment_version([m.param for m in bucket.members if m.param is not m.data])
-            if belief is not None:
+            if belief is not None and scaling[1] is not None:
                 self._verdicts.expect(scaling[1], belief)
 
     def _scales(self, group: dict[str, Any], bucket: Bucket, scale: float) -> list[float]:

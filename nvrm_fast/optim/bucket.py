@@ -20,7 +20,7 @@ class Member(NamedTuple):
     grad: Tensor | None
     stream: int
     place: Place
-    index: int  # in the group
+    position: int  # in the group
 
 
 @dataclass
@@ -45,10 +45,10 @@ class Bucket:
         return [member.data for member in self.members]
 
     @property
-    def grads(self) -> list[Tensor]:
+    def grads(self) -> list[Tensor | None]:
         return [member.grad for member in self.members]
 
-    def coat_arguments(self, seed: int, noise: int) -> tuple:
+    def coat_arguments(self, seed: int, noise: int) -> tuple[Any, ...]:
         """From masters on: what every operator is told about the coats."""
         return (
             self.masters,
@@ -72,7 +72,7 @@ class Bucket:
 
 def in_buckets(members: list[tuple[Member, dict[str, Any]]], noise: int, seed: int) -> Iterator[Bucket]:
     """noise, seed: the present draw's, for members that wear nothing."""
-    buckets: dict[tuple, Bucket] = {}
+    buckets: dict[tuple[Any, ...], Bucket] = {}
     for member, state in members:
         coat = (state["coat_noise"], state["coat_seed"]) if state["coat_scale"] else (noise, seed)
         key = (member.data.device, member.data.dtype, "master_param" in state, *coat)

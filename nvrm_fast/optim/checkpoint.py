@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from .bucket import Member
+
 VERSION = 1
 
 
@@ -55,10 +57,10 @@ def restore_wide_state(optimizer: Optimizer, state_dict: dict[str, Any]) -> None
                     optimizer.state[param][key] = value.detach().to(device=param.device, copy=True)
 
 
-def is_state_initialization(optimizer: Optimizer, members: list) -> bool:
+def is_state_initialization(optimizer: Optimizer, members: list[tuple[dict[str, Any], list[Member]]]) -> bool:
     """Whether this step only wants the state to be made, as torch.distributed.checkpoint does before it loads one: the
     first step, every learning rate 0, every gradient 0. It must not put a coat on weights that are loaded already."""
     if optimizer.state or any(float(group["lr"]) != 0 for group in optimizer.param_groups):
         return False
-    grads = [member.grad for _, some in members for member in some]
+    grads = [member.grad for _, some in members for member in some if member.grad is not None]
     return bool(grads) and not any(bool(grad.count_nonzero()) for grad in grads if grad.layout == torch.strided)

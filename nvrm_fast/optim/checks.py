@@ -48,6 +48,7 @@ def fits(member: Member, state: dict[str, Any] | None) -> bool:
     """Whether `explain` has nothing to say. Runs for every parameter in every step, so it is quick."""
     param, data, grad = member.param, member.data, member.grad
     shape, device = param.shape, param.device
+    assert grad is not None  # a step's members have one
     if state:
         for key, value in state.items():
             if isinstance(value, Tensor) and key != "step" and (value.shape != shape or value.device != device):
@@ -66,6 +67,7 @@ def fits(member: Member, state: dict[str, Any] | None) -> bool:
 def explain(member: Member, state: dict[str, Any], name: object) -> None:
     """Raises the error that tells what is wrong with a parameter, its gradient or its state."""
     param, data, grad = member.param, member.data, member.grad
+    assert grad is not None
     if grad.layout != torch.strided:
         raise RuntimeError(
             f"parameter {name} has a sparse gradient, which is not supported: use sparse=False in its embedding"

@@ -179,7 +179,7 @@ class NeuralVariableOptimizer(NoisyOptimizer):
 
     def _change_coats(self, wanted: dict[Tensor, Coat]) -> None:
         """Takes off what each of these parameters wears and puts on what is wanted; steps stay."""
-        kinds: dict[tuple, list[tuple[Member, dict[str, Any]]]] = {}
+        kinds: dict[tuple[Any, ...], list[tuple[Member, dict[str, Any]]]] = {}
         for group in self.param_groups:
             for i, param in enumerate(group["params"]):
                 if param in wanted:

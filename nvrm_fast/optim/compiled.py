@@ -48,7 +48,7 @@ def step(optimizer: NoisyOptimizer) -> None:
         )
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # torch's
 def _step_outside(optimizer: NoisyOptimizer) -> None:
     optimizer._step_now()
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+
 from .base import NoisyOptimizer
 from .checks import check_number
 from .rules import SgdRule, refuse_differentiable
@@ -29,10 +32,11 @@ class PerturbedSGD(SgdRule, NoisyOptimizer):
     keep_noise = True
 
     def __init__(
-        self, params, lr=1e-3, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False, *, variability=0.01,
-        noise="gaussian", seed=0, master_weights=None, backend=None, maximize=False, foreach=None,
-        differentiable=False, fused=None,
-    ):  # fmt: skip
+        self, params: ParamsT, lr: float | Tensor = 1e-3, momentum: float = 0.0, dampening: float = 0.0,
+        weight_decay: float = 0.0, nesterov: bool = False, *, variability: float = 0.01, noise: str = "gaussian",
+        seed: int = 0, master_weights: bool | None = None, backend: str | None = None, maximize: bool = False,
+        foreach: bool | None = None, differentiable: bool = False, fused: bool | None = None,
+    ) -> None:  # fmt: skip
         refuse_differentiable(differentiable)
         super().__init__(
             params,
@@ -73,9 +77,9 @@ class SGLD(SgdRule, NoisyOptimizer):
     keep_noise = True
 
     def __init__(
-        self, params, lr=1e-3, weight_decay=0.0, *, temperature=1.0, seed=0, master_weights=None, backend=None,
-        maximize=False,
-    ):  # fmt: skip
+        self, params: ParamsT, lr: float | Tensor = 1e-3, weight_decay: float = 0.0, *, temperature: float = 1.0,
+        seed: int = 0, master_weights: bool | None = None, backend: str | None = None, maximize: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(
             params,
             dict(

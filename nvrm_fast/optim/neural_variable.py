@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+
 from .coat import NeuralVariableOptimizer
 from .rules import AdamRule, SgdRule, refuse_differentiable
 
@@ -42,11 +45,13 @@ class NVRMSGD(SgdRule, NeuralVariableOptimizer):
         lr, momentum, dampening, weight_decay, nesterov: as for torch.optim.SGD.{_NOISE_ARGUMENTS}{_RAISES}"""
 
     def __init__(
-        self, params, lr=1e-3, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False, *, variability=0.01,
-        noise="gaussian", seed=0, denoise_every=None, master_weights=None, decorrelate_ranks=False,
-        backend=None, maximize=False, foreach=None,
-        differentiable=False, fused=None,
-    ):  # fmt: skip
+        self, params: ParamsT, lr: float | Tensor = 1e-3, momentum: float = 0.0, dampening: float = 0.0,
+        weight_decay: float = 0.0, nesterov: bool = False, *, variability: float = 0.01,
+        noise: str = "gaussian", seed: int = 0, denoise_every: int | None = None, master_weights: bool | None = None,
+        decorrelate_ranks: bool = False, backend: str | None = None, maximize: bool = False,
+        foreach: bool | None = None,
+        differentiable: bool = False, fused: bool | None = None,
+    ) -> None:  # fmt: skip
         refuse_differentiable(differentiable)
         super().__init__(
             params,
@@ -66,11 +71,14 @@ class NVRMAdam(AdamRule, NeuralVariableOptimizer):
         lr, betas, eps, weight_decay, amsgrad, decoupled_weight_decay: torch.optim.Adam's.{_NOISE_ARGUMENTS}{_RAISES}"""
 
     def __init__(
-        self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False, *, variability=0.01,
-        noise="gaussian", seed=0, denoise_every=None, master_weights=None, decorrelate_ranks=False,
-        backend=None, maximize=False, foreach=None,
-        capturable=False, differentiable=False, fused=None, decoupled_weight_decay=False,
-    ):  # fmt: skip
+        self, params: ParamsT, lr: float | Tensor = 1e-3, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-8, weight_decay: float = 0.0, amsgrad: bool = False, *, variability: float = 0.01,
+        noise: str = "gaussian", seed: int = 0, denoise_every: int | None = None, master_weights: bool | None = None,
+        decorrelate_ranks: bool = False, backend: str | None = None, maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
+        decoupled_weight_decay: bool = False,
+    ) -> None:  # fmt: skip
         refuse_differentiable(differentiable)
         super().__init__(
             params,
@@ -91,11 +99,13 @@ class NVRMAdamW(NVRMAdam):
         lr, betas, eps, weight_decay, amsgrad: as for torch.optim.AdamW.{_NOISE_ARGUMENTS}{_RAISES}"""
 
     def __init__(
-        self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, amsgrad=False, *, variability=0.01,
-        noise="gaussian", seed=0, denoise_every=None, master_weights=None, decorrelate_ranks=False,
-        backend=None, maximize=False, foreach=None,
-        capturable=False, differentiable=False, fused=None,
-    ):  # fmt: skip
+        self, params: ParamsT, lr: float | Tensor = 1e-3, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-8, weight_decay: float = 1e-2, amsgrad: bool = False, *, variability: float = 0.01,
+        noise: str = "gaussian", seed: int = 0, denoise_every: int | None = None, master_weights: bool | None = None,
+        decorrelate_ranks: bool = False, backend: str | None = None, maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(
             params, lr, betas, eps, weight_decay, amsgrad, variability=variability, noise=noise, seed=seed,
             denoise_every=denoise_every, master_weights=master_weights, decorrelate_ranks=decorrelate_ranks,

@@ -42,7 +42,9 @@ class SgdRule(NoisyOptimizer):
         if group["momentum"] != 0:
             state["momentum_buffer"] = allocate(like).zero_()
 
-    def _apply(self, group: dict[str, Any], bucket: Bucket, noise_arguments: tuple, last_arguments: tuple) -> None:
+    def _apply(
+        self, group: dict[str, Any], bucket: Bucket, noise_arguments: tuple[Any, ...], last_arguments: tuple[Any, ...]
+    ) -> None:
         momentum = float(group["momentum"])
         buffers: list[Tensor] = []
         is_first = ["momentum_buffer" not in state for state in bucket.states]
@@ -76,7 +78,9 @@ class AdamRule(NoisyOptimizer):
             if key not in state:
                 state[key] = allocate(like).zero_()
 
-    def _apply(self, group: dict[str, Any], bucket: Bucket, noise_arguments: tuple, last_arguments: tuple) -> None:
+    def _apply(
+        self, group: dict[str, Any], bucket: Bucket, noise_arguments: tuple[Any, ...], last_arguments: tuple[Any, ...]
+    ) -> None:
         beta1, beta2 = (float(beta) for beta in group["betas"])
         amsgrad = bool(group["amsgrad"])
         ops.adam_step_(

@@ -9,10 +9,14 @@ import functools
 import math
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.tensor import DTensor
 
 
 class Place(NamedTuple):
@@ -39,7 +43,7 @@ def is_distributed(tensor: Tensor) -> bool:
 
 def local(tensor: Tensor) -> Tensor:
     """The memory of this process: what the kernels read and write."""
-    return tensor._local_tensor if is_distributed(tensor) else tensor
+    return cast("DTensor", tensor)._local_tensor if is_distributed(tensor) else tensor
 
 
 def local_gradient(param: Tensor, name: object) -> Tensor | None:
@@ -47,11 +51,10 @@ def local_gradient(param: Tensor, name: object) -> Tensor | None:
     grad = param.grad
     if grad is None or not is_distributed(param):
         return grad
-    if not is_distributed(grad) or grad.placements != param.placements:
-        raise ValueError(
-            f"parameter {name} has placements {param.placements}, and its gradient others: redistribute() it"
-        )
-    grad = grad._local_tensor
+    placements = cast("DTensor", param).placements
+    if not is_distributed(grad) or cast("DTensor", grad).placements != placements:
+        raise ValueError(f"parameter {name} has placements {placements}, and its gradient others: redistribute() it")
+    grad = local(grad)
     # Runs (see Place) are told to the kernels for contiguous memory only.
     return grad.contiguous() if place_of(param).run_length else grad
 
@@ -60,11 +63,12 @@ def place_of(param: Tensor) -> Place:
     """Raises ValueError for placements that cannot be served."""
     if not is_distributed(param):
         return WHOLE
-    return _place_on_mesh(tuple(param.shape), param.device_mesh, tuple(param.placements))
+    shards = cast("DTensor", param)
+    return _place_on_mesh(tuple(shards.shape), shards.device_mesh, tuple(shards.placements))
 
 
 @functools.lru_cache(maxsize=4096)
-def _place_on_mesh(shape: tuple[int, ...], mesh, placements: tuple) -> Place:
+def _place_on_mesh(shape: tuple[int, ...], mesh: DeviceMesh, placements: tuple[Any, ...]) -> Place:
     coordinate = mesh.get_coordinate()
     if coordinate is None:
         return WHOLE  # this process has no part of the mesh, and nothing of the tensor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,18 +41,18 @@ def draw_noise(count: int, examples: Tensor | None, key: Tensor, draw: Draw) -> 
 
 class _AddDrawnNoise(torch.autograd.Function):
     @staticmethod
-    def forward(output, weight, examples, key, draw):
+    def forward(output: Tensor, weight: Tensor, examples: Tensor | None, key: Tensor, draw: Draw) -> Tensor:
         eps = draw_noise(len(output), examples, key, draw)
         return add_shift(output, eps.to(weight.dtype) @ weight, draw.dim)
 
     @staticmethod
-    def setup_context(ctx, inputs, result):
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], result: Tensor) -> None:
         _, weight, examples, key, draw = inputs
         ctx.save_for_backward(examples, key)
         ctx.draw, ctx.dtype = draw, weight.dtype
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad_weight = None
         if ctx.needs_input_grad[1]:
             examples, key = ctx.saved_tensors

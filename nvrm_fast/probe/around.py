@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ def probe(
     networks: int = 13,
     refine: int = 4,
     checkpoint: str | Path | None = None,
-    **more,
+    **more: Any,
 ) -> PhaseDiagram:
     """Train a model at noise strengths around sigma and say in which phase each is.
 
@@ -55,13 +56,14 @@ def probe(
     if networks < 2:
         raise ValueError(f"networks must be 2 or more, got {networks}")
     ends = [math.log10(sigma * factor) for factor in factors]
-    sigmas = torch.logspace(*ends, networks, dtype=torch.float64).tolist()
+    sigmas = torch.logspace(ends[0], ends[1], networks, dtype=torch.float64).tolist()
     planned = {name: more.pop(name) for name in list(more) if name in Plan.__dataclass_fields__}
     diagram = scan(model, Plan(tuple(sigmas), layer, **planned), loss, train, test, checkpoint=checkpoint, **more)
-    edge = next(((low, high) for _, after, low, high in diagram.boundaries() if after == DIVERGENT), None)
+    edge = next(((before, beyond) for _, after, before, beyond in diagram.boundaries() if after == DIVERGENT), None)
     if refine < 1 or edge is None:
         return diagram
-    between = torch.logspace(*map(math.log10, edge), refine + 2, dtype=torch.float64)[1:-1].tolist()
+    low, high = (math.log10(sigma) for sigma in edge)
+    between = torch.logspace(low, high, refine + 2, dtype=torch.float64)[1:-1].tolist()
     if checkpoint is not None:
         checkpoint = f"{checkpoint}.refined"
     return diagram.joined(

@@ -69,7 +69,7 @@ def fit_decay(time: Tensor, value: Tensor, *, floor: float | None = None) -> Dec
     grid = torch.logspace(math.log10(float(time[1]) / 10), math.log10(float(time[-1]) * 100), 400, dtype=torch.float64)
     best = int(_solve(time, value, grid, floor)[0].argmin())
     ends = float(grid[max(best - 1, 0)]), float(grid[min(best + 1, len(grid) - 1)])
-    around = torch.logspace(*map(math.log10, ends), 400, dtype=torch.float64)
+    around = torch.logspace(math.log10(ends[0]), math.log10(ends[1]), 400, dtype=torch.float64)
     grid = torch.cat([grid, around]).sort().values
     errors, bottoms, amplitudes = _solve(time, value, grid, floor)
     best = int(errors.argmin())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -151,7 +152,7 @@ class NoiseInjection:
     def __enter__(self) -> NoiseInjection:
         return self
 
-    def __exit__(self, *unused) -> None:
+    def __exit__(self, *unused: object) -> None:
         self.remove()
 
     def __repr__(self) -> str:
@@ -160,11 +161,11 @@ class NoiseInjection:
             f"features={self.features})"
         )
 
-    def off(self) -> contextlib.AbstractContextManager:
+    def off(self) -> contextlib.AbstractContextManager[None]:
         """A block in which the node's output is 0 also in training mode."""
         return self._during(_off=True)
 
-    def examples(self, indices: Tensor) -> contextlib.AbstractContextManager:
+    def examples(self, indices: Tensor) -> contextlib.AbstractContextManager[None]:
         """A block whose batches are the examples of these indices: int64 of shape (N,), for fixed noise.
 
         Raises TypeError or ValueError for another dtype or shape, or a negative index.
@@ -177,14 +178,14 @@ class NoiseInjection:
             raise ValueError(f"indices must not be negative, got {int(indices.min())}")
         return self._during(_examples=indices)
 
-    def given(self, eps: Tensor) -> contextlib.AbstractContextManager:
+    def given(self, eps: Tensor) -> contextlib.AbstractContextManager[None]:
         """A block with exactly this noise, in training mode and in evaluation: eps of shape (N, nodes), sigma included.
 
         For what must see the noise from outside: derivatives, and `torch.func.vmap` over networks.
         """
         return self._during(_given=eps)
 
-    def shifted(self, shift: Tensor) -> contextlib.AbstractContextManager:
+    def shifted(self, shift: Tensor) -> contextlib.AbstractContextManager[None]:
         """A block in which pre-activations move by `shift` of shape (N, features) and the node is silent.
 
         What the local gradient and Hessian of eq. 2 are derivatives in.
@@ -192,7 +193,7 @@ class NoiseInjection:
         return self._during(_shift=shift)
 
     @contextlib.contextmanager
-    def _during(self, **values) -> Iterator[None]:
+    def _during(self, **values: Any) -> Iterator[None]:
         before = {name: getattr(self, name) for name in values}
         self.__dict__.update(values)
         try:
@@ -200,7 +201,7 @@ class NoiseInjection:
         finally:
             self.__dict__.update(before)
 
-    def _inject(self, layer: nn.Module, inputs: tuple, output: Tensor) -> Tensor | None:
+    def _inject(self, layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
         if self._shift is not None:
             return add_shift(output, self._shift, self.dim)
         if self._given is not None:

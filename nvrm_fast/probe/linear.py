@@ -154,12 +154,12 @@ def simulate(
         raise ValueError(f"fluctuations must be one of {', '.join(FLUCTUATIONS)}; got {fluctuations!r}")
     if steps < 1:
         raise ValueError(f"steps must be 1 or more, got {steps}")
-    w0, w1, v, sigma = torch.broadcast_tensors(
+    w0, w1, v, strength = torch.broadcast_tensors(
         start.w0, start.w1, start.noise, torch.as_tensor(sigma, dtype=torch.float64)
     )
     history = [(w0, w1, v)]
     for step in range(steps):
-        xx, xe, ee = _moments(model, sigma, fluctuations, seed, step)
+        xx, xe, ee = _moments(model, strength, fluctuations, seed, step)
         error = w1 * w0 - model.target
         # The batch averages <r x> and <r eps> of the residual r = (w1 w0 - M) x + w1 w_noise eps.
         rx = error * xx + w1 * v * xe
@@ -168,7 +168,7 @@ def simulate(
         history.append((w0, w1, v))
     w0, w1, v = (torch.stack(series) for series in zip(*history))
     loss = ((w1 * w0 - model.target) * model.sigma_x) ** 2 / 2
-    return Trajectory(w0, w1, v, loss, loss + (w1 * v * sigma) ** 2 / 2, sigma)
+    return Trajectory(w0, w1, v, loss, loss + (w1 * v * strength) ** 2 / 2, strength)
 
 
 def _moments(

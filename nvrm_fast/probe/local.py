@@ -50,7 +50,7 @@ def local_hessian_product(
     summed = _loss_by_shift(model, injection, loss, inputs, targets)
     start = _no_shift(injection, inputs)
     # H is symmetric, so the backward pass of the gradient gives H v, with no need of forward-mode formulas.
-    _, product = vjp(grad(summed), start)
+    product = vjp(grad(summed), start)[1]
     return product(vectors.to(start.dtype).expand_as(start).contiguous())[0].detach()
 
 

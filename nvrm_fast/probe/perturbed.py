@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from nvrm_fast.optim.streams import assign_streams
 #: Maps a model's outputs and the targets of a batch to one number, the batch's mean.
 Measure = Callable[[Tensor, Tensor], Tensor]
 Data = tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]
+Tensors = dict[str, Tensor]  # by the parameter's or buffer's name
 
 #: Put before a parameter's name when its stream is chosen: an optimizer with the same seed draws from other streams.
 STREAM_PREFIX = "neural_variability."
@@ -157,7 +159,9 @@ class _Copies:
         # Sums of 16-bit weights and float32 noise are rounded once; those of float64 weights keep all digits.
         return (clean + eps.view(clean.shape)).to(clean.dtype)
 
-    def run_together(self, measures, stacked, count: int, inputs: Tensor, targets: Tensor) -> Tensor:
+    def run_together(
+        self, measures: Sequence[Measure], stacked: Tensors, count: int, inputs: Tensor, targets: Tensor
+    ) -> Tensor:
         """(count, measures) by vmap."""
         # A module in training mode may write to its buffers: each copy gets its own.
         buffers = {
@@ -165,12 +169,14 @@ class _Copies:
             for name, value in self.buffers.items()
         }
 
-        def one(weights, buffers):
+        def one(weights: Tensors, buffers: Tensors) -> Tensor:
             return self._values(measures, weights, buffers, inputs, targets)
 
         return vmap(one, in_dims=(0, 0 if self.writes_buffers else None), randomness="different")(stacked, buffers)
 
-    def run_in_turn(self, measures, stacked, count: int, inputs: Tensor, targets: Tensor) -> Tensor:
+    def run_in_turn(
+        self, measures: Sequence[Measure], stacked: Tensors, count: int, inputs: Tensor, targets: Tensor
+    ) -> Tensor:
         """(count, measures), one copy after another."""
         rows = []
         for k in range(count):
@@ -179,7 +185,9 @@ class _Copies:
             rows.append(self._values(measures, weights, buffers, inputs, targets))
         return torch.stack(rows)
 
-    def _values(self, measures, weights, buffers, inputs, targets) -> Tensor:
+    def _values(
+        self, measures: Sequence[Measure], weights: Tensors, buffers: Tensors, inputs: Tensor, targets: Tensor
+    ) -> Tensor:
         outputs = functional_call(self.model, {**self.others, **weights, **buffers}, (inputs,))
         values = [torch.as_tensor(one(outputs, targets)) for one in measures]
         for value in values:
@@ -192,17 +200,17 @@ class _Copies:
 
 def _batches(data: Data, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     if isinstance(data, (tuple, list)) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
-        inputs, targets = data
+        inputs, targets = cast(tuple[Tensor, Tensor], data)
         if inputs.dim() == 0 or targets.dim() == 0 or len(inputs) != len(targets):
             raise ValueError(
                 f"data has inputs of shape {tuple(inputs.shape)} and targets of shape {tuple(targets.shape)}: both "
                 "need the examples first, as many of each"
             )
-        batches: Iterable = zip(inputs.split(batch_size), targets.split(batch_size))
+        batches: Iterable[tuple[Tensor, Tensor]] = zip(inputs.split(batch_size), targets.split(batch_size))
     elif isinstance(data, Tensor) or not isinstance(data, Iterable):
         raise TypeError(f"data must be (inputs, targets) or batches of them, got {type(data).__name__}")
     else:
-        batches = data
+        batches = cast(Iterable[tuple[Tensor, Tensor]], data)
     for batch in batches:
         if not (isinstance(batch, (tuple, list)) and len(batch) == 2 and all(isinstance(p, Tensor) for p in batch)):
             raise TypeError(f"data must give batches of two tensors, inputs and targets; got {type(batch).__name__}")

@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -44,7 +45,7 @@ class PhaseDiagram:
         clean = self.series["train_loss"]
         weakest = min(range(len(self.sigmas)), key=lambda k: self.sigmas[k])
         curves = self.series["noise_norm"], self.series["training_loss"], clean
-        return classify(*curves, self.criteria, undisturbed=clean[:, weakest])
+        return cast("list[str]", classify(*curves, self.criteria, undisturbed=clean[:, weakest]))
 
     def boundaries(self) -> list[tuple[str, str, float, float]]:
         """(from, to, last sigma before, first sigma after) for each change of phase along sigma."""
@@ -129,10 +130,10 @@ class PhaseDiagram:
         """Table and reading."""
         return f"{self.table()}\n\n{self.reading(sigma)}"
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Everything as plain lists, what is not finite as None; `from_dict` takes it back (None becomes NaN)."""
 
-        def plain(rows: list) -> list:
+        def plain(rows: list[list[float]]) -> list[list[float | None]]:
             return [[value if math.isfinite(value) else None for value in row] for row in rows]
 
         return {
@@ -144,7 +145,7 @@ class PhaseDiagram:
         }
 
     @staticmethod
-    def from_dict(content: dict, criteria: Criteria | None = None) -> PhaseDiagram:
+    def from_dict(content: dict[str, Any], criteria: Criteria | None = None) -> PhaseDiagram:
         """The diagram that `to_dict` wrote."""
         series = {
             name: torch.tensor([[math.nan if v is None else v for v in row] for row in rows], dtype=torch.float64)

@@ -77,8 +77,9 @@ def classify(
     if len(noise_norm) < 2:
         raise ValueError(f"a phase needs two records or more, got {len(noise_norm)}")
     if noise_norm.dim() == 1:
-        alone = (series[:, None] for series in (noise_norm, training_loss, clean_loss))
-        return classify(*alone, criteria, undisturbed=undisturbed)[0]
+        return classify(
+            noise_norm[:, None], training_loss[:, None], clean_loss[:, None], criteria, undisturbed=undisturbed
+        )[0]
     noise_norm, training_loss, clean_loss = (
         series.detach().double() for series in (noise_norm.abs(), training_loss, clean_loss)
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 try:
     from tqdm import tqdm
@@ -17,7 +17,7 @@ def progress_bar(total: int, done: int, shown: bool) -> contextlib.AbstractConte
         return contextlib.nullcontext(lambda: None)
 
     @contextlib.contextmanager
-    def bar():
+    def bar() -> Iterator[Callable[[], object]]:
         with tqdm(total=total, initial=done, unit=" steps", disable=None, dynamic_ncols=True) as shown_bar:
             yield shown_bar.update
 

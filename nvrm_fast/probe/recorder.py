@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -128,7 +129,8 @@ class Recorder:
 
     def phase(self, criteria: Criteria | None = None) -> str:
         """The run's phase, from two records or more."""
-        return classify(self.tensor("noise_norm"), self.tensor("training_loss"), self.tensor("train_loss"), criteria)
+        noise_norm, training_loss = self.tensor("noise_norm"), self.tensor("training_loss")
+        return cast(str, classify(noise_norm, training_loss, self.tensor("train_loss"), criteria))
 
     def decay_times(self) -> dict[str, DecayFit | None]:
         """tau_noise and tau_loss (noise off, training and test) in units of step; None where nothing decays."""

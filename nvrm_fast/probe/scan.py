@@ -157,10 +157,17 @@ def scan(
     return PhaseDiagram(plan.sigmas, torch.tensor(stack.steps), a_pass, series, criteria or Criteria())
 
 
+#: What is judged: training and test data, inputs and targets each.
+Data = list[tuple[Tensor, Tensor]]
+
+
 class _Networks:
     """The stacked networks and what happens to all of them at once."""
 
-    def __init__(self, model, injection, plan: Plan, loss: Loss, device: torch.device, at_once: int | None) -> None:
+    def __init__(
+        self, model: nn.Module, injection: NoiseInjection, plan: Plan, loss: Loss, device: torch.device,
+        at_once: int | None,
+    ) -> None:  # fmt: skip
         self.model, self.injection, self.plan, self.loss, self.device = model, injection, plan, loss, device
         self.sigmas = torch.tensor(plan.sigmas, device=device)
         self.at_once = at_once
@@ -169,7 +176,9 @@ class _Networks:
         if self.next_name is not None and self.next_name not in names:
             raise KeyError(f"next_layer {plan.next_layer!r} is not a layer of the model with a weight")
 
-    def learn(self, stack: StackedNetworks, inputs, targets, batch: Tensor, judged, last: bool) -> None:
+    def learn(
+        self, stack: StackedNetworks, inputs: Tensor, targets: Tensor, batch: Tensor, judged: Data | None, last: bool
+    ) -> None:
         """One training step of every network; measured before it where `judged` says by what."""
         if judged is not None:
             self._leave_out_the_dead(stack)
@@ -208,10 +217,12 @@ class _Networks:
         )  # fmt: skip
         return flat.view(len(batch), plan.nodes)
 
-    def _forward(self, stack: StackedNetworks, inputs, targets, eps: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _forward(
+        self, stack: StackedNetworks, inputs: Tensor, targets: Tensor, eps: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Losses (networks,) and outputs (networks, N, ...); without noise where eps is None."""
 
-        def one(parameters, buffers, sigma):
+        def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], sigma: Tensor) -> tuple[Tensor, Tensor]:
             given = torch.zeros_like(unit) if eps is None else sigma * unit
             with self.injection.given(given):
                 outputs = functional_call(self.model, {**parameters, **buffers}, (inputs,))
@@ -222,7 +233,7 @@ class _Networks:
         return run(stack.parameters, stack.buffers, self.sigmas[stack.alive.to(self.device)])
 
     @torch.no_grad()
-    def _record(self, stack: StackedNetworks, losses, outputs, targets, judged) -> None:
+    def _record(self, stack: StackedNetworks, losses: Tensor, outputs: Tensor, targets: Tensor, judged: Data) -> None:
         row = {
             "noise_norm": _norms(stack.parameters[self.injection.parameter_name]),
             "next_norm": _norms(stack.parameters[self.next_name])
@@ -239,7 +250,7 @@ class _Networks:
 
     def _judge(self, stack: StackedNetworks, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Loss and accuracy without noise, in parts that bound the memory."""
-        loss, accuracy = 0.0, 0.0
+        loss = accuracy = torch.zeros((), device=self.device)
         for part, wanted in zip(inputs.split(1000), targets.split(1000)):
             losses, outputs = self._forward(stack, part, wanted, None)
             loss = loss + losses * len(part) / len(inputs)

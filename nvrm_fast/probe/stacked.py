@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -23,7 +23,7 @@ class StackedNetworks:
     """
 
     def __init__(self, model: nn.Module, count: int, make_optimizer: MakeOptimizer, series: tuple[str, ...]) -> None:
-        def stacked(values) -> dict[str, Tensor]:
+        def stacked(values: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
             return {name: torch.stack([value.detach()] * count) for name, value in values}
 
         self.count = count

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from .intervals import check_confidence, interval_of_mean
 from .perturbed import Data, Draw, Measure, measure
-from .student import check_confidence, interval_of_mean
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:

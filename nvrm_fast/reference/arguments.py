@@ -91,8 +91,13 @@ class ChangeCoat(NamedTuple):
     run_strides: list[int] = []
 
     # What a step has besides; no rule reads a gradient, the parameters stand in for it.
-    grad_scale = None
-    found_inf = None
+    @property
+    def grad_scale(self) -> None:
+        return None
+
+    @property
+    def found_inf(self) -> None:
+        return None
 
     @property
     def grads(self) -> list[Tensor]:

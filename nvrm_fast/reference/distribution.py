@@ -29,7 +29,8 @@ def gaussian(word: Tensor) -> tuple[Tensor, Tensor]:
 
 def uniform(word: Tensor) -> tuple[Tensor, Tensor]:
     """Two values of the uniform distribution on (-1, 1), 16 bits each; 0 and the ends never occur."""
-    return tuple(fused_multiply_add(2.0**-15, half.float(), 2.0**-16 - 1.0) for half in (word >> 16, word & 0xFFFF))
+    first, second = (fused_multiply_add(2.0**-15, half.float(), 2.0**-16 - 1.0) for half in (word >> 16, word & 0xFFFF))
+    return first, second
 
 
 def laplace(word: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,7 +39,7 @@ def laplace(word: Tensor) -> tuple[Tensor, Tensor]:
     for half in (word >> 16, word & 0xFFFF):
         magnitude = negative_ln(((half & 0x7FFF) << 1) | 1, shift=16, factor=1)
         values.append(torch.where(half & 0x8000 != 0, -magnitude, magnitude))
-    return tuple(values)
+    return values[0], values[1]
 
 
 #: name -> (code in operator arguments and checkpoints, function). Never renumber; the native list is

@@ -48,8 +48,8 @@ def fused_multiply_add(a: Tensor | float, b: Tensor, c: Tensor | float) -> Tenso
 
 def polynomial(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
     """Horner's rule, one fma a step."""
-    value: Tensor | float = coefficients[0]
-    for coefficient in coefficients[1:]:
+    value = fused_multiply_add(coefficients[0], x, coefficients[1])
+    for coefficient in coefficients[2:]:
         value = fused_multiply_add(value, x, coefficient)
     return value
 

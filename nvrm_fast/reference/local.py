@@ -107,8 +107,9 @@ def local_variates(
     """`draw` as an operator: xi, u and the law's one or two variates; an empty tensor for each that is not there."""
     found = draw(torch.Size(shape), constants, key, Settings(*settings))
     nothing = torch.empty(0, dtype=torch.float32, device=key.device)
-    tensors = [found.xi, found.u, *found.law, None, None][:4]
-    return tuple(nothing.clone() if x is None else x for x in tensors)
+    tensors = [found.xi, found.u, *found.law, None, None]
+    xi, u, first, second = (nothing.clone() if x is None else x for x in tensors[:4])
+    return xi, u, first, second
 
 
 def _wide(parameter: Tensor) -> Tensor:
@@ -167,9 +168,9 @@ def _angle(
     law, constants = LAWS[settings.direction], constants[:, None, :, None]
     if dtype == torch.float32:
         return law.angle(variates, constants, settings.low, settings.high)
-    wide = (None if x is None else _wide(x.to(dtype)) for x in (first, second))
+    first, second = (None if x is None else _wide(x.to(dtype)) for x in (first, second))
     variates = tuple(x.to(dtype) for x in variates)
-    return law.formula(variates, constants.to(dtype), *wide, settings.low, settings.high)
+    return law.formula(variates, constants.to(dtype), first, second, settings.low, settings.high)
 
 
 def _factor(gain: Tensor, spread: Tensor | None, xi: Tensor | None, like: Tensor) -> Tensor:
@@ -234,8 +235,7 @@ def local_noise_backward(
     """Gradients of `local_noise` for s, square, scale, gain, spread, bias, first and second, the noise drawn again from
     the key; an empty tensor for an argument that is None (or, direction 0, unused). The last argument says
     whether first and second are wanted; if not, theirs are empty too."""
-    *settings, slopes = settings_and_slopes
-    settings = Settings(*settings)
+    settings, slopes = Settings(*settings_and_slopes[:-1]), settings_and_slopes[-1]
     check_local(s, square, key, settings)
     variates = draw(s.shape, constants, key, settings)
     nothing = torch.empty(0, dtype=scale.dtype, device=s.device)

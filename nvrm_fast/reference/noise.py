@@ -5,6 +5,8 @@ value = distribution(Philox4x32-10(key = seed, counter = (block_low, block_high,
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -68,7 +70,9 @@ def add_noise(
     """
     if rounded(scale, torch.float32) == 0:
         return clean
-    where = dict(seed=seed, stream=stream, step=step, distribution=distribution, scale=scale, device=clean.device)
+    where: dict[str, Any] = dict(
+        seed=seed, stream=stream, step=step, distribution=distribution, scale=scale, device=clean.device
+    )
     if run_length == 0:
         draw = noise(clean.numel(), offset=offset, **where)
     else:

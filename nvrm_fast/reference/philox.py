@@ -17,7 +17,9 @@ def _multiply_wide(word: Tensor, multiplier: int) -> tuple[Tensor, Tensor]:
     return middle >> 16, ((middle & 0xFFFF) << 16) | ((word * low) & 0xFFFF)
 
 
-def philox4x32_10(counter: tuple[Tensor | int, ...], key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def philox4x32_10(
+    counter: tuple[Tensor | int, ...], key: tuple[Tensor | int, Tensor | int]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The four output words of each counter.
 
     counter: four int64 tensors (or ints) with values in [0, 2^32), which broadcast; at least one a tensor.

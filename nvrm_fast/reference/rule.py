@@ -29,7 +29,7 @@ def sgd(
     if weight_decay != 0:
         g = g + r(weight_decay) * x
     if momentum != 0:
-        if is_first:
+        if is_first or momentum_buffer is None:
             momentum_buffer = g
         else:
             momentum_buffer = r(momentum) * momentum_buffer + r(1 - dampening) * g

@@ -38,15 +38,17 @@ def forward_correction(corruption: Tensor) -> Loss:
 
 
 @torch.no_grad()
-def estimated_corruption(probabilities: Tensor) -> Tensor:
+def estimated_corruption(probabilities: Tensor, percentile: float | None = PERCENTILE) -> Tensor:
     """The corruption matrix [true, given] from a network trained on wrong labels: (classes, classes), rows sum to 1.
 
     probabilities: (N, classes) on the training images. For each class the row is what the network says of the image
-    whose probability of that class is the largest below the 97th percentile, which leaves outliers out.
+    whose probability of that class is the largest below the percentile, which leaves outliers out; with None the
+    largest of all, as for data sets with few images a class.
     """
     rows = []
     for own in probabilities.T:
-        below = torch.where(own < torch.quantile(own, PERCENTILE, interpolation="higher"), own, -1.0)
-        rows.append(probabilities[below.argmax()])
+        if percentile is not None:
+            own = torch.where(own < torch.quantile(own, percentile, interpolation="higher"), own, -1.0)
+        rows.append(probabilities[own.argmax()])
     corruption = torch.stack(rows)
     return corruption / corruption.sum(1, keepdim=True)

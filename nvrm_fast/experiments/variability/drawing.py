@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from nvrm_fast.experiments.optimizers import ADAM, IVON, NVRM_ADAM, NVRM_SGD, PERTURBED_SGD, SAM, SGD
 from nvrm_fast.experiments.report import mean_and_deviation
@@ -36,7 +37,7 @@ def dress(panel: Any, title: str, across: str, up: str = "") -> None:
     panel.set_title(title, fontsize=10.5, loc="left", color=INK)
     panel.set_xlabel(across, color=INK)
     panel.set_ylabel(up, color=INK)
-    panel.yaxis.set_major_formatter("{x:.0f} %")
+    panel.yaxis.set_major_formatter("{x:g} %")
     panel.grid(axis="y", color="#e6e6e6", linewidth=0.8)
     panel.set_axisbelow(True)
     panel.spines[["top", "right"]].set_visible(False)
@@ -102,6 +103,13 @@ def over_scales(
         markersize=5, linewidth=1.6, capsize=2, label=label,
     )  # fmt: skip
     panel.set_xscale("log")
+
+
+def tick_scales(panel: Any, scales: Sequence[float]) -> None:
+    """The scales that were run, as plain numbers, in place of powers of ten."""
+    ticks = sorted(set(scales))
+    panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks], fontsize=8.5)
+    panel.xaxis.set_minor_locator(NullLocator())
 
 
 def level(panel: Any, values: Sequence[float], color: str, label: str) -> None:

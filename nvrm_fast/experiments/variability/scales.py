@@ -176,6 +176,7 @@ def draw(points: Sequence[tuple[str, float | None, Result]], chosen: ScaleSettin
                 drawing.over_scales(panel, scales, [values(one) for _, one in mine], color, marker, line)
     for panel, heading in zip(panels[0], ("Test error after the last epoch", "Wrong labels memorized")):
         drawing.dress(panel, heading, chosen.across)
+        drawing.tick_scales(panel, [scale for _, scale, _ in points if scale is not None])
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     drawing.save(
