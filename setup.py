@@ -209,7 +209,7 @@ setup(
     package_data={"nvrm_fast": ["_build_facts.json", "py.typed"]},
     install_requires=["torch>=2.10"],
     extras_require={
-        "demo": ["matplotlib", "mlxtend", "tqdm"],
+        "demo": ["matplotlib", "mlxtend", "torch-pruning>=1.6", "tqdm"],
         # The oldest releases whose source has the events used here; the tests run with what pip installs, the newest.
         "integrations": ["accelerate>=1.0", "lightning>=2.2", "transformers>=4.46"],
         "test": [
@@ -222,6 +222,7 @@ setup(
             "pytest-benchmark",
             "pytest-xdist",
             "scipy",
+            "torch-pruning>=1.6",
             "tqdm",
             "triton",
         ],

@@ -10,6 +10,7 @@ try:
     from nvrm_fast.experiments.direction import angles, gradient_variance, mean_weights, noise_table, variational
     from nvrm_fast.experiments.injection import decay, linear, phases, probe_model
     from nvrm_fast.experiments.stochastic import labels
+    from nvrm_fast.experiments.stochastic.pruning import study as pruning
     from nvrm_fast.experiments.variability import label_noise, sweep
 except ModuleNotFoundError as missing:
     if missing.name not in ("matplotlib", "tqdm", "numpy"):
@@ -30,6 +31,7 @@ STUDIES = {
     angles.NAME: angles,
     gradient_variance.NAME: gradient_variance,
     "stochastic-label-noise": labels,
+    pruning.NAME: pruning,
 }
 
 

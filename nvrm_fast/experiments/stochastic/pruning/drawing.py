@@ -1,0 +1,66 @@
+"""Error on the way down: test error against the multiplications that are left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.ticker import NullFormatter
+
+from nvrm_fast.experiments.direction.drawing import INK, dress, new_figure
+from nvrm_fast.experiments.stochastic.pruning import tables
+from nvrm_fast.experiments.stochastic.pruning.options import BASELINE, PruningSettings
+
+_COLORS = ("#1f5fa8", "#117733", "#e69f00", "#882255", "#44aa99", "#aa4499", "#999933", "#6699cc", "#88ccee")
+_BASELINE = "#c1440e"
+
+
+def draw(runs: Sequence[dict[str, Any]], chosen: PruningSettings, path: Path, *, title: str) -> None:
+    """Two panels, left all errors, right the small ones: a thin line a seed, the median over seeds as a thick one;
+    filled circles: after the inactive neurons went; diamonds: the end; a star: the paper's SE-SNN, on its data."""
+    figure, ((left, right),) = new_figure(1, 2, (11, 4.6))
+    all_lines = tables.lines(runs)
+    colors = iter(_COLORS * len(all_lines))
+    lowest = min(point["test_error"] for run in runs for point in run["points"])
+    for line in all_lines:
+        color = _BASELINE if line[0] == BASELINE else next(colors)
+        mine = tables.of(runs, line)
+        for panel in (left, right):
+            for run in mine:
+                x, y = _way(run)
+                panel.plot(x, y, color=color, linewidth=0.7, alpha=0.45)
+                panel.plot(x[1], y[1], "o", color=color, markersize=5)
+                panel.plot(x[-1], y[-1], "D", color=color, markersize=5)
+            panel.plot(*_median(mine), color=color, linewidth=2, label=tables.name(line, all_lines))
+    star = tables.PAPER.get(chosen.network)
+    for panel, heading in ((left, "Test error, all"), (right, "Test error up to 4 points above the lowest")):
+        if star is not None:
+            _, flops, _, error = star[1]["SE-SNN"]
+            panel.plot(flops, error, "*", color=INK, markersize=11, label=f"the paper's SE-SNN, {star[0]}")
+        panel.set_xscale("log")
+        panel.xaxis.set_major_formatter("{x:g}")
+        panel.xaxis.set_minor_formatter(NullFormatter())
+        panel.invert_xaxis()
+        panel.yaxis.set_major_formatter("{x:g} %")
+        dress(panel, heading, "multiplications, millions")
+    right.set_ylim(0 if 100 * lowest < 3 else 100 * lowest - 2, 100 * lowest + 4)
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    figure.suptitle(title, fontsize=12, color=INK)
+    figure.savefig(path)
+
+
+def _way(run: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    points = run["points"]
+    return np.array([p["multiplications"] / 1e6 for p in points]), np.array([100 * p["test_error"] for p in points])
+
+
+def _median(runs: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """The median error over seeds where all of them have been, between their points straight lines in log FLOPs."""
+    ways = [_way(run) for run in runs]
+    grid = np.geomspace(max(x.min() for x, _ in ways), min(x.max() for x, _ in ways), 100)
+    # np.interp wants rising values; ways go down.
+    errors = [np.interp(np.log(grid), np.log(x[::-1]), y[::-1]) for x, y in ways]
+    return grid, np.median(errors, axis=0)
