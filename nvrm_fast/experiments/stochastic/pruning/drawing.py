@@ -18,16 +18,17 @@ _BASELINE = "#c1440e"
 
 
 def draw(runs: Sequence[dict[str, Any]], chosen: PruningSettings, path: Path, *, title: str) -> None:
-    """Two panels, left all errors, right the small ones: a thin line a seed, the median over seeds as a thick one;
-    filled circles: after the inactive neurons went; diamonds: the end; a star: the paper's SE-SNN, on its data."""
-    figure, ((left, right),) = new_figure(1, 2, (11, 4.6))
+    """All errors, and beside them, where labels are right, the small ones. A thin line is a seed, a thick one the
+    median over seeds; circles: after the inactive neurons went; diamonds: the end; a star: the paper's SE-SNN."""
+    headings = ["Test error"] if chosen.noise_rate else ["Test error", "up to 4 points above the lowest"]
+    figure, (panels,) = new_figure(1, len(headings), (1 + 5.2 * len(headings), 4.6))
     all_lines = tables.lines(runs)
     colors = iter(_COLORS * len(all_lines))
     lowest = min(point["test_error"] for run in runs for point in run["points"])
     for line in all_lines:
         color = _BASELINE if line[0] == BASELINE else next(colors)
         mine = tables.of(runs, line)
-        for panel in (left, right):
+        for panel in panels:
             for run in mine:
                 x, y = _way(run)
                 panel.plot(x, y, color=color, linewidth=0.7, alpha=0.45)
@@ -35,7 +36,7 @@ def draw(runs: Sequence[dict[str, Any]], chosen: PruningSettings, path: Path, *,
                 panel.plot(x[-1], y[-1], "D", color=color, markersize=5)
             panel.plot(*_median(mine), color=color, linewidth=2, label=tables.name(line, all_lines))
     star = tables.PAPER.get(chosen.network)
-    for panel, heading in ((left, "Test error, all"), (right, "Test error up to 4 points above the lowest")):
+    for panel, heading in zip(panels, headings):
         if star is not None:
             _, flops, _, error = star[1]["SE-SNN"]
             panel.plot(flops, error, "*", color=INK, markersize=11, label=f"the paper's SE-SNN, {star[0]}")
@@ -45,8 +46,9 @@ def draw(runs: Sequence[dict[str, Any]], chosen: PruningSettings, path: Path, *,
         panel.invert_xaxis()
         panel.yaxis.set_major_formatter("{x:g} %")
         dress(panel, heading, "multiplications, millions")
-    right.set_ylim(0 if 100 * lowest < 3 else 100 * lowest - 2, 100 * lowest + 4)
-    handles, labels = left.get_legend_handles_labels()
+    if len(panels) > 1:
+        panels[1].set_ylim(max(0.0, 100 * lowest - 2), 100 * lowest + 4)
+    handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     figure.suptitle(title, fontsize=12, color=INK)
     figure.savefig(path)

@@ -60,11 +60,11 @@ class PruningSettings(Checked):
         type=float, check=_SHARE,
     )  # fmt: skip
     at_once: float = option(
-        0.02, "share of the remaining neurons that one turn of the loop removes, at least one; 0: the paper's one",
+        0.03, "share of the remaining neurons that one turn of the loop removes, at least one; 0: the paper's one",
         type=float, check=(lambda share: 0 <= share < 1, "from 0 up to, but not including, 1"),
     )  # fmt: skip
     flops_weight: float = option(
-        0.0, "how much of the share of multiplications that a neuron's removal saves is taken off its importance",
+        1.0, "how much of the share of multiplications that a neuron's removal saves is taken off its importance",
         type=float, check=NOT_NEGATIVE,
     )  # fmt: skip
     updates: int = option(30, "steps of fine-tuning in one turn", type=int, check=AT_LEAST_ONE)
