@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -39,7 +39,7 @@ class Split:
 
 
 def split(data: ImageData, chosen: PruningSettings, seed: int) -> Split:
-    """Flips labels, then holds out validation images, at least one of each kind staying on either side."""
+    """Flips labels of all training images, then holds some out: at least one, and not all."""
     device = data.train_images.device
     labels, _ = flip_labels(
         data.train_labels.cpu(), data.classes, chosen.noise_rate, "patterned", torch.Generator().manual_seed(seed)
@@ -114,13 +114,15 @@ def inactive(network: nn.Sequential, plain: nn.Sequential, images: Tensor) -> di
     silent = never_firing(plain, images)
     logs: dict[bool, list[Tensor]] = {True: [], False: []}
     x = images[:500]
-    with noisy.noise_mode(network, "mean"):
-        for place, module in enumerate(network):
-            if hasattr(module, "gaussian"):
-                log_sigma = module.gaussian(x)[1].log().transpose(0, 1).flatten(1).mean(1)
-                logs[True].append(log_sigma[silent[place]])
-                logs[False].append(log_sigma[~silent[place]])
-            x = module(x)
+    plain.eval()
+    for place, (module, noiseless) in enumerate(zip(network, plain)):
+        if isinstance(module, noisy.NoisyModule):
+            # softplus of very negative values is 0 in float32.
+            deviation = module.gaussian(x)[1].clamp_min(torch.finfo(torch.float32).tiny)
+            log_sigma = deviation.log().transpose(0, 1).flatten(1).mean(1)
+            logs[True].append(log_sigma[silent[place]])
+            logs[False].append(log_sigma[~silent[place]])
+        x = noiseless(x)
     means = {key: torch.cat(values).double().mean() if values else None for key, values in logs.items()}
     found = {key: None if value is None or bool(value.isnan()) else float(value) for key, value in means.items()}
     return {
@@ -179,8 +181,8 @@ def prune(network: nn.Sequential, part: Split, chosen: PruningSettings, seed: in
 def worth(
     scores: dict[int, Tensor], network: nn.Sequential, shape: tuple[int, int, int], weight: float
 ) -> dict[int, Tensor]:
-    """Scores less `weight` times the share of the multiplications that go with a neuron (as Molchanov et al., 2017b,
-    section 2.2, where it is their number)."""
+    """Scores less `weight` times the share of the multiplications that go with a neuron: the FLOPs regularization of
+    Molchanov et al., 2017b, who take their number."""
     shares = saved(network, shape)
     return {place: score - weight * shares[place] for place, score in scores.items()}
 
@@ -193,9 +195,8 @@ def _batches(count: int, size: int, seed: int) -> Iterator[Tensor]:
 
 
 def fine_tune(
-    network: nn.Sequential, part: Split, updates: int, lr: float, batches: Iterator[Tensor], falling: bool = False,
-    after_step: Callable[[], object] = lambda: None,
-) -> dict[int, Tensor]:  # fmt: skip
+    network: nn.Sequential, part: Split, updates: int, lr: float, batches: Iterator[Tensor], falling: bool = False
+) -> dict[int, Tensor]:
     """SGD with momentum on the cross entropy; returns the importance of neurons, seen on the way (``Taylor.scores``).
 
     falling: whether the learning rate falls linearly to zero. A new optimizer each time: the parameters are new.
@@ -212,5 +213,4 @@ def fine_tune(
             cross_entropy(network(part.images[batch]), part.labels[batch]).backward()
             taylor.add()
             optimizer.step()
-            after_step()
     return taylor.scores()

@@ -5,7 +5,7 @@ Flat, so that the place of a layer is its name, and the ReLU that a layer's neur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -142,7 +142,7 @@ def hidden(network: nn.Sequential) -> list[Hidden]:
     for place in _layers(network)[:-1]:
         relu = next(later for later in range(place, len(network)) if isinstance(network[later], nn.ReLU))
         groups.append(Hidden(place, relu))
-    inputs = [Hidden(place, place) for place, module in _places(network) if isinstance(module, Inputs)]
+    inputs = [Hidden(place, place) for place, module in enumerate(network) if isinstance(module, Inputs)]
     return inputs + groups
 
 
@@ -158,9 +158,5 @@ def count(module: nn.Module) -> int:
     return module.out_channels if isinstance(module, nn.Conv2d) else module.out_features
 
 
-def _places(network: nn.Sequential) -> Iterator[tuple[int, nn.Module]]:
-    return enumerate(network)
-
-
 def _layers(network: nn.Sequential) -> list[int]:
-    return [place for place, module in _places(network) if isinstance(module, (nn.Conv2d, nn.Linear))]
+    return [place for place, module in enumerate(network) if isinstance(module, (nn.Conv2d, nn.Linear))]
