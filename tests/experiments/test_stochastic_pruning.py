@@ -225,6 +225,17 @@ def test_the_loop_ends_where_nothing_is_left_to_remove():
     assert points[-1]["widths"] == [1, 1, 1] and points[-1]["stage"] == "end"
 
 
+def test_where_deviations_start():
+    plain = network(width=0.2)
+    for start, spread in ((0.25, 0.0), (None, 0.01)):
+        noisy_one = networks.stochastic(plain, seed=0, initial_deviation=start)
+        mean, deviation = noisy_one[0].gaussian(torch.randn(5, *MNIST))
+        assert deviation.std() >= spread and type(noisy_one[9]) is nn.Linear
+        if start is not None:
+            torch.testing.assert_close(deviation, torch.full_like(deviation, start))
+        torch.testing.assert_close(noisy_one[0].mean_parameters(), (plain[0].weight, plain[0].bias), rtol=0, atol=0)
+
+
 def test_batch_normalisation_is_fitted_to_the_noiseless_network():
     data = stripes(CIFAR, 40)
     plain = network("vgg16", CIFAR, 0.05).train()

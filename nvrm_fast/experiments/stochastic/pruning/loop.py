@@ -64,7 +64,7 @@ def one_run(
     network = networks.build(chosen.network, data.shape, data.classes, chosen.width, seed=seed)
     regularized = method == SE_SNN and weight > 0
     if method == SE_SNN:
-        network = networks.stochastic(network, seed=seed)
+        network = networks.stochastic(network, seed=seed, initial_deviation=chosen.initial_deviation)
     if regularized:
         noisy.set_regularizer(network, noisy.MaxEntropy(chosen.over, margin))
 

@@ -128,12 +128,15 @@ def build(name: str, shape: ImageShape, classes: int, width: float, *, seed: int
         return NETWORKS[name](shape, classes, width)
 
 
-def stochastic(network: nn.Sequential, *, seed: int) -> nn.Sequential:
-    """The same network with every layer but the classifier stochastic, the same means; deviations start at random."""
+def stochastic(network: nn.Sequential, *, seed: int, initial_deviation: float | None = None) -> nn.Sequential:
+    """The same network with every layer but the classifier stochastic, the same means. Deviations start at random, or
+    everywhere at the same value."""
     last = str(_layers(network)[-1])
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed + 2**34)
-        return noisy.to_noisy(network, "stochastic", where=lambda name, layer: name != last)
+        return noisy.to_noisy(
+            network, "stochastic", where=lambda name, layer: name != last, initial_deviation=initial_deviation
+        )
 
 
 def hidden(network: nn.Sequential) -> list[Hidden]:

@@ -46,6 +46,10 @@ class PruningSettings(Checked):
         "what the regularizer averages first: equation 5, 6 or 7",
         choices=("neuron", "sample", "element"),
     )
+    initial_deviation: float | None = option(
+        None, "sigma at the start, everywhere the same (default: at random, as in the paper; VGG needs a small one)",
+        type=float, check=POSITIVE,
+    )  # fmt: skip
     noise_rate: float = option(
         0.0, "share of training labels flipped, each class to one other", type=float,
         check=(lambda rate: 0 <= rate < 1, "from 0 up to, but not including, 1"),
