@@ -18,13 +18,14 @@ _BASELINE = "#c1440e"
 
 
 def draw(runs: Sequence[dict[str, Any]], chosen: PruningSettings, path: Path, *, title: str) -> None:
-    """All errors, and beside them, where labels are right, the small ones. A thin line is a seed, a thick one the
-    median over seeds; circles: after the inactive neurons went; diamonds: the end; a star: the paper's SE-SNN."""
-    headings = ["Test error"] if chosen.noise_rate else ["Test error", "up to 4 points above the lowest"]
-    figure, (panels,) = new_figure(1, len(headings), (1 + 5.2 * len(headings), 4.6))
+    """All errors, and beside them the small ones where they would be hard to see. A thin line is a seed, a thick one
+    the median over seeds; circles: after the inactive neurons went; diamonds: the end; a star: the paper's SE-SNN."""
+    errors = [100 * point["test_error"] for run in runs for point in run["points"]]
+    crowded = max(errors) > min(errors) + 10 and not chosen.noise_rate
+    headings = ["Test error", "up to 4 points above the lowest"] if crowded else ["Test error"]
+    figure, (panels,) = new_figure(1, len(headings), (2 + 5 * len(headings), 4.6))
     all_lines = tables.lines(runs)
     colors = iter(_COLORS * len(all_lines))
-    lowest = min(point["test_error"] for run in runs for point in run["points"])
     for line in all_lines:
         color = _BASELINE if line[0] == BASELINE else next(colors)
         mine = tables.of(runs, line)
@@ -47,7 +48,7 @@ def draw(runs: Sequence[dict[str, Any]], chosen: PruningSettings, path: Path, *,
         panel.yaxis.set_major_formatter("{x:g} %")
         dress(panel, heading, "multiplications, millions")
     if len(panels) > 1:
-        panels[1].set_ylim(max(0.0, 100 * lowest - 2), 100 * lowest + 4)
+        panels[1].set_ylim(max(0.0, min(errors) - 2), min(errors) + 4)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     figure.suptitle(title, fontsize=12, color=INK)
