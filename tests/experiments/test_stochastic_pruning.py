@@ -190,6 +190,17 @@ def test_the_least_important():
     assert importance.least({0: torch.ones(1)}) == {}
 
 
+def test_expensive_neurons_are_worth_less():
+    whole = network()
+    scores = {0: torch.full((20,), 0.3), 3: torch.full((50,), 0.1), 7: torch.full((500,), 0.04)}
+    found = loop.worth(scores, whole, MNIST, 2.0)
+    # One filter of the first convolution: 14,400 products, and 80,000 of the second convolution's.
+    torch.testing.assert_close(found[0], torch.full((20,), 0.3 - 2 * 94_400 / 2_293_000))
+    torch.testing.assert_close(found[7], torch.full((500,), 0.04 - 2 * 810 / 2_293_000))
+    unchanged = loop.worth(scores, whole, MNIST, 0.0)
+    assert all(torch.equal(unchanged[place], scores[place]) for place in scores)
+
+
 def stripes(shape, count=60):
     """Two classes, told apart by the half that is bright."""
     labels = torch.arange(count) % 2
