@@ -132,7 +132,7 @@ def main(arguments: argparse.Namespace) -> None:
     report.write_json(folder / "results.json", content)
     (folder / "table.md").write_text(text + "\n", encoding="utf-8")
     layers = "-".join(map(str, chosen.hidden))
-    title = f"{data.name}, {layers}, expected gradients over {chosen.draws} draws, {chosen.seeds} seeds"
+    title = f"{data.name}, {layers}, {chosen.epochs} epochs, gradients over {chosen.draws} draws, {chosen.seeds} seeds"
     attack_drawing.draw(runs, chosen.epsilons, folder / "attacks.png", title=title)
     print(f"\n{text}\n\nwritten: {folder / 'attacks.png'}, {folder / 'table.md'}, {folder / 'results.json'}")
 
