@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 from functools import partial
 from typing import Any
@@ -31,11 +32,13 @@ def check_layers() -> str:
         noisy.VonMisesFisher(9.0),
     ]  # fmt: skip
     torch.manual_seed(0)
+    # Whole vectors, pairs of them, tails and odd rows are all in it.
+    shapes = {noisy.DirectionConv1d: ((3, 37, 2), (2, 3, 80)), noisy.DirectionLinear: ((9, 37), (7, 9))}
     with instruction_set_restored():
-        for direction in directions:
-            layer = noisy.DirectionConv1d(3, 37, 2, direction=direction, magnitude=noisy.GammaMagnitude(0.3))
+        for direction, (kind, (sizes, shape)) in itertools.product(directions, shapes.items()):
+            layer = kind(*sizes, direction=direction, magnitude=noisy.GammaMagnitude(0.3))
             noisy.set_noise_mode(layer, "fixed", seed=1)
-            x = torch.randn(2, 3, 20)
+            x = torch.randn(shape)
             with backends.use_backend("reference"):
                 expected = layer(x)
             for name in benchmarked_instruction_sets():

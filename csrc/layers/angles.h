@@ -24,7 +24,7 @@ NVRM_INLINE typename L::F chi(const Blocks<L>& blocks, const typename L::U* word
   if (at.fan_in == 2) {
     F x, unused;
     Gaussian::values<L>(words[2], &x, &unused);
-    return x < 0.0f ? -x : x;
+    return L::select(x < 0.0f, -x, x);
   }
   const F v = first_accepted<L>([&](uint32_t trial, typename L::M* accepted) __attribute__((always_inline)) {
     if (trial == 0) return gamma_proposal<L>(words[2], words[3], at.chi, accepted);
@@ -82,8 +82,8 @@ struct Rotation {
     const F tails = L::fma(mass, rest, above) * L::fma(mass, gamma, below);
     const F x = normal_quantile<L>(e, tails);
     F angle = L::fma(deviation, x, mean);
-    angle = angle > at.low ? angle : L::broadcast(at.low);
-    angle = angle < at.high ? angle : L::broadcast(at.high);
+    angle = L::select(angle > at.low, angle, L::broadcast(at.low));
+    angle = L::select(angle < at.high, angle, L::broadcast(at.high));
     Angle<L> turned = {};
     sine_cosine_of_quarter_turns<L>(angle * 0x1.45f306p-1f, &turned.sine, &turned.cosine);
     if (slopes) {
@@ -142,7 +142,7 @@ struct VonMisesFisher {
     });
     const F o = 1.0f + x0 * x;
     F across = L::fma(-x, x, L::broadcast(1.0f));
-    across = across > 0.0f ? across : L::broadcast(0.0f);
+    across = L::select(across > 0.0f, across, L::broadcast(0.0f));
     return {(x0 + x) / o, constant[1] * L::sqrt(across) / o, {F{}, F{}}};
   }
 };

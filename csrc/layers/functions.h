@@ -33,8 +33,8 @@ template <class L>
 NVRM_INLINE void exponential(typename L::F y, typename L::F* grown, typename L::F* rest) {
   using F = typename L::F;
   using U = typename L::U;
-  y = y < 80.0f ? y : L::broadcast(80.0f);
-  y = y > -80.0f ? y : L::broadcast(-80.0f);
+  y = L::select(y < 80.0f, y, L::broadcast(80.0f));
+  y = L::select(y > -80.0f, y, L::broadcast(-80.0f));
   // Adding 1.5 * 2^23 leaves the nearest integer in the low bits.
   const F shifted = L::fma(L::broadcast(0x1.715476p+0f), y, L::broadcast(12582912.0f));
   const F k = shifted - 12582912.0f;
@@ -57,7 +57,7 @@ template <class L>
 NVRM_INLINE typename L::F normal_quantile(typename L::F e, typename L::F tails) {
   using F = typename L::F;
   F w = negative_ln_of<L>(tails);
-  w = w > 0.0f ? w : L::broadcast(0.0f);
+  w = L::select(w > 0.0f, w, L::broadcast(0.0f));
   const F c = w - 2.5f;
   F p = L::broadcast(0x1.61ee96p-25f);
   p = L::fma(p, c, L::broadcast(0x1.080822p-21f));
@@ -79,7 +79,7 @@ NVRM_INLINE typename L::F normal_quantile(typename L::F e, typename L::F tails) 
   q = L::fma(q, t, L::broadcast(0x1.b57c76p-7f));
   q = L::fma(q, t, L::broadcast(0x1.6aa52cp+0f));
   q = L::fma(q, t, L::broadcast(0x1.00696cp+2f));
-  return (w < 5.0f ? p : q) * e;
+  return L::select(w < 5.0f, p, q) * e;
 }
 
 // sin and cos of (pi / 2) s for s in [-1, 1], by the double angle.

@@ -55,11 +55,11 @@ NVRM_INLINE Activation<L> activate(const Blocks<L>& blocks, typename L::F s, typ
     } else {
       const F u = sphere_coordinate<L>(words[0], at.fan_in - 1, at.tangent_rate);
       F rest = L::fma(-a.unit, a.unit, square);
-      rest = rest > 0.0f ? rest : L::broadcast(0.0f);
+      rest = L::select(rest > 0.0f, rest, L::broadcast(0.0f));
       const F rho = L::sqrt(rest);
       a.across = rho * u;
       // No more than rounding error where x is parallel to the direction: rho has no gradient there.
-      if (backward) a.u_over_rho = rest > square * 0x1p-22f ? u / rho : L::broadcast(0.0f);
+      if (backward) a.u_over_rho = L::select(rest > square * 0x1p-22f, u / rho, L::broadcast(0.0f));
     }
     a.d = L::fma(a.angle.cosine, a.unit, a.angle.sine * a.across);
   }
@@ -69,17 +69,21 @@ NVRM_INLINE Activation<L> activate(const Blocks<L>& blocks, typename L::F s, typ
 // Sums over a neuron's activations, in this order in the partial sums.
 enum NeuronSum { sum_scale, sum_gain, sum_spread, sum_bias, sum_first, sum_second, neuron_sums };
 
-// Adds one activation's part to the sums; returns the gradient for s. tangent: for |x|^2, twice over, or for what is given.
+// Which of the sums a law has a part in.
+template <class Law>
+constexpr int used_sums = sum_first + Law::parameters;
+
+// One activation's parts of the sums; returns the gradient for s. tangent: for |x|^2, twice over, or for what is given.
 template <class L, class Law>
 NVRM_INLINE typename L::F differentiate(const Activation<L>& a, typename L::F s, typename L::F grad,
-                                        const Neuron<L, Law>& neuron, bool given, typename L::F* sums,
+                                        const Neuron<L, Law>& neuron, bool given, typename L::F* parts,
                                         typename L::F* tangent) {
   using F = typename L::F;
   const F dd = grad * a.factor;
   const F moved = grad * a.d;
-  sums[sum_gain] = sums[sum_gain] + moved;
-  sums[sum_spread] = sums[sum_spread] + moved * a.xi;
-  sums[sum_bias] = sums[sum_bias] + grad;
+  parts[sum_gain] = moved;
+  parts[sum_spread] = moved * a.xi;
+  parts[sum_bias] = grad;
   F d_unit = dd;
   if constexpr (Law::rows > 0) {
     const F cosine = a.angle.cosine, sine = a.angle.sine;
@@ -88,11 +92,11 @@ NVRM_INLINE typename L::F differentiate(const Activation<L>& a, typename L::F s,
     *tangent = given ? dd * sine : dd * h;
     if constexpr (Law::parameters > 0) {
       const F turning = dd * L::fma(cosine, a.across, -(sine * a.unit));
-      sums[sum_first] = sums[sum_first] + turning * a.angle.slope[0];
-      if constexpr (Law::parameters > 1) sums[sum_second] = sums[sum_second] + turning * a.angle.slope[1];
+      parts[sum_first] = turning * a.angle.slope[0];
+      if constexpr (Law::parameters > 1) parts[sum_second] = turning * a.angle.slope[1];
     }
   }
-  sums[sum_scale] = sums[sum_scale] + d_unit * s;
+  parts[sum_scale] = d_unit * s;
   return d_unit * neuron.scale;
 }
 

@@ -81,6 +81,18 @@ NVRM_INLINE Neuron<L, Law> load_neuron(const LocalPlan& plan, int64_t neuron) {
   return n;
 }
 
+// One neuron's parameters for both of a pair.
+template <class L, class Law>
+NVRM_INLINE Neuron<Pair<L>, Law> twice(const Neuron<L, Law>& n) {
+  Neuron<Pair<L>, Law> both;
+  both.scale = {n.scale, n.scale};
+  both.gain = {n.gain, n.gain};
+  both.spread = {n.spread, n.spread};
+  both.bias = {n.bias, n.bias};
+  for (int k = 0; k < Law::rows; ++k) both.constant[k] = {n.constant[k], n.constant[k]};
+  return both;
+}
+
 // One vector of activations. square: |x|^2 in the lanes (unused if the tangent part is given or nothing is turned);
 // square_sum: adds to the sum for it.
 template <class L, class Law, bool backward>
@@ -98,14 +110,56 @@ NVRM_INLINE void step(const LocalPlan& plan, const Neuron<L, Law>& neuron, int64
     const F grad = load_lanes<L>(plan.grad, index, plan.storage, count);
     const auto a = activate<L, Law, true>(blocks, s, square, neuron, magnitude, plan.given, *plan.scalars,
                                              plan.slopes);
-    F tangent = L::broadcast(0.0f);
-    const F ds = differentiate<L, Law>(a, s, grad, neuron, plan.given, sums, &tangent);
+    F tangent = L::broadcast(0.0f), parts[neuron_sums];
+    const F ds = differentiate<L, Law>(a, s, grad, neuron, plan.given, parts, &tangent);
+    for (int k = 0; k < used_sums<Law>; ++k) sums[k] = sums[k] + parts[k];
     store_lanes<L>(plan.out, index, plan.storage, count, ds);
     if constexpr (Law::rows > 0) {
       if (plan.given) {
         store_lanes<L>(plan.tangent, index, Storage::float32, count, tangent);
       } else {
         *square_sum = *square_sum + tangent;
+      }
+    }
+  }
+}
+
+// Two vectors of one neuron's activations side by side, at two indices; sums grow in the order of two steps.
+template <class L, class Law, bool backward>
+NVRM_INLINE void step_two(const LocalPlan& plan, const Neuron<Pair<L>, Law>& neuron, int64_t index_a, int64_t index_b,
+                          int count, Two<typename L::F> square, typename L::F* sums, typename L::F* square_sum_a,
+                          typename L::F* square_sum_b) {
+  using F = Two<typename L::F>;
+  const auto load = [&](const void* data, Storage storage) __attribute__((always_inline)) {
+    return F{load_lanes<L>(data, index_a, storage, count), load_lanes<L>(data, index_b, storage, count)};
+  };
+  const auto store = [&](void* data, Storage storage, const F& x) __attribute__((always_inline)) {
+    store_lanes<L>(data, index_a, storage, count, x.a);
+    store_lanes<L>(data, index_b, storage, count, x.b);
+  };
+  const Magnitude magnitude = static_cast<Magnitude>(plan.magnitude);
+  const Blocks<Pair<L>> blocks{&plan.key, static_cast<uint64_t>(plan.offset + index_a),
+                               static_cast<uint64_t>(plan.offset + index_b)};
+  const F s = load(plan.s, plan.storage);
+  if (Law::rows > 0 && plan.given) square = load(plan.square, Storage::float32);
+  if constexpr (!backward) {
+    const auto a =
+        activate<Pair<L>, Law, false>(blocks, s, square, neuron, magnitude, plan.given, *plan.scalars, false);
+    store(plan.out, plan.storage, Pair<L>::fma(a.factor, a.d, neuron.bias));
+  } else {
+    const F grad = load(plan.grad, plan.storage);
+    const auto a =
+        activate<Pair<L>, Law, true>(blocks, s, square, neuron, magnitude, plan.given, *plan.scalars, plan.slopes);
+    F tangent = Pair<L>::broadcast(0.0f), parts[neuron_sums];
+    const F ds = differentiate<Pair<L>, Law>(a, s, grad, neuron, plan.given, parts, &tangent);
+    for (int k = 0; k < used_sums<Law>; ++k) sums[k] = (sums[k] + parts[k].a) + parts[k].b;
+    store(plan.out, plan.storage, ds);
+    if constexpr (Law::rows > 0) {
+      if (plan.given) {
+        store(plan.tangent, Storage::float32, tangent);
+      } else {
+        *square_sum_a = *square_sum_a + tangent.a;
+        *square_sum_b = *square_sum_b + tangent.b;
       }
     }
   }
@@ -128,7 +182,18 @@ void tile_by_neuron(const LocalPlan& plan, int64_t tile) {
     const Neuron<L, Law> neuron = load_neuron<L, Law, true>(plan, j);
     F sums[neuron_sums];
     for (int k = 0; k < neuron_sums; ++k) sums[k] = L::broadcast(0.0f);
-    for (int64_t i = 0; i < rows; ++i) {
+    int64_t i = 0;
+    if constexpr (L::width > 1) {
+      const auto both = twice<L, Law>(neuron);
+      for (; i + 2 <= rows; i += 2) {
+        Two<F> square = Pair<L>::broadcast(0.0f);
+        if (with_square) square = {L::broadcast(plan.square[row + i]), L::broadcast(plan.square[row + i + 1])};
+        const int64_t index = (row + i) * plan.neurons + j;
+        step_two<L, Law, backward>(plan, both, index, index + plan.neurons, count, square, sums, &square_sum[i],
+                                   &square_sum[i + 1]);
+      }
+    }
+    for (; i < rows; ++i) {
       const F square = with_square ? L::broadcast(plan.square[row + i]) : L::broadcast(0.0f);
       step<L, Law, backward>(plan, neuron, (row + i) * plan.neurons + j, count, square, sums, &square_sum[i]);
     }
@@ -161,7 +226,30 @@ void tile_by_position(const LocalPlan& plan, int64_t tile) {
     const Neuron<L, Law> neuron = load_neuron<L, Law, false>(plan, channel);
     F sums[neuron_sums];
     for (int k = 0; k < neuron_sums; ++k) sums[k] = L::broadcast(0.0f);
-    for (int64_t i = 0; i < plan.inner; i += L::width) {
+    int64_t i = 0;
+    if constexpr (L::width > 1) {
+      const auto both = twice<L, Law>(neuron);
+      for (; i + 2 * L::width <= plan.inner; i += 2 * L::width) {
+        Two<F> square = Pair<L>::broadcast(0.0f), square_sum = square;
+        if (with_square) {
+          const float* at = plan.square + (object * plan.groups + group) * plan.inner + i;
+          L::load(at, square.a);
+          L::load(at + L::width, square.b);
+          if (backward && channel != first) {
+            L::load(square_part + i, square_sum.a);
+            L::load(square_part + i + L::width, square_sum.b);
+          }
+        }
+        const int64_t index = (object * plan.neurons + channel) * plan.inner + i;
+        step_two<L, Law, backward>(plan, both, index, index + L::width, L::width, square, sums, &square_sum.a,
+                                   &square_sum.b);
+        if (backward && with_square) {
+          L::store(square_part + i, square_sum.a);
+          L::store(square_part + i + L::width, square_sum.b);
+        }
+      }
+    }
+    for (; i < plan.inner; i += L::width) {
       const int count = plan.inner - i < L::width ? static_cast<int>(plan.inner - i) : L::width;
       F square = L::broadcast(0.0f), square_sum = L::broadcast(0.0f);
       if (with_square) {

@@ -53,6 +53,32 @@ struct Blocks {
   }
 };
 
+// Two vectors of activations side by side (noise/side_by_side.h).
+template <class L>
+struct Pair : SideBySide<L> {
+  using M = Two<typename L::M>;
+  NVRM_INLINE static bool all(const M& mask) { return L::all(mask.a) && L::all(mask.b); }
+};
+
+template <class L>
+struct Blocks<Pair<L>> {
+  const PhiloxSchedule* key;
+  uint64_t element_a, element_b;
+
+  NVRM_INLINE void words(uint32_t trial, Two<typename L::U>* out) const {
+    constexpr uint32_t last_whole = ~static_cast<uint32_t>(L::width - 1);
+    const uint64_t beyond = static_cast<uint64_t>(trial) << 56;
+    typename L::U a[4], b[4];
+    if (static_cast<uint32_t>(element_a) <= last_whole && static_cast<uint32_t>(element_b) <= last_whole) {
+      philox_words<L>(element_a + beyond, element_b + beyond, {*key, *key}, a, b);
+    } else {
+      Blocks<L>{key, element_a}.words(trial, a);
+      Blocks<L>{key, element_b}.words(trial, b);
+    }
+    for (int k = 0; k < 4; ++k) out[k] = {a[k], b[k]};
+  }
+};
+
 template <class L>
 NVRM_INLINE typename L::U odd_24(typename L::U word) {
   return (word >> 8) | 1u;
@@ -63,7 +89,7 @@ NVRM_INLINE typename L::F cosine_of_turns(typename L::U word) {
   using F = typename L::F;
   F sine, cosine;
   sine_cosine_of_eighth_turns<L>(L::to_float((typename L::I)(word & 0xfffu)) - 2047.5f, &sine, &cosine);
-  const F x = (word & 0x1000u) != 0u ? sine : cosine;
+  const F x = L::select((word & 0x1000u) != 0u, sine, cosine);
   return flip_sign<L>(x, (word << 18) ^ (word << 19));
 }
 
@@ -72,7 +98,7 @@ template <class L>
 NVRM_INLINE typename L::F sphere_coordinate(typename L::U word, int dimension, float rate) {
   using F = typename L::F;
   const F cosine = cosine_of_turns<L>(word);
-  if (dimension == 1) return cosine < 0.0f ? L::broadcast(-1.0f) : L::broadcast(1.0f);
+  if (dimension == 1) return L::select(cosine < 0.0f, L::broadcast(-1.0f), L::broadcast(1.0f));
   if (dimension == 2) return cosine;
   F grown, square;
   exponential<L>(negative_ln<L, 19, 2>((word >> 13) | 1u) * rate, &grown, &square);
@@ -88,7 +114,7 @@ NVRM_INLINE typename L::F first_accepted(Propose propose) {
   for (uint32_t trial = 1; trial < trials && !L::all(accepted); ++trial) {
     typename L::M now;
     const F again = propose(trial, &now);
-    value = accepted ? value : again;
+    value = L::select(accepted, value, again);
     accepted = accepted | now;
   }
   return value;
@@ -104,7 +130,7 @@ NVRM_INLINE typename L::F gamma_proposal(typename L::U normal_word, typename L::
   Gaussian::values<L>(normal_word, &x, &unused);
   F root = L::fma(L::broadcast(at.c), x, L::broadcast(1.0f));
   const typename L::M positive = root > 0.0f;
-  root = positive ? root : L::broadcast(1.0f);
+  root = L::select(positive, root, L::broadcast(1.0f));
   const F v = (root * root) * root;
   const F square = x * x;
   const U n = odd_24<L>(uniform_word);

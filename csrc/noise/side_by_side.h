@@ -33,6 +33,7 @@ struct Two {
 NVRM_OPERATOR(+)
 NVRM_OPERATOR(-)
 NVRM_OPERATOR(*)
+NVRM_OPERATOR(/)
 NVRM_OPERATOR(&)
 NVRM_OPERATOR(|)
 NVRM_OPERATOR(^)
@@ -40,9 +41,40 @@ NVRM_OPERATOR(<<)
 NVRM_OPERATOR(>>)
 #undef NVRM_OPERATOR
 
-template <class T, class S>
-NVRM_INLINE auto operator!=(const Two<T>& x, const S& y) -> Two<decltype(x.a != y)> {
-  return {x.a != y, x.b != y};
+#define NVRM_COMPARISON(op)                                                                 \
+  template <class T, class S>                                                               \
+  NVRM_INLINE auto operator op(const Two<T>& x, const Two<S>& y)->Two<decltype(x.a op y.a)> { \
+    return {x.a op y.a, x.b op y.b};                                                        \
+  }                                                                                         \
+  template <class T, class S>                                                               \
+  NVRM_INLINE auto operator op(const Two<T>& x, const S& y)->Two<decltype(x.a op y)> {       \
+    return {x.a op y, x.b op y};                                                            \
+  }
+NVRM_COMPARISON(!=)
+NVRM_COMPARISON(<)
+NVRM_COMPARISON(>)
+#undef NVRM_COMPARISON
+
+// A number on the left.
+template <class T>
+NVRM_INLINE Two<T> operator+(float x, const Two<T>& y) {
+  return {x + y.a, x + y.b};
+}
+template <class T>
+NVRM_INLINE Two<T> operator-(float x, const Two<T>& y) {
+  return {x - y.a, x - y.b};
+}
+template <class T>
+NVRM_INLINE Two<T> operator-(uint32_t x, const Two<T>& y) {
+  return {x - y.a, x - y.b};
+}
+template <class T>
+NVRM_INLINE Two<T> operator/(float x, const Two<T>& y) {
+  return {x / y.a, x / y.b};
+}
+template <class T>
+NVRM_INLINE Two<T> operator-(const Two<T>& x) {
+  return {-x.a, -x.b};
 }
 
 template <class L>
