@@ -12,7 +12,7 @@ WHEEL ?=
 SOURCES := setup.py $(shell find csrc -type f) nvrm_fast/_version.py
 CPP = $(shell find csrc tests/csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test bench lint format docs dist coverage clean cuda-check
+.PHONY: demo test bench bench-step bench-compare lint format docs dist coverage clean cuda-check
 
 demo: $(VENV)/installed
 	$(RUN) -m nvrm_fast.experiments label-noise $(DEMO_ARGS)
@@ -20,13 +20,24 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	$(RUN) -m pytest -n $(WORKERS) --dist loadfile $(TEST_ARGS)
 
-bench: $(VENV)/installed
+# BENCH_ARGS, for instance: BENCH_ARGS="--parts steps,layers --threads 1" (python -m bench.report --help).
+bench: $(VENV)/bench
+	$(RUN) -m bench.report $(BENCH_ARGS)
+
+# pytest-benchmark's view of the step, for its --benchmark-compare over time.
+bench-step: $(VENV)/bench
 	$(RUN) -m pytest bench --benchmark-only --benchmark-disable-gc --benchmark-columns=median,iqr,min,rounds -q
-	$(RUN) -m bench.report
-	# An outside reference; without it the table has two rows less.
-	-$(RUN) -m pip install --quiet --no-deps bayesian-torch
-	$(RUN) -m bench.layers
-	$(RUN) -m bench.stochastic_table
+
+# Two reports against each other: make bench-compare A=bench/results/cpu.json B=elsewhere.json
+bench-compare: $(VENV)/installed
+	$(RUN) -m bench.compare $(A) $(B)
+
+# What the bench compares with; --no-deps, so that none of it moves torch. Whatever does not install is left out of the
+# tables.
+$(VENV)/bench: $(VENV)/installed
+	-$(RUN) -m pip install --quiet matplotlib
+	-for package in ivon-opt bayesian-torch torch-uncertainty; do $(RUN) -m pip install --quiet --no-deps $$package; done
+	touch $@
 
 # The CUDA kernels without a GPU: registers and spills on each, and the launch emulated on the CPU.
 cuda-check: $(VENV)/installed

@@ -223,13 +223,16 @@ setup(
     package_data={"nvrm_fast": ["_build_facts.json", "py.typed"]},
     install_requires=["torch>=2.10"],
     extras_require={
-        "demo": ["matplotlib", "mlxtend", "pillow", "scipy", "tqdm"],
+        "demo": ["foolbox", "matplotlib", "mlxtend", "pillow", "scipy", "torch-pruning>=1.6", "tqdm"],
         # What the studies of the NVRM paper are held against.
         "baselines": ["ivon-opt", "pytorch_optimizer"],
+        # What bench/ compares with. Of torch-uncertainty's layers the import needs a torchvision of the same torch.
+        "bench": ["bayesian-torch", "ivon-opt", "matplotlib", "torch-uncertainty"],
         # The oldest releases whose source has the events used here; the tests run with what pip installs, the newest.
         "integrations": ["accelerate>=1.0", "lightning>=2.2", "transformers>=4.46"],
         "test": [
             "expecttest",  # torch.testing._internal imports it
+            "foolbox",
             "hypothesis",
             "matplotlib",
             "mlxtend",
@@ -239,6 +242,7 @@ setup(
             "pytest-benchmark",
             "pytest-xdist",
             "scipy",
+            "torch-pruning>=1.6",
             "tqdm",
             "triton",
         ],

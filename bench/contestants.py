@@ -12,31 +12,37 @@ from torch.optim import Optimizer
 
 import nvrm_fast.optim
 
+from .compiled import CompiledAdam, CompiledSGD
 from .machine import benchmarked_instruction_sets
+from .outside import SampledIvon, has_ivon
 from .published import PublishedAdam, PublishedSGD
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A plain rule, and the classes that implement it without noise, with stored noise and with recomputed noise."""
+    """A plain rule, and the classes that implement it without noise, with stored noise, eager and compiled, and with
+    recomputed noise."""
 
     torch: type[Optimizer]
     published: type[Optimizer]
+    compiled: type[Optimizer]
     nvrm: type[Optimizer]
     options: dict[str, Any]
     moments: int  # state tensors of the plain rule
 
 
 RULES: dict[str, Rule] = {
-    "SGD": Rule(torch.optim.SGD, PublishedSGD, nvrm_fast.optim.NVRMSGD, dict(lr=1e-3, momentum=0.9), 1),
-    "Adam": Rule(torch.optim.Adam, PublishedAdam, nvrm_fast.optim.NVRMAdam, dict(lr=1e-4), 2),
+    "SGD": Rule(torch.optim.SGD, PublishedSGD, CompiledSGD, nvrm_fast.optim.NVRMSGD, dict(lr=1e-3, momentum=0.9), 1),
+    "Adam": Rule(torch.optim.Adam, PublishedAdam, CompiledAdam, nvrm_fast.optim.NVRMAdam, dict(lr=1e-4), 2),
 }
 
 VARIABILITY = 0.01
+IVON_RATE = 0.1
 
 # How a rule is carried out.
 FUSED, FOREACH, FOR_LOOP = "fused", "foreach", "for-loop"
-PUBLISHED, IN_PLACE, MASTER = "published", "in place", "master weights"
+PUBLISHED, COMPILED, IVON = "published", "torch.compile", "IVON"
+IN_PLACE, MASTER = "in place", "master weights"
 
 
 @dataclass(frozen=True)
@@ -57,15 +63,27 @@ def make_optimizer(rule: str, variant: str, params: Iterable[Tensor]) -> Optimiz
         return classes.torch(params, **classes.options, fused=variant == FUSED, foreach=variant == FOREACH)
     if variant == PUBLISHED:
         return classes.published(params, **classes.options, variability=VARIABILITY)
+    if variant == COMPILED:
+        return classes.compiled(params, **classes.options, variability=VARIABILITY)
+    if variant == IVON:
+        return SampledIvon(params, lr=IVON_RATE)
     return classes.nvrm(params, **classes.options, variability=VARIABILITY, master_weights=variant == MASTER)
 
 
-def contestants(rule: str, dtype: torch.dtype = torch.float32) -> list[Contestant]:
-    """The rows of one table; the first is the one that ratios are taken against."""
+def contestants(rule: str, dtype: torch.dtype = torch.float32, *, compiled: bool = False) -> list[Contestant]:
+    """The rows of one table; the first is the one that ratios are taken against.
+
+    compiled: the published algorithm under torch.compile too. One graph holds all tensors, so that a hundred of them
+    take long to compile.
+    """
     plain = f"torch.optim.{rule}"
     if dtype == torch.float32:
         rows = [Contestant(f"{plain}, {variant}", rule, variant) for variant in (FUSED, FOREACH, FOR_LOOP)]
         rows.append(Contestant(f"published NVRM-{rule}, eager", rule, PUBLISHED))
+        if compiled:
+            rows.append(Contestant(f"published NVRM-{rule}, torch.compile", rule, COMPILED))
+        if rule == "Adam" and has_ivon():
+            rows.append(Contestant("IVON (ivon-opt), sample and step", rule, IVON))
         storages = (IN_PLACE, MASTER)
     else:
         # Never against torch's fused SGD in 16 bits: on the CPU, torch 2.13 skips whole vector blocks there, so it is
@@ -89,16 +107,28 @@ def bytes_per_element(rule: str, variant: str, dtype: torch.dtype = torch.float3
         # float32 master and moments read and written, the parameter only written.
         return gradient + width + 2 * 4 + RULES[rule].moments * 2 * 4
     plain = gradient + 2 * width + RULES[rule].moments * 2 * width
+    if variant == IVON:
+        # Two moments as Adam; the second is read once more to sample, and the sample is written and read.
+        return plain + 3 * width
+    if variant == COMPILED:
+        return plain + 2 * width  # one noise tensor, read and overwritten
     # noise1 is read and overwritten, noise2 is overwritten.
     return plain + 3 * width if variant == PUBLISHED else plain
 
 
 def state_bytes(optimizer: Optimizer) -> int:
-    """Bytes of all tensors in the optimizer's state, by walking it; memory that two entries share counts once."""
-    storages = {
-        value.untyped_storage().data_ptr(): value.untyped_storage().nbytes()
-        for state in optimizer.state.values()
-        for value in state.values()
-        if isinstance(value, Tensor)
-    }
+    """Bytes of all tensors in the optimizer's state and, beside parameters, in its groups (where IVON keeps its own),
+    by walking them; memory that two entries share counts once."""
+    storages: dict[int, int] = {}
+
+    def walk(value: Any) -> None:
+        if isinstance(value, Tensor):
+            storages[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+        elif isinstance(value, dict):
+            for key, inner in value.items():
+                if not (isinstance(key, str) and key == "params"):
+                    walk(inner)
+
+    for holder in (optimizer.state, *optimizer.param_groups):
+        walk(holder)
     return sum(storages.values())

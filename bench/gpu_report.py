@@ -22,6 +22,7 @@ import torch
 import nvrm_fast.optim
 from nvrm_fast import backends
 
+from .compiled import CompiledAdam
 from .contestants import FUSED, IN_PLACE, MASTER, PUBLISHED, RULES, VARIABILITY, Rule, bytes_per_element
 from .gpu_lists import gpu_lists
 from .markdown import table
@@ -37,7 +38,7 @@ COPIED_ELEMENTS = 1 << 28
 
 GPU_RULES: dict[str, Rule] = {
     **RULES,
-    "AdamW": Rule(torch.optim.AdamW, PublishedAdam, nvrm_fast.optim.NVRMAdamW, dict(lr=1e-4), 2),
+    "AdamW": Rule(torch.optim.AdamW, PublishedAdam, CompiledAdam, nvrm_fast.optim.NVRMAdamW, dict(lr=1e-4), 2),
 }
 
 

@@ -59,6 +59,15 @@ class EagerComposite(nn.Module):
         return self.weight_g.t() * (angle.cos() * s + angle.sin() * across) + self.bias
 
 
+def _torch_uncertainty() -> nn.Module | None:
+    """Outside reference; None where it is not installed or does not load (it needs this torch's torchvision)."""
+    try:
+        from torch_uncertainty.layers.bayesian import BayesLinear
+    except (ImportError, RuntimeError):
+        return None
+    return BayesLinear(1024, 1024)
+
+
 def _bayesian_torch(name: str) -> nn.Module | None:
     """Outside reference; None where it is not installed (pip install --no-deps bayesian-torch)."""
     try:
@@ -96,9 +105,16 @@ def contestants(case: LayerCase) -> dict[str, Callable[[], nn.Module | None]]:
     }
     if case.kind == "dense":
         rows[COMPOSITE] = lambda: EagerComposite(plain())
+        rows[f"{COMPOSITE}, torch.compile"] = lambda: torch.compile(EagerComposite(plain()))
         rows["bayesian-torch LinearReparameterization"] = lambda: _bayesian_torch("LinearReparameterization")
         rows["bayesian-torch LinearFlipout"] = lambda: _bayesian_torch("LinearFlipout")
+        rows["torch-uncertainty BayesLinear"] = _torch_uncertainty
     return rows
+
+
+def is_compiled(name: str) -> bool:
+    """Whether a row is torch.compile's."""
+    return name.endswith("torch.compile")
 
 
 def run(layer: nn.Module, x: Tensor, gradient: Tensor) -> None:

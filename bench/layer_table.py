@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import statistics
-import time
 from functools import partial
 from typing import Any
 
@@ -15,10 +13,10 @@ from nvrm_fast import nn as noisy
 
 from .contention import waiting_share
 from .gate import RedGate
-from .layer_contestants import BASELINE, CASES, COMPOSITE, clear, contestants, run
+from .layer_contestants import BASELINE, CASES, COMPOSITE, clear, contestants, is_compiled, run
 from .machine import benchmarked_instruction_sets, instruction_set_restored, use_instruction_set
 from .measure import Entrant, paired_ratio, quartiles, round_robin
-from .memory import _peak_resident_bytes
+from .memory import _peak_resident_bytes, high_water, lower_peak
 
 PASSES = 3
 
@@ -59,13 +57,20 @@ def _build(case_name: str, name: str):
     return layer, x, gradient
 
 
-def _measure_peak(case_name: str, name: str, threads: int) -> int:
+def _measure_peak(case_name: str, name: str, threads: int) -> int | None:
     """In a process of its own: by how much forward and backward raise the peak over parameters and input."""
     torch.set_num_threads(threads)
     small = torch.nn.Linear(256, 256)
     run(small, torch.randn(64, 256, requires_grad=True), torch.randn(64, 256))
     layer_ops.gaussian_like(torch.zeros(3), torch.tensor([1]))
     layer, x, gradient = _build(case_name, name)
+    if is_compiled(name):
+        # The compiler's own memory is not the layer's.
+        run(layer, x, gradient)
+        clear(layer, x)
+        before = lower_peak()
+        run(layer, x, gradient)
+        return None if before is None else high_water() - before
     before = _peak_resident_bytes()
     for _ in range(PASSES):
         clear(layer, x)
@@ -89,11 +94,12 @@ def kept_bytes(layer, x) -> int:
     return count
 
 
-def measure_layers(case_name: str, rounds: int, threads: int, processor_time: bool) -> dict[str, Any]:
-    """One table as plain data; every time of every round is kept.
+def measure(rounds: int, threads: int) -> list[dict[str, Any]]:
+    return [measure_layers(case_name, rounds, threads) for case_name in CASES]
 
-    processor_time: count what the process used of its core, not what passed; then it does not matter who else ran.
-    """
+
+def measure_layers(case_name: str, rounds: int, threads: int) -> dict[str, Any]:
+    """One table as plain data; every time of every round is kept."""
     case = CASES[case_name]
     built = {name: _build(case_name, name) for name in contestants(case)}
     built = {name: parts for name, parts in built.items() if parts is not None}
@@ -105,8 +111,7 @@ def measure_layers(case_name: str, rounds: int, threads: int, processor_time: bo
         name: Entrant(partial(clear, layer, x), partial(run, layer, x, gradient))
         for name, (layer, x, gradient) in built.items()
     }
-    clock = time.process_time_ns if processor_time else time.perf_counter_ns
-    seconds, waiting = round_robin(entrants, rounds, clock)
+    seconds, waiting = round_robin(entrants, rounds)
     rows = [
         {
             "contestant": name,
@@ -115,13 +120,10 @@ def measure_layers(case_name: str, rounds: int, threads: int, processor_time: bo
             "ratio to the composite": (
                 paired_ratio(seconds[COMPOSITE], seconds[name])._asdict() if COMPOSITE in seconds else None
             ),
-            "median": statistics.median(seconds[name]),
             "kept bytes": kept_bytes(*built[name][:2]),
             "peak bytes": peaks[name],
             "all seconds": seconds[name],
         }
         for name in built
     ]
-    share = 0.0 if processor_time else waiting_share(waiting)
-    counted = "processor time of 1 thread" if processor_time else f"{threads} threads"
-    return {"title": f"{case.title}, float32, {counted}", "waiting": share, "rows": rows}
+    return {"title": f"{case.title}, float32", "waiting": waiting_share(waiting), "rows": rows}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import os
 import platform
 from collections.abc import Iterator
@@ -56,10 +55,9 @@ def usable_cores() -> int:
 
 
 def machine_facts() -> dict[str, str]:
-    """What belongs beside every figure."""
+    """What belongs beside every figure, the time apart."""
     build = _native.build_facts()
     return {
-        "date": datetime.date.today().isoformat(),
         "processor": f"{processor_name()} ({platform.machine()})",
         "cores": str(usable_cores()),
         "threads used": str(torch.get_num_threads()),

@@ -28,9 +28,58 @@ def ratio(quartiles: dict[str, float], busy: bool) -> str:
     return f"{quartiles['median']:.2f} ({quartiles['low']:.2f} to {quartiles['high']:.2f})"
 
 
-def bytes_an_element(value: float) -> str:
+def bytes_an_element(value: float | None) -> str:
+    if value is None:
+        return "unknown"
     # Adding 0 turns the -0.0 of a rounded tiny negative value into 0.0.
     return f"{round(value, 2) + 0:.2f}"
+
+
+def layer_section(measured: dict[str, Any]) -> str:
+    busy = is_busy(measured["waiting"])
+    header = ["contestant", "ms", "to weight-normalised (quartiles)", "composite over it", "kept, MB", "peak, MB"]
+    rows = [
+        [
+            row["contestant"],
+            f"{1e3 * row['seconds']['median']:.2f}",
+            ratio(row["ratio"], busy),
+            "" if row["ratio to the composite"] is None else ratio(row["ratio to the composite"], busy),
+            f"{1e-6 * row['kept bytes']:.1f}",
+            "unknown" if row["peak bytes"] is None else f"{1e-6 * row['peak bytes']:.1f}",
+        ]
+        for row in measured["rows"]
+    ]
+    return f"### {measured['title']}\n\n{table(header, rows)}\n\n{describe(measured['waiting'])}\n"
+
+
+def stochastic_section(measured: dict[str, Any]) -> str:
+    busy = is_busy(measured["waiting"])
+    header = ["contestant", "ms", "ratio (quartiles)", "to", "kept, MB"]
+    rows = [
+        [
+            row["contestant"],
+            f"{1e3 * row['seconds']['median']:.3f}",
+            ratio(row["ratio"], busy),
+            row["against"],
+            "" if row["kept bytes"] is None else f"{1e-6 * row['kept bytes']:.2f}",
+        ]
+        for row in measured["rows"]
+    ]
+    return f"### {measured['title']}\n\n{table(header, rows)}\n\n{describe(measured['waiting'])}\n"
+
+
+def curve_section(measured: dict[str, Any]) -> str:
+    """A curve's points: a row each, a column for each contestant, medians."""
+    names = list(dict.fromkeys(row["contestant"] for row in measured["rows"]))
+    unit = 1e9 if measured["unit"].startswith("ns") else 1e3
+    points = {(row["at"], row["contestant"]): row["value"]["median"] * unit for row in measured["rows"]}
+    rows = [
+        [f"{at:_}".replace("_", " "), *(f"{points[at, name]:.3g}" if (at, name) in points else "" for name in names)]
+        for at in dict.fromkeys(row["at"] for row in measured["rows"])
+    ]
+    header = [measured["axis"], *names]
+    text = f"### {measured['title']}, {measured['unit']}\n\n{table(header, rows)}\n\n"
+    return f"{text}{describe(measured['waiting'])}\n"
 
 
 def step_section(measured: dict[str, Any]) -> str:
@@ -80,4 +129,4 @@ def noise_section(measured: dict[str, Any]) -> str:
 def _section(measured: dict[str, Any], text: str) -> str:
     bandwidth = f"{1e-9 * measured['copy bytes a second']:.1f} GB/s"
     copied = f"copy_ of 25 000 000 float32 elements in the same rounds: {bandwidth}, read and written bytes counted."
-    return f"## {measured['title']}\n\n{text}\n\n{copied} {describe(measured['waiting'])}\n"
+    return f"### {measured['title']}\n\n{text}\n\n{copied} {describe(measured['waiting'])}\n"

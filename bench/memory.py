@@ -11,26 +11,43 @@ from __future__ import annotations
 import multiprocessing
 import resource
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from .contestants import make_optimizer, state_bytes
+from .contestants import COMPILED, make_optimizer, state_bytes
 from .parameter_lists import PARAMETER_LISTS, SMALL_LIST, copy_parameters, make_gradients, make_parameters
 
 STEPS = 3
 
 
 class Memory(NamedTuple):
-    """Bytes: of the state's tensors, and by how much the peak rose over parameters and gradients (state included)."""
+    """Bytes: of the state's tensors, and by how much the peak rose over parameters and gradients (state included);
+    None where that cannot be told."""
 
     state: int
-    peak: int
+    peak: int | None
 
 
 def _peak_resident_bytes() -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def lower_peak() -> int | None:
+    """Sets the resident set's peak to what is resident now and returns that, in bytes; None where Linux is not."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    return 1024 * int(status.split("VmRSS:")[1].split()[0])
+
+
+def high_water() -> int:
+    """The peak since lower_peak, in bytes."""
+    return 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 
 
 def _measure(rule: str, variant: str, list_name: str, dtype: torch.dtype, threads: int) -> Memory:
@@ -42,13 +59,20 @@ def _measure(rule: str, variant: str, list_name: str, dtype: torch.dtype, thread
         return make_optimizer(rule, variant, copy_parameters(small, make_gradients(small)))
 
     warm = small_optimizer()
-    for _ in range(STEPS):
+    for _ in range(0 if variant == COMPILED else STEPS):
         warm.step()
 
     params = make_parameters(PARAMETER_LISTS[list_name], dtype)
     for param, gradient in zip(params, make_gradients(params)):
         param.grad = gradient
     optimizer = make_optimizer(rule, variant, params)
+    if variant == COMPILED:
+        # The compiler's own memory is not the step's: compile first, then look how far the steps go beyond.
+        optimizer.step()
+        before = lower_peak()
+        optimizer.step()
+        state = state_bytes(optimizer)
+        return Memory(state, None if before is None else state + high_water() - before)
     before = _peak_resident_bytes()
     for _ in range(STEPS):
         optimizer.step()

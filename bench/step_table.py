@@ -8,13 +8,17 @@ from typing import Any
 
 import torch
 
+from .compiled import WORN
 from .contention import waiting_share
-from .contestants import bytes_per_element, contestants, make_optimizer
+from .contestants import COMPILED, FOR_LOOP, RULES, VARIABILITY, bytes_per_element, contestants, make_optimizer
+from .gate import RedGate
 from .machine import instruction_set_restored, use_instruction_set
 from .measure import Entrant, paired_ratio, quartiles, round_robin
 from .memory import measure_memory
 from .parameter_lists import (
+    ONE_TENSOR,
     PARAMETER_LISTS,
+    RESNET34,
     copy_parameters,
     describe,
     element_count,
@@ -37,15 +41,38 @@ def copy_bandwidth(seconds: list[float]) -> float:
     return 2 * 4 * COPIED_ELEMENTS / statistics.median(seconds)
 
 
+def measure(rounds: int, threads: int) -> list[dict[str, Any]]:
+    """Every table: both rules on both lists in float32, and on the network's in bfloat16."""
+    cases = [(rule, list_name, torch.float32) for list_name in PARAMETER_LISTS for rule in RULES]
+    cases += [(rule, RESNET34, torch.bfloat16) for rule in RULES]
+    return [measure_steps(*case, rounds, threads) for case in cases]
+
+
+def _check_compiled(rule: str, start: list[torch.Tensor], gradients: list[torch.Tensor]) -> None:
+    """Under its noise the compiled algorithm must follow the plain rule, and there must be noise."""
+    noisy, plain = copy_parameters(start, gradients), copy_parameters(start, gradients)
+    compiled, expected = make_optimizer(rule, COMPILED, noisy), make_optimizer(rule, FOR_LOOP, plain)
+    for _ in range(2):
+        compiled.step()
+        expected.step()
+    for param, clean in zip(noisy, plain):
+        worn = compiled.state[param][WORN]
+        deviation = float(worn.std())
+        if not torch.allclose(param - worn, clean, rtol=0, atol=2e-6) or abs(deviation / VARIABILITY - 1) > 0.01:
+            raise RedGate(f"NVRM-{rule} under torch.compile does not do what the published algorithm does")
+
+
 def measure_steps(rule: str, list_name: str, dtype: torch.dtype, rounds: int, threads: int) -> dict[str, Any]:
     """One table as plain data: seconds, bytes and bytes a second; every time of every round is kept."""
-    rows = contestants(rule, dtype)
+    rows = contestants(rule, dtype, compiled=list_name == ONE_TENSOR)
     elements = element_count(PARAMETER_LISTS[list_name])
     # Memory first, while this process is small and leaves the machine to the measured ones.
     memory = measure_memory(rule, [row.variant for row in rows], list_name, dtype, threads)
 
     start = make_parameters(PARAMETER_LISTS[list_name], dtype)
     gradients = make_gradients(start)
+    if any(row.variant == COMPILED for row in rows):
+        _check_compiled(rule, start, gradients)
     optimizers = {
         variant: make_optimizer(rule, variant, copy_parameters(start, gradients))
         for variant in dict.fromkeys(row.variant for row in rows)
@@ -75,7 +102,9 @@ def measure_steps(rule: str, list_name: str, dtype: torch.dtype, rounds: int, th
                 "bytes a second": moved * elements / median,
                 "fraction of copy": moved * elements / median / copied,
                 "extra state bytes an element": (memory[row.variant].state - plain_state) / elements,
-                "extra peak bytes an element": (memory[row.variant].peak - plain_state) / elements,
+                "extra peak bytes an element": (
+                    None if memory[row.variant].peak is None else (memory[row.variant].peak - plain_state) / elements
+                ),
                 "all seconds": seconds[row.name],
             }
         )

@@ -22,6 +22,7 @@ struct Avx2Lanes {
   NVRM_INLINE static F to_float(I i) { return (F)_mm256_cvtepi32_ps((__m256i)i); }
   NVRM_INLINE static U bits_of(F x) { return (U)x; }
   NVRM_INLINE static F float_from_bits(U bits) { return (F)bits; }
+  NVRM_INLINE static F select(I mask, F a, F b) { return mask ? a : b; }
   NVRM_INLINE static W multiply_wide(W a, uint32_t b) { return (W)_mm256_mul_epu32((__m256i)a, _mm256_set1_epi64x(b)); }
 
   // Philox runs on even and odd blocks apart; these are the even ones of 8 neighbours, and the way back to order.

@@ -22,6 +22,7 @@ struct Avx512Lanes {
   NVRM_INLINE static F to_float(I i) { return (F)_mm512_cvtepi32_ps((__m512i)i); }
   NVRM_INLINE static U bits_of(F x) { return (U)x; }
   NVRM_INLINE static F float_from_bits(U bits) { return (F)bits; }
+  NVRM_INLINE static F select(I mask, F a, F b) { return mask ? a : b; }
   NVRM_INLINE static W multiply_wide(W a, uint32_t b) { return (W)_mm512_mul_epu32((__m512i)a, _mm512_set1_epi64(b)); }
 
   // Philox runs on even and odd blocks apart; these are the even ones of 16 neighbours, and the way back to order.

@@ -79,19 +79,21 @@ class Coats {
   alignas(64) float buffer_[2][superblock_size];
 };
 
-template <class L, class Rule, class Param, class Math, bool master>
+// plain: no option that is off by default is on, and nothing is scaled; then the loop holds no branch for it.
+template <class L, class Rule, class Param, class Math, bool master, bool plain>
 NVRM_INLINE void step_superblock(const TensorEntry& entry, const Coats<L>& coats,
-                                 const typename Rule::template Hyper<Math>& hyper,
+                                 const typename Rule::template Hyper<Math>& given,
                                  const Operands<Param, Math, master, Rule::states>& at, const StepPlan& plan) {
   using V = typename MathLanes<L, Math>::V;
   constexpr int width = MathLanes<L, Math>::width;
   const float* off = coats.off();
   const float* on = coats.on();
-  const bool is_first = entry.is_first;
+  const auto hyper = plain ? Rule::defaults(given) : given;
+  const bool is_first = !plain && entry.is_first;
   const bool stream = plan.stream_parameters && (reinterpret_cast<uintptr_t>(at.parameter) & 63) == 0;
   const Math step_size = static_cast<Math>(entry.step_size);
   const Math root_scale = static_cast<Math>(entry.root_scale);
-  const bool scaled = Rule::reads_gradient && plan.grad_scale != nullptr;
+  const bool scaled = !plain && Rule::reads_gradient && plan.grad_scale != nullptr;
   const Math divisor = scaled ? static_cast<Math>(*plan.grad_scale) : Math(1);
 
   for (int i = 0; i < superblock_size; i += width) {
@@ -137,7 +139,7 @@ void step_buffered(const TensorEntry& entry, Coats<L>& coats,
     at.state[k] = state[k];
     gather<State>(entry, state_operand + k, begin, count, state[k] + skip);
   }
-  step_superblock<L, Rule, Param, Math, master>(entry, coats, hyper, at, plan);
+  step_superblock<L, Rule, Param, Math, master, false>(entry, coats, hyper, at, plan);
   scatter<Param>(entry, parameter_operand, begin, count, parameter + skip);
   if (master) scatter<Math>(entry, master_operand, begin, count, clean + skip);
   for (int k = 0; k < Rule::states; ++k) scatter<State>(entry, state_operand + k, begin, count, state[k] + skip);
@@ -151,6 +153,7 @@ void step_tensor(const TensorEntry& entry, const typename Rule::template Hyper<M
   using State = typename Ops::State;
   Coats<L> coats(entry);
   const int64_t first = entry.offset / superblock_size;
+  const bool plain = plan.grad_scale == nullptr && !entry.is_first && Rule::has_defaults(hyper);
   for (int64_t b = begin; b < end; ++b) {
     const int64_t superblock = first + b;
     int64_t local = superblock * superblock_size - entry.offset;
@@ -163,7 +166,11 @@ void step_tensor(const TensorEntry& entry, const typename Rule::template Hyper<M
              master ? static_cast<Math*>(entry.data[master_operand]) + local : nullptr,
              {}};
       for (int k = 0; k < Rule::states; ++k) at.state[k] = static_cast<State*>(entry.data[state_operand + k]) + local;
-      step_superblock<L, Rule, Param, Math, master>(entry, coats, hyper, at, plan);
+      if (plain) {
+        step_superblock<L, Rule, Param, Math, master, true>(entry, coats, hyper, at, plan);
+      } else {
+        step_superblock<L, Rule, Param, Math, master, false>(entry, coats, hyper, at, plan);
+      }
     } else {
       if (local < 0) local = 0;
       if (local_end > entry.numel) local_end = entry.numel;

@@ -2,10 +2,18 @@
 #pragma once
 
 #include "../noise/distribution.h"
+#include "../noise/side_by_side.h"
 #include "kernels.h"
 
 namespace nvrm {
 namespace {
+
+// Counters of a vector of consecutive blocks: the even ones and the odd ones apart, each in a vector of its own.
+template <class L>
+NVRM_INLINE Two<typename L::W> even_and_odd(uint32_t block_low) {
+  const typename L::W even = L::even_blocks() + uint64_t{block_low};
+  return {even, even + uint64_t{1}};
+}
 
 // The four words of L::width consecutive blocks.
 template <class L>
@@ -17,11 +25,34 @@ NVRM_INLINE void philox_words(uint32_t block_low, uint32_t block_high, const Phi
     philox4x32_10<L>(W{block_low}, block_high, key, wide);
     for (int k = 0; k < 4; ++k) words[k] = static_cast<uint32_t>(wide[k]);
   } else {
-    const W even_blocks = L::even_blocks() + uint64_t{block_low};
-    W even[4], odd[4];
-    philox4x32_10<L>(even_blocks, block_high, key, even);
-    philox4x32_10<L>(even_blocks + uint64_t{1}, block_high, key, odd);
-    for (int k = 0; k < 4; ++k) words[k] = L::interleave(even[k], odd[k]);
+    Two<W> wide[4];
+    philox4x32_10<SideBySide<L>>(even_and_odd<L>(block_low), block_high, key, wide);
+    for (int k = 0; k < 4; ++k) words[k] = L::interleave(wide[k].a, wide[k].b);
+  }
+}
+
+// The same for two draws, their generators side by side.
+template <class L>
+NVRM_INLINE void philox_words(uint64_t block_a, uint64_t block_b, const TwoSchedules& keys, typename L::U* words_a,
+                              typename L::U* words_b) {
+  using W = typename L::W;
+  const uint32_t low_a = static_cast<uint32_t>(block_a), low_b = static_cast<uint32_t>(block_b);
+  const Two<uint64_t> high{block_a >> 32, block_b >> 32};
+  if constexpr (L::width == 1) {
+    Two<W> wide[4];
+    philox4x32_10<SideBySide<L>>(Two<W>{low_a, low_b}, high, keys, wide);
+    for (int k = 0; k < 4; ++k) {
+      words_a[k] = static_cast<uint32_t>(wide[k].a);
+      words_b[k] = static_cast<uint32_t>(wide[k].b);
+    }
+  } else {
+    Two<Two<W>> wide[4];
+    philox4x32_10<SideBySide<SideBySide<L>>>(Two<Two<W>>{even_and_odd<L>(low_a), even_and_odd<L>(low_b)}, high, keys,
+                                             wide);
+    for (int k = 0; k < 4; ++k) {
+      words_a[k] = L::interleave(wide[k].a.a, wide[k].a.b);
+      words_b[k] = L::interleave(wide[k].b.a, wide[k].b.b);
+    }
   }
 }
 
@@ -55,8 +86,7 @@ NVRM_INLINE void fill_superblock(const Draw& draw, uint64_t superblock, float* o
   }
 }
 
-// Two superblocks of noise, the generators of both before the transforms of either: each is one long chain of
-// dependent instructions, and side by side they fill each other's gaps.
+// Two superblocks of noise, side by side from the generator to the last product.
 template <class L, class D>
 NVRM_INLINE void fill_two(const Draw& draw_a, uint64_t superblock_a, float* a, const Draw& draw_b,
                           uint64_t superblock_b, float* b) {
@@ -64,10 +94,17 @@ NVRM_INLINE void fill_two(const Draw& draw_a, uint64_t superblock_a, float* a, c
   const uint64_t block_b = superblock_b * blocks_per_superblock;
   for (int j = 0; j < blocks_per_superblock; j += L::width) {
     typename L::U words_a[4], words_b[4];
-    philox_words<L>(static_cast<uint32_t>(block_a) + j, static_cast<uint32_t>(block_a >> 32), draw_a.key, words_a);
-    philox_words<L>(static_cast<uint32_t>(block_b) + j, static_cast<uint32_t>(block_b >> 32), draw_b.key, words_b);
-    write_rows<L, D>(words_a, j, draw_a.scale, a);
-    write_rows<L, D>(words_b, j, draw_b.scale, b);
+    philox_words<L>(block_a + j, block_b + j, {draw_a.key, draw_b.key}, words_a, words_b);
+    NVRM_UNROLL(4)
+    for (int k = 0; k < 4; ++k) {
+      Two<typename L::F> first, second;
+      D::template values<SideBySide<L>>(Two<typename L::U>{words_a[k], words_b[k]}, &first, &second);
+      const int row = 2 * k * blocks_per_superblock + j;
+      L::store(a + row, first.a * draw_a.scale);
+      L::store(a + row + blocks_per_superblock, second.a * draw_a.scale);
+      L::store(b + row, first.b * draw_b.scale);
+      L::store(b + row + blocks_per_superblock, second.b * draw_b.scale);
+    }
   }
 }
 
@@ -110,7 +147,11 @@ void noise_kernel(const NoiseKey& key, int distribution, float scale, int64_t of
     const int64_t superblock = i / superblock_size;
     const int64_t superblock_end = (superblock + 1) * superblock_size;
     const int64_t skip = i % superblock_size;
-    if (skip == 0 && superblock_end <= end) {
+    if (skip == 0 && superblock_end + superblock_size <= end) {
+      float* at = out + (i - offset);
+      fill_two<L>(draw, superblock, at, draw, superblock + 1, at + superblock_size);
+      i = superblock_end + superblock_size;
+    } else if (skip == 0 && superblock_end <= end) {
       fill_superblock<L>(draw, superblock, out + (i - offset));
       i = superblock_end;
     } else {

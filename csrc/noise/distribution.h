@@ -25,8 +25,8 @@ struct Gaussian {
     F sine, cosine;
     sine_cosine_of_eighth_turns<L>(t, &sine, &cosine);
     const auto odd_quadrant = (word & 0x1000u) != 0u;
-    const F x = odd_quadrant ? sine : cosine;
-    const F y = odd_quadrant ? cosine : sine;
+    const F x = L::select(odd_quadrant, sine, cosine);
+    const F y = L::select(odd_quadrant, cosine, sine);
     *first = radius * flip_sign<L>(x, (word << 18) ^ (word << 19));
     *second = radius * flip_sign<L>(y, word << 18);
   }

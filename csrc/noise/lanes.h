@@ -73,6 +73,8 @@ struct ScalarLanes {
     return x;
   }
 
+  NVRM_INLINE static float select(bool mask, float a, float b) { return mask ? a : b; }
+
   NVRM_INLINE static uint64_t multiply_wide(uint64_t a, uint32_t b) {
     return static_cast<uint64_t>(static_cast<uint32_t>(a)) * b;
   }

@@ -45,6 +45,13 @@ NVRM_INLINE PhiloxSchedule philox_schedule(const NoiseKey& key) {
   return schedule;
 }
 
+// How the generator reads a key, so that it may also be a pair of keys (side_by_side.h).
+NVRM_INLINE uint64_t stream_of(const PhiloxSchedule& key) { return key.stream; }
+NVRM_INLINE uint64_t step_of(const PhiloxSchedule& key) { return key.step; }
+NVRM_INLINE uint64_t round_key_0(const PhiloxSchedule& key, int round) { return key.round_key_0[round]; }
+NVRM_INLINE uint64_t round_key_1(const PhiloxSchedule& key, int round) { return key.round_key_1[round]; }
+NVRM_INLINE uint64_t wide_product(uint64_t x, uint32_t y) { return ScalarLanes::multiply_wide(x, y); }
+
 // words[0..3]: the block with counter (block_low, block_high, stream, step).
 //
 // L::W holds a 32-bit word in the low half of each 64-bit lane and anything in the high half: then a round is two
@@ -52,42 +59,41 @@ NVRM_INLINE PhiloxSchedule philox_schedule(const NoiseKey& key) {
 //
 // Counter words 1 to 3 are the same in every lane. Their products stay scalar through the first two rounds, which
 // saves a tenth of the vector work; the function computed is plain Philox.
-template <class L>
-NVRM_INLINE void philox4x32_10(typename L::W block_low, uint32_t block_high, const PhiloxSchedule& key,
-                               typename L::W* words) {
+template <class L, class High, class Schedule>
+NVRM_INLINE void philox4x32_10(typename L::W block_low, High block_high, const Schedule& key, typename L::W* words) {
   using W = typename L::W;
 
   // Round 1: only the product of block_low is a vector.
   W product_0 = L::multiply_wide(block_low, philox_multiplier_0);
-  uint64_t uniform_product = ScalarLanes::multiply_wide(key.stream, philox_multiplier_1);
-  const uint64_t uniform_0 = (uniform_product >> 32) ^ block_high ^ key.round_key_0[0];
-  const uint64_t uniform_1 = uniform_product;
-  W c2 = (product_0 >> 32) ^ (key.step ^ key.round_key_1[0]);
+  auto uniform_product = wide_product(stream_of(key), philox_multiplier_1);
+  const auto uniform_0 = (uniform_product >> 32) ^ block_high ^ round_key_0(key, 0);
+  const auto uniform_1 = uniform_product;
+  W c2 = (product_0 >> 32) ^ (step_of(key) ^ round_key_1(key, 0));
   W c3 = product_0;
 
   // Round 2: the other way round.
-  uniform_product = ScalarLanes::multiply_wide(uniform_0, philox_multiplier_0);
+  uniform_product = wide_product(uniform_0, philox_multiplier_0);
   W product_1 = L::multiply_wide(c2, philox_multiplier_1);
-  W c0 = (product_1 >> 32) ^ (uniform_1 ^ key.round_key_0[1]);
+  W c0 = (product_1 >> 32) ^ (uniform_1 ^ round_key_0(key, 1));
   W c1 = product_1;
-  c2 = c3 ^ ((uniform_product >> 32) ^ key.round_key_1[1]);
-  const uint64_t uniform_3 = uniform_product;
+  c2 = c3 ^ ((uniform_product >> 32) ^ round_key_1(key, 1));
+  const auto uniform_3 = uniform_product;
 
   // Round 3: word 3 is still uniform.
   product_0 = L::multiply_wide(c0, philox_multiplier_0);
   product_1 = L::multiply_wide(c2, philox_multiplier_1);
-  c0 = (product_1 >> 32) ^ c1 ^ key.round_key_0[2];
+  c0 = (product_1 >> 32) ^ c1 ^ round_key_0(key, 2);
   c1 = product_1;
-  c2 = (product_0 >> 32) ^ (uniform_3 ^ key.round_key_1[2]);
+  c2 = (product_0 >> 32) ^ (uniform_3 ^ round_key_1(key, 2));
   c3 = product_0;
 
   NVRM_UNROLL(7)
   for (int round = 3; round < 10; ++round) {
     product_0 = L::multiply_wide(c0, philox_multiplier_0);
     product_1 = L::multiply_wide(c2, philox_multiplier_1);
-    c0 = (product_1 >> 32) ^ c1 ^ key.round_key_0[round];
+    c0 = (product_1 >> 32) ^ c1 ^ round_key_0(key, round);
     c1 = product_1;
-    c2 = (product_0 >> 32) ^ c3 ^ key.round_key_1[round];
+    c2 = (product_0 >> 32) ^ c3 ^ round_key_1(key, round);
     c3 = product_0;
   }
   words[0] = c0;

@@ -35,6 +35,17 @@ struct Sgd {
   template <class T>
   using Hyper = SgdHyper<T>;
 
+  // Whether every option that update asks about has its default; defaults() then says so in constants, and the
+  // compiler leaves the questions out.
+  template <class T>
+  static bool has_defaults(const Hyper<T>& h) {
+    return h.weight_decay == 0 && !h.nesterov && !h.maximize;
+  }
+  template <class T>
+  NVRM_INLINE static Hyper<T> defaults(const Hyper<T>& h) {
+    return {h.lr, h.momentum, h.one_minus_dampening, 0, false, false};
+  }
+
   // is_first: the momentum buffer holds nothing yet and becomes the gradient (torch.optim.SGD does so too).
   template <class L, class V, class T>
   NVRM_INLINE static void update(V& x, V g, V* s, const Hyper<T>& h, bool is_first, T, T) {
@@ -61,6 +72,9 @@ struct NoUpdate {
   template <class T>
   using Hyper = NoHyper;
 
+  static bool has_defaults(const NoHyper&) { return true; }
+  NVRM_INLINE static NoHyper defaults(const NoHyper& h) { return h; }
+
   template <class L, class V, class T>
   NVRM_INLINE static void update(V&, V, V*, const NoHyper&, bool, T, T) {}
 };
@@ -73,7 +87,7 @@ struct AdamHyper {
   T one_minus_beta2;
   T eps;
   T weight_decay;  // added to the gradient (Adam), or 0
-  T shrink;        // 1 - lr * weight_decay, multiplies the weight (AdamW), or 1
+  T shrink;        // 1 - lr * weight_decay, multiplies the weight (AdamW), or 1, which changes nothing
   bool maximize;
 };
 
@@ -113,11 +127,20 @@ struct Adam {
   template <class T>
   using Hyper = AdamHyper<T>;
 
+  template <class T>
+  static bool has_defaults(const Hyper<T>& h) {
+    return h.weight_decay == 0 && !h.maximize;
+  }
+  template <class T>
+  NVRM_INLINE static Hyper<T> defaults(const Hyper<T>& h) {
+    return {h.beta1, h.one_minus_beta1, h.beta2, h.one_minus_beta2, h.eps, 0, h.shrink, false};
+  }
+
   // step_size = lr / (1 - beta1^t) and root_scale = 1 / sqrt(1 - beta2^t) differ from tensor to tensor.
   template <class L, class V, class T>
   NVRM_INLINE static void update(V& x, V g, V* s, const Hyper<T>& h, bool, T step_size, T root_scale) {
     if (h.maximize) g = -g;
-    if (h.shrink != 1) x = x * h.shrink;
+    x = x * h.shrink;
     if (h.weight_decay != 0) g = g + h.weight_decay * x;
     s[0] = h.beta1 * s[0] + h.one_minus_beta1 * g;
     s[1] = h.beta2 * s[1] + (h.one_minus_beta2 * g) * g;

@@ -9,7 +9,8 @@ try:
     from nvrm_fast.experiments import StudyError
     from nvrm_fast.experiments.direction import angles, gradient_variance, mean_weights, noise_table, variational
     from nvrm_fast.experiments.injection import decay, linear, phases, probe_model
-    from nvrm_fast.experiments.stochastic import label_sweeps, labels
+    from nvrm_fast.experiments.stochastic import attacks, label_sweeps, labels
+    from nvrm_fast.experiments.stochastic.pruning import study as pruning
     from nvrm_fast.experiments.stochastic.reid import study as reid
     from nvrm_fast.experiments.variability import (
         ewc,
@@ -48,6 +49,8 @@ STUDIES = {
     "stochastic-label-noise": labels,
     label_sweeps.NAME: label_sweeps,
     reid.NAME: reid,
+    attacks.NAME: attacks,
+    pruning.NAME: pruning,
 }
 
 

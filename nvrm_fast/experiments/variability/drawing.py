@@ -37,7 +37,7 @@ def dress(panel: Any, title: str, across: str, up: str = "") -> None:
     panel.set_title(title, fontsize=10.5, loc="left", color=INK)
     panel.set_xlabel(across, color=INK)
     panel.set_ylabel(up, color=INK)
-    panel.yaxis.set_major_formatter("{x:.0f} %")
+    panel.yaxis.set_major_formatter("{x:g} %")
     panel.grid(axis="y", color="#e6e6e6", linewidth=0.8)
     panel.set_axisbelow(True)
     panel.spines[["top", "right"]].set_visible(False)

@@ -141,6 +141,6 @@ def download_weights(network: ResNet) -> None:
             torch.hub.download_url_to_file(PRETRAINED, str(path), hash_prefix="0676ba61")
     except (OSError, RuntimeError) as error:
         raise StudyError(
-            f"--pretrained: {PRETRAINED} cannot be had ({error}): get the file elsewhere and name it by --weights"
+            f"--weights download: {PRETRAINED} cannot be had ({error}): get the file elsewhere and name it by --weights"
         ) from None
     load_weights(network, path)
