@@ -9,7 +9,8 @@
 #include <type_traits>
 
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), \
+                             apply_to = function)
 #else
 #pragma GCC push_options
 // GCC 12's own intrinsics read a register that they call undefined (GCC bug 105593).
@@ -23,7 +24,11 @@
 namespace nvrm {
 
 extern const CpuKernels avx512_kernels = {
-    "avx512", noise_kernel<Avx512Lanes>, sgd_kernel<Avx512Lanes>, adam_kernel<Avx512Lanes>, change_coat_kernel<Avx512Lanes>,
+    "avx512",
+    noise_kernel<Avx512Lanes>,
+    sgd_kernel<Avx512Lanes>,
+    adam_kernel<Avx512Lanes>,
+    change_coat_kernel<Avx512Lanes>,
 };
 
 }  // namespace nvrm

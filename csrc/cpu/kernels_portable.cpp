@@ -7,7 +7,11 @@
 namespace nvrm {
 
 extern const CpuKernels portable_kernels = {
-    "portable", noise_kernel<PortableLanes>, sgd_kernel<PortableLanes>, adam_kernel<PortableLanes>, change_coat_kernel<PortableLanes>,
+    "portable",
+    noise_kernel<PortableLanes>,
+    sgd_kernel<PortableLanes>,
+    adam_kernel<PortableLanes>,
+    change_coat_kernel<PortableLanes>,
 };
 
 }  // namespace nvrm

@@ -14,7 +14,8 @@ NVRM_INLINE float float_from_half(uint16_t half) {
     return sign ? -magnitude : magnitude;
   }
   // A quiet bit as the hardware sets it, for NaN.
-  if (exponent == 31) return ScalarLanes::float_from_bits(sign | 0x7f800000u | (mantissa << 13) | (mantissa ? 0x400000u : 0u));
+  if (exponent == 31)
+    return ScalarLanes::float_from_bits(sign | 0x7f800000u | (mantissa << 13) | (mantissa ? 0x400000u : 0u));
   return ScalarLanes::float_from_bits(sign | ((exponent + 112) << 23) | (mantissa << 13));
 }
 
@@ -37,7 +38,9 @@ struct PortableLanes : ScalarLanes {
   NVRM_INLINE static void load(const float* p, float& x) { x = *p; }
   NVRM_INLINE static void load(const double* p, double& x) { x = *p; }
   NVRM_INLINE static void load(const float* p, double& x) { x = *p; }
-  NVRM_INLINE static void load(const BFloat16* p, float& x) { x = float_from_bits(static_cast<uint32_t>(p->bits) << 16); }
+  NVRM_INLINE static void load(const BFloat16* p, float& x) {
+    x = float_from_bits(static_cast<uint32_t>(p->bits) << 16);
+  }
   NVRM_INLINE static void load(const Float16* p, float& x) { x = float_from_half(p->bits); }
   NVRM_INLINE static void store(float* p, float x) { *p = x; }
   NVRM_INLINE static void store(double* p, double x) { *p = x; }

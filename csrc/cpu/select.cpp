@@ -13,8 +13,8 @@ std::vector<const CpuKernels*> available() {
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
     kernels.push_back(&avx2_kernels);
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl")) {
       kernels.push_back(&avx512_kernels);
     }
   }
@@ -28,8 +28,8 @@ const CpuKernels* find(const std::string& name) {
     if (name == kernels->name) return kernels;
     names += (names.empty() ? "" : ", ") + std::string(kernels->name);
   }
-  throw std::invalid_argument("instruction set '" + name + "' is not available on this processor; choose one of: " +
-                              names);
+  throw std::invalid_argument("instruction set '" + name +
+                              "' is not available on this processor; choose one of: " + names);
 }
 
 const CpuKernels* initial() {

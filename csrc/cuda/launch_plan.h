@@ -14,9 +14,7 @@ struct ListOptions {
   bool draws_next;
 };
 
-inline int bytes_of(ScalarKind kind) {
-  return kind == ScalarKind::float64 ? 8 : kind == ScalarKind::float32 ? 4 : 2;
-}
+inline int bytes_of(ScalarKind kind) { return kind == ScalarKind::float64 ? 8 : kind == ScalarKind::float32 ? 4 : 2; }
 
 // Whether the rows of 4 may be read and written as one vector: 16 bytes of float32, 8 of a 16-bit type, 2 x 16 of
 // float64. Shards must start on a row.
@@ -38,8 +36,7 @@ constexpr int64_t busy_groups = 8192;
 constexpr int64_t most_rounds = 8;
 
 inline int rounds_for(int64_t superblocks) {
-  return static_cast<int>(
-      std::clamp<int64_t>(superblocks / (superblocks_per_round * busy_groups), 1, most_rounds));
+  return static_cast<int>(std::clamp<int64_t>(superblocks / (superblocks_per_round * busy_groups), 1, most_rounds));
 }
 
 inline int64_t superblocks_of(const TensorEntry& entry) {

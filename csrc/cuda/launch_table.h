@@ -32,7 +32,7 @@ struct CudaTensor {
   uint32_t first_group;  // running count of the launch's groups before this tensor
   int16_t layout;        // position in the pool's list of layouts, or -1 when everything is contiguous
   bool is_first;
-  bool takes_rows;       // every row of 4 is aligned in every operand
+  bool takes_rows;  // every row of 4 is aligned in every operand
 };
 
 // One draw of the whole list; stream and step of the schedule are each tensor's own.
@@ -59,25 +59,22 @@ struct LaunchHeader {
   const float* found_inf;   // not 0: the step is skipped; may be null
   int tensor_count;
   int layout_count;
-  int rounds;               // each group works through rounds * superblocks_per_round superblocks
+  int rounds;  // each group works through rounds * superblocks_per_round superblocks
   uint32_t group_count;
-  bool draws_next;          // the new coat is drawn at step + 1, else at step
+  bool draws_next;  // the new coat is drawn at step + 1, else at step
   bool keep_noise;
 };
 
 // Tensors fill the pool from the front, layouts (few lists have any) from the back.
 constexpr int hyper_bytes = 64;  // the rule's, the kernel's second argument
-constexpr int pool_bytes =
-    (argument_bytes - hyper_bytes - static_cast<int>(sizeof(LaunchHeader))) / 16 * 16 - 16;
+constexpr int pool_bytes = (argument_bytes - hyper_bytes - static_cast<int>(sizeof(LaunchHeader))) / 16 * 16 - 16;
 
 struct LaunchTable {
   LaunchHeader header;
   alignas(16) unsigned char pool[pool_bytes];
 
   NVRM_INLINE const CudaTensor& tensor(int i) const { return reinterpret_cast<const CudaTensor*>(pool)[i]; }
-  NVRM_INLINE const Layout& layout(int i) const {
-    return reinterpret_cast<const Layout*>(pool + pool_bytes)[-1 - i];
-  }
+  NVRM_INLINE const Layout& layout(int i) const { return reinterpret_cast<const Layout*>(pool + pool_bytes)[-1 - i]; }
 
   // The tensor that a group works on: binary search in the running count.
   NVRM_INLINE int tensor_of(uint32_t group) const {

@@ -15,7 +15,9 @@ constexpr bool needs_corrections<Adam<amsgrad>> = true;
 // Groups that fit a multiprocessor at once. The bound on registers that follows (96; 128 for amsgrad; 168 for float64)
 // is above what each instance needs: without a bound the compiler aims lower and spills.
 template <class Rule, class Math>
-constexpr int resident_groups = sizeof(Math) == 8 ? 3 : Rule::states == 3 ? 4 : 5;
+constexpr int resident_groups = sizeof(Math) == 8   ? 3
+                                : Rule::states == 3 ? 4
+                                                    : 5;
 
 // The table stays in the constant bank (__grid_constant__): what is uniform in a group is read from there.
 template <class Rule, class Param, class Math, bool master>

@@ -26,8 +26,7 @@ struct GroupScalars {
 };
 
 NVRM_INLINE GroupScalars adam_scalars(const AdamCorrections& adam, int64_t step) {
-  return {adam.lr / (1 - power(adam.beta1, step)),
-          1 / ScalarLanes::sqrt(1 - power(adam.beta2, step))};
+  return {adam.lr / (1 - power(adam.beta1, step)), 1 / ScalarLanes::sqrt(1 - power(adam.beta2, step))};
 }
 
 // Where element i of an operand lies, in elements.

@@ -29,7 +29,7 @@ struct LocalPlan {
   const float* bias;
   const float* constants;  // rows of `padded`
 
-  Storage storage;      // of s, out, grad
+  Storage storage;  // of s, out, grad
   const void* s;
   const void* grad;     // backward only
   void* out;            // y, or the gradient for s

@@ -29,7 +29,9 @@ struct Avx2Masks : Avx2Lanes {
 }  // namespace
 
 extern const LayerKernels avx2_layers = {
-    "avx2", local_kernel<Avx2Masks, false>, local_kernel<Avx2Masks, true>,
+    "avx2",
+    local_kernel<Avx2Masks, false>,
+    local_kernel<Avx2Masks, true>,
 };
 
 }  // namespace nvrm

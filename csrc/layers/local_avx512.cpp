@@ -9,7 +9,8 @@
 #include <type_traits>
 
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), \
+                             apply_to = function)
 #else
 #pragma GCC push_options
 // GCC 12's own intrinsics read a register that they call undefined (GCC bug 105593).
@@ -31,7 +32,9 @@ struct Avx512Masks : Avx512Lanes {
 }  // namespace
 
 extern const LayerKernels avx512_layers = {
-    "avx512", local_kernel<Avx512Masks, false>, local_kernel<Avx512Masks, true>,
+    "avx512",
+    local_kernel<Avx512Masks, false>,
+    local_kernel<Avx512Masks, true>,
 };
 
 }  // namespace nvrm

@@ -98,10 +98,14 @@ void check(const Tensor& s, const Tensor& square, const Tensor& key, const Setti
 
 Storage storage_of(const Tensor& s) {
   switch (s.scalar_type()) {
-    case at::kFloat: return Storage::float32;
-    case at::kBFloat16: return Storage::bfloat16;
-    case at::kHalf: return Storage::float16;
-    default: TORCH_CHECK_TYPE(false, "s must be float32, float64, bfloat16 or float16, got ", s.scalar_type());
+    case at::kFloat:
+      return Storage::float32;
+    case at::kBFloat16:
+      return Storage::bfloat16;
+    case at::kHalf:
+      return Storage::float16;
+    default:
+      TORCH_CHECK_TYPE(false, "s must be float32, float64, bfloat16 or float16, got ", s.scalar_type());
   }
 }
 
@@ -140,7 +144,9 @@ struct Pass {
 
   Pass(const Tensor& s_, const Tensor& square_, const Tensor& scale, const Tensor& gain, const OptionalTensor& spread,
        const OptionalTensor& bias, const Tensor& constants, const Tensor& key, const Settings& at)
-      : s(s_.contiguous()), square(square_.contiguous()), scalars(layer_scalars(at.fan_in, at.alpha, at.low, at.high)),
+      : s(s_.contiguous()),
+        square(square_.contiguous()),
+        scalars(layer_scalars(at.fan_in, at.alpha, at.low, at.high)),
         parameters(s.size(1), rows_of_law[at.direction]) {
     parameters.set(0, 1, scale, "scale");
     parameters.set(1, 1, gain, "gain");
@@ -247,7 +253,8 @@ Eight local_noise_backward(const Tensor& grad, const Tensor& s, const Tensor& sq
     if (direction != 0) d_square.resize_(square.sizes()).zero_();
   } else if (direction != 0 && !given) {
     // Parts of one group are neighbours: (groups, blocks, outer, inner) to (outer, groups, inner).
-    d_square = square_part.reshape({plan.groups, -1, plan.outer, plan.inner}).sum(1).mul_(0.5).transpose(0, 1).contiguous();
+    d_square =
+        square_part.reshape({plan.groups, -1, plan.outer, plan.inner}).sum(1).mul_(0.5).transpose(0, 1).contiguous();
   }
   const Tensor sum = neuron_part.sum(0);
   const auto of = [&](int64_t k, bool wanted) { return wanted ? sum.select(0, k).clone() : nothing.clone(); };

@@ -14,7 +14,9 @@ struct PortableMasks : PortableLanes {
 }  // namespace
 
 extern const LayerKernels portable_layers = {
-    "portable", local_kernel<PortableMasks, false>, local_kernel<PortableMasks, true>,
+    "portable",
+    local_kernel<PortableMasks, false>,
+    local_kernel<PortableMasks, true>,
 };
 
 }  // namespace nvrm

@@ -21,7 +21,9 @@
 namespace nvrm {
 
 extern const StochasticKernels avx2_stochastic = {
-    "avx2", stochastic_kernel<Avx2Lanes, false>, stochastic_kernel<Avx2Lanes, true>,
+    "avx2",
+    stochastic_kernel<Avx2Lanes, false>,
+    stochastic_kernel<Avx2Lanes, true>,
 };
 
 }  // namespace nvrm

@@ -9,7 +9,8 @@
 #include <type_traits>
 
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), \
+                             apply_to = function)
 #else
 #pragma GCC push_options
 // GCC 12's own intrinsics read a register that they call undefined (GCC bug 105593).
@@ -23,7 +24,9 @@
 namespace nvrm {
 
 extern const StochasticKernels avx512_stochastic = {
-    "avx512", stochastic_kernel<Avx512Lanes, false>, stochastic_kernel<Avx512Lanes, true>,
+    "avx512",
+    stochastic_kernel<Avx512Lanes, false>,
+    stochastic_kernel<Avx512Lanes, true>,
 };
 
 }  // namespace nvrm

@@ -44,10 +44,14 @@ void check(const Tensor& z, const Tensor& key, const Settings& at) {
 
 Storage storage_of(const Tensor& z) {
   switch (z.scalar_type()) {
-    case at::kFloat: return Storage::float32;
-    case at::kBFloat16: return Storage::bfloat16;
-    case at::kHalf: return Storage::float16;
-    default: TORCH_CHECK_TYPE(false, "z must be float32, float64, bfloat16 or float16, got ", z.scalar_type());
+    case at::kFloat:
+      return Storage::float32;
+    case at::kBFloat16:
+      return Storage::bfloat16;
+    case at::kHalf:
+      return Storage::float16;
+    default:
+      TORCH_CHECK_TYPE(false, "z must be float32, float64, bfloat16 or float16, got ", z.scalar_type());
   }
 }
 
@@ -111,9 +115,9 @@ Tensor stochastic_activation_backward(const Tensor& grad, const Tensor& grad_sum
   }
   const Tensor z = z_.contiguous();
   StochasticPlan plan = plan_of(z, key, at);
-  TORCH_CHECK_VALUE(grad.dim() == 3 && grad.size(0) == plan.outer && grad.size(1) == plan.neurons &&
-                        grad.size(2) == plan.inner,
-                    "grad must have the activations' shape, got ", grad.sizes());
+  TORCH_CHECK_VALUE(
+      grad.dim() == 3 && grad.size(0) == plan.outer && grad.size(1) == plan.neurons && grad.size(2) == plan.inner,
+      "grad must have the activations' shape, got ", grad.sizes());
   const Sums kind = static_cast<Sums>(sums);
   const int64_t expected = kind == Sums::nothing ? 0 : kind == Sums::neuron ? plan.neurons : plan.outer;
   TORCH_CHECK_VALUE(kind == Sums::nothing || grad_sums.numel() == expected, "grad_sums must have ", expected,

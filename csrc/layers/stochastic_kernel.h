@@ -166,11 +166,21 @@ template <class L, bool backward>
 void stochastic_kernel(Sums sums, const StochasticPlan& plan, int64_t begin, int64_t end) {
   for (int64_t tile = begin; tile < end; ++tile) {
     switch (sums) {
-      case Sums::nothing: stochastic_tile<L, Sums::nothing, backward>(plan, tile); break;
-      case Sums::neuron: stochastic_tile<L, Sums::neuron, backward>(plan, tile); break;
-      case Sums::sample: stochastic_tile<L, Sums::sample, backward>(plan, tile); break;
-      case Sums::element: stochastic_tile<L, Sums::element, backward>(plan, tile); break;
-      case Sums::divergence: stochastic_tile<L, Sums::divergence, backward>(plan, tile); break;
+      case Sums::nothing:
+        stochastic_tile<L, Sums::nothing, backward>(plan, tile);
+        break;
+      case Sums::neuron:
+        stochastic_tile<L, Sums::neuron, backward>(plan, tile);
+        break;
+      case Sums::sample:
+        stochastic_tile<L, Sums::sample, backward>(plan, tile);
+        break;
+      case Sums::element:
+        stochastic_tile<L, Sums::element, backward>(plan, tile);
+        break;
+      case Sums::divergence:
+        stochastic_tile<L, Sums::divergence, backward>(plan, tile);
+        break;
     }
   }
 }

@@ -6,7 +6,9 @@
 namespace nvrm {
 
 extern const StochasticKernels portable_stochastic = {
-    "portable", stochastic_kernel<PortableLanes, false>, stochastic_kernel<PortableLanes, true>,
+    "portable",
+    stochastic_kernel<PortableLanes, false>,
+    stochastic_kernel<PortableLanes, true>,
 };
 
 }  // namespace nvrm

@@ -65,8 +65,7 @@ void adam_step(at::TensorList params, at::TensorList grads, at::TensorList exp_a
     entry.root_scale = root_scale;
   });
   if (params.empty()) return;
-  const AdamHyper<double> hyper =
-      adam_hyper(lr, beta1, beta2, eps, weight_decay, decoupled_weight_decay, maximize);
+  const AdamHyper<double> hyper = adam_hyper(lr, beta1, beta2, eps, weight_decay, decoupled_weight_decay, maximize);
   Backend::adam(table, params[0], hyper, amsgrad, lr);
   table.note_writes(true);
 }
@@ -78,8 +77,8 @@ void change_coat(at::TensorList params, at::TensorList masters, at::TensorList s
                  at::IntArrayRef run_lengths, at::IntArrayRef run_strides) {
   // No rule reads the gradient; the parameters stand in for it.
   TensorTable table(params, params, masters, steps, streams, offsets,
-                    {seed, distribution, coat_seed, coat_distribution, scales, coat_scales, false},
-                    Backend::counters, StepCount::stays);
+                    {seed, distribution, coat_seed, coat_distribution, scales, coat_scales, false}, Backend::counters,
+                    StepCount::stays);
   table.set_runs(run_lengths, run_strides);
   table.finish([](TensorEntry&, size_t, int64_t) {});
   if (params.empty()) return;

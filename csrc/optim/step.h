@@ -35,7 +35,7 @@ struct TensorEntry {
   Coat coat_off;         // what the parameter wears; scale 0 with a master, which is clean
   Coat coat_on;          // what it will wear
   bool is_first;
-  double step_size;      // Adam only, rounded to the arithmetic's type at use
+  double step_size;  // Adam only, rounded to the arithmetic's type at use
   double root_scale;
 };
 
@@ -48,7 +48,7 @@ struct StepPlan {
   ScalarKind kind;
   bool has_master;
   bool stream_parameters;  // with masters: parameters are written past the caches
-  bool keep_noise;  // the noise stays in the weights for good (perturbed SGD, SGLD)
+  bool keep_noise;         // the noise stays in the weights for good (perturbed SGD, SGLD)
   // What torch.amp.GradScaler found, in the parameters' memory; each may be null.
   const float* grad_scale;  // the gradients are divided by it
   const float* found_inf;   // not 0: the step is skipped (the CPU's host asks before it starts)

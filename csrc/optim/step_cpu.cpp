@@ -21,9 +21,8 @@ struct Cpu {
   static void sgd(const TensorTable& table, const at::Tensor&, const SgdHyper<double>& hyper, bool with_momentum) {
     if (table.is_skipped()) return;
     const CpuKernels& kernels = cpu_kernels();
-    run(table, [&](const StepPlan& plan, int64_t begin, int64_t end) {
-      kernels.sgd(plan, hyper, with_momentum, begin, end);
-    });
+    run(table,
+        [&](const StepPlan& plan, int64_t begin, int64_t end) { kernels.sgd(plan, hyper, with_momentum, begin, end); });
     table.count_steps();
   }
 

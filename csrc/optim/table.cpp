@@ -29,8 +29,8 @@ void check_tensor(const at::Tensor& tensor, const at::Tensor& param, at::ScalarT
   TORCH_CHECK_VALUE(tensor.device() == device, name, "[", i, "] must be on ", device, " like params[0], got ",
                     tensor.device());
   TORCH_CHECK_TYPE(tensor.scalar_type() == dtype, name, "[", i, "] must be ", dtype, ", got ", tensor.scalar_type());
-  TORCH_CHECK_VALUE(tensor.sizes() == param.sizes(), name, "[", i, "] must have the parameter's shape ",
-                    param.sizes(), ", got ", tensor.sizes());
+  TORCH_CHECK_VALUE(tensor.sizes() == param.sizes(), name, "[", i, "] must have the parameter's shape ", param.sizes(),
+                    ", got ", tensor.sizes());
 }
 
 void check_written(const at::Tensor& tensor, const char* name, size_t i) {
@@ -41,8 +41,8 @@ void check_written(const at::Tensor& tensor, const char* name, size_t i) {
 }  // namespace
 
 TensorTable::TensorTable(at::TensorList params, at::TensorList grads, at::TensorList masters, at::TensorList steps,
-                         at::IntArrayRef streams, at::IntArrayRef offsets, NoiseArguments noise,
-                         StepCounters counters, StepCount count)
+                         at::IntArrayRef streams, at::IntArrayRef offsets, NoiseArguments noise, StepCounters counters,
+                         StepCount count)
     : params_(params), steps_(steps), noise_(noise), counters_(counters) {
   const size_t n = params.size();
   check_length(grads.size(), n, "grads");
@@ -51,7 +51,8 @@ TensorTable::TensorTable(at::TensorList params, at::TensorList grads, at::Tensor
   check_length(offsets.size(), n, "offsets");
   check_length(noise.scales.size(), n, "scales");
   check_length(noise.coat_scales.size(), n, "coat_scales");
-  TORCH_CHECK_VALUE(masters.empty() || masters.size() == n, "masters must be empty or hold one tensor for each of params");
+  TORCH_CHECK_VALUE(masters.empty() || masters.size() == n,
+                    "masters must be empty or hold one tensor for each of params");
   check_distribution(noise.distribution, "distribution");
   check_distribution(noise.coat_distribution, "coat_distribution");
   operands_[parameter_operand] = params;

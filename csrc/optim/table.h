@@ -42,8 +42,8 @@ class TensorTable {
  public:
   // Raises ValueError or TypeError that names the argument and its position; nothing has been written then.
   TensorTable(at::TensorList params, at::TensorList grads, at::TensorList masters, at::TensorList steps,
-              at::IntArrayRef streams, at::IntArrayRef offsets, NoiseArguments noise,
-              StepCounters counters, StepCount count = StepCount::advances);
+              at::IntArrayRef streams, at::IntArrayRef offsets, NoiseArguments noise, StepCounters counters,
+              StepCount count = StepCount::advances);
 
   // The rule's next state tensor of every parameter.
   void add_state(const char* name, at::TensorList states);

@@ -7,11 +7,11 @@ docs/ to bench/) is right on a code host and on the site, and is written once.
 from __future__ import annotations
 
 import html
+import importlib.util
 import io
 import re
 from pathlib import Path
 
-import ziamath
 from fontTools import subset
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File, Files
@@ -24,7 +24,7 @@ PATTERNS = (
 )  # fmt: skip
 #: A browser needs a mathematical font for roots and large brackets, and not every system has one: STIX Two Math (SIL
 #: Open Font License), which ziamath brings, cut down to these characters.
-FONT = Path(ziamath.__file__).parent / "fonts/STIXTwoMath-Regular.ttf"
+FONT = Path(importlib.util.find_spec("ziamath").origin).parent / "fonts/STIXTwoMath-Regular.ttf"
 CHARACTERS = (
     (0x20, 0x7E), (0xB1, 0xF7), (0x391, 0x3F5), (0x2010, 0x2044), (0x210E, 0x210E), (0x2190, 0x2194),
     (0x2200, 0x22C6), (0x1D434, 0x1D467), (0x1D53C, 0x1D54F), (0x1D6E2, 0x1D71B),

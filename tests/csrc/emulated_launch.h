@@ -16,14 +16,14 @@
 using namespace nvrm;
 
 static int failures = 0;
-#define CHECK(condition, ...)                       \
-  do {                                              \
-    if (!(condition)) {                             \
-      std::printf("%s:%d: ", __FILE__, __LINE__);   \
-      std::printf(__VA_ARGS__);                     \
-      std::printf("\n");                            \
-      if (++failures > 20) std::exit(1);            \
-    }                                               \
+#define CHECK(condition, ...)                     \
+  do {                                            \
+    if (!(condition)) {                           \
+      std::printf("%s:%d: ", __FILE__, __LINE__); \
+      std::printf(__VA_ARGS__);                   \
+      std::printf("\n");                          \
+      if (++failures > 20) std::exit(1);          \
+    }                                             \
   } while (0)
 
 static CoatWords words;
@@ -119,7 +119,8 @@ static std::vector<Parameter> make_parameters(const Case& c, uint32_t seed) {
   for (Parameter& p : list) {
     for (int o = 0; o < operand_count; ++o) {
       if (!has_operand(c, o)) continue;
-      for (int64_t i = 0; i < p.numel; ++i) write_number(c, o, start(p, c, o) + i * operand_bytes(c, o), normal(random));
+      for (int64_t i = 0; i < p.numel; ++i)
+        write_number(c, o, start(p, c, o) + i * operand_bytes(c, o), normal(random));
     }
   }
   return list;

@@ -20,7 +20,8 @@ static void compare(const char* what, const Case& c, bool draws_next, Emulate em
       const size_t bytes = static_cast<size_t>(mine[n].numel * operand_bytes(c, o));
       const bool same = memcmp(mine[n].data[o].data() + lead, theirs[n].data[o].data() + their_lead, bytes) == 0;
       CHECK(same, "%s: kind %d master %d keep %d dist %d/%d first %d: tensor %zu operand %d differs", what,
-            static_cast<int>(c.kind), c.has_master, c.keep_noise, c.distribution_off, c.distribution_on, c.is_first, n, o);
+            static_cast<int>(c.kind), c.has_master, c.keep_noise, c.distribution_off, c.distribution_on, c.is_first, n,
+            o);
       for (size_t b = 0; b < mine[n].data[o].size(); ++b) {
         const bool inside = b >= static_cast<size_t>(lead) && b < static_cast<size_t>(lead) + bytes;
         CHECK(inside || mine[n].data[o][b] == 0xa5, "%s: tensor %zu operand %d: byte outside is written", what, n, o);
@@ -37,7 +38,8 @@ static void compare_with_the_cpu() {
     for (int master = 0; master < 2; ++master) {
       for (int distribution = 0; distribution < distribution_count; ++distribution, ++turn) {
         // Options take turns over the cases, so that each meets each kind.
-        Case c{kind, master != 0, 1, turn % 4 == 3, (distribution + turn % 2) % 3, distribution, 0.02f, 0.01f, turn % 5 == 0};
+        Case c{kind,         master != 0, 1,     turn % 4 == 3, (distribution + turn % 2) % 3,
+               distribution, 0.02f,       0.01f, turn % 5 == 0};
         const SgdHyper<double> sgd{0.1, 0.9, 1 - 0.1, turn % 2 ? 1e-2 : 0, turn % 3 == 0, turn % 3 == 1};
         compare(
             "momentum", c, true, [&](Table& t, ListOptions o) { emulate<Sgd<true>>(t, o, sgd); },
@@ -80,8 +82,8 @@ static void visit_every_element() {
       const CudaTensor& t = launch.tensor(launch.tensor_of(group));
       const size_t n = (t.stream - 1) / 3;
       CHECK(t.step == &list[n].step && t.numel == list[n].numel, "entry %zu is not packed right", n);
-      const int64_t first = t.offset / superblock_size +
-                            int64_t{group - t.first_group} * launch.header.rounds * superblocks_per_round;
+      const int64_t first =
+          t.offset / superblock_size + int64_t{group - t.first_group} * launch.header.rounds * superblocks_per_round;
       for (int round = 0; round < launch.header.rounds; ++round) {
         for (int thread = 0; thread < threads_per_group; ++thread) {
           const Part part = part_of(first, thread, round);
@@ -129,7 +131,8 @@ static void plan_long_lists() {
       CHECK((t.layout >= 0) == strided, "layout");
       if (strided) {
         ++layouts;
-        CHECK(memcmp(&launch.layout(t.layout), table.entries[n].layout, sizeof(Layout)) == 0, "layout of tensor %zu", n);
+        CHECK(memcmp(&launch.layout(t.layout), table.entries[n].layout, sizeof(Layout)) == 0, "layout of tensor %zu",
+              n);
       }
       const int64_t per_group = int64_t{launch.header.rounds} * superblocks_per_round;
       groups += static_cast<uint32_t>((superblocks_of(table.entries[n]) + per_group - 1) / per_group);
@@ -137,10 +140,12 @@ static void plan_long_lists() {
     }
     CHECK(groups == launch.header.group_count, "group count");
   });
-  for (size_t n = 0; n < list.size(); ++n) CHECK(seen[n] == (list[n].numel > 0), "tensor %zu seen %d times", n, seen[n]);
-  std::printf("table: %d bytes of arguments, %zu a tensor, %zu tensors a launch; %zu tensors (%d strided) in %d launches\n",
-              argument_bytes, sizeof(CudaTensor), sizeof(LaunchTable::pool) / sizeof(CudaTensor), list.size(), layouts,
-              launches);
+  for (size_t n = 0; n < list.size(); ++n)
+    CHECK(seen[n] == (list[n].numel > 0), "tensor %zu seen %d times", n, seen[n]);
+  std::printf(
+      "table: %d bytes of arguments, %zu a tensor, %zu tensors a launch; %zu tensors (%d strided) in %d launches\n",
+      argument_bytes, sizeof(CudaTensor), sizeof(LaunchTable::pool) / sizeof(CudaTensor), list.size(), layouts,
+      launches);
 }
 
 // grad_scale divides the gradients, as on the CPU; found_inf stops everything.
@@ -151,7 +156,8 @@ static void scale_gradients() {
   for (const ScalarKind kind : {ScalarKind::float32, ScalarKind::float64, ScalarKind::float16}) {
     for (const float* found_inf : {&none, &infinite}) {
       const Case c{kind, kind == ScalarKind::float16, 2, false, 0, 0, 0.01f, 0.01f, false};
-      std::vector<Parameter> mine = make_parameters(c, 4), theirs = make_parameters(c, 4), before = make_parameters(c, 4);
+      std::vector<Parameter> mine = make_parameters(c, 4), theirs = make_parameters(c, 4),
+                             before = make_parameters(c, 4);
       Table my_table(mine, c, true, adam), their_table(theirs, c, true, adam);
       for (StepPlan* plan : {&my_table.plan, &their_table.plan}) {
         plan->grad_scale = &grad_scale;
