@@ -9,18 +9,14 @@ try:
     from nvrm_fast.experiments import StudyError
     from nvrm_fast.experiments.direction import angles, gradient_variance, mean_weights, noise_table, variational
     from nvrm_fast.experiments.injection import decay, linear, phases, probe_model
-    from nvrm_fast.experiments.stochastic import attacks, label_sweeps, labels
+    from nvrm_fast.experiments.stochastic.attacks import study as attacks
+    from nvrm_fast.experiments.stochastic.labels import study as labels
+    from nvrm_fast.experiments.stochastic.labels import sweeps as label_sweeps
     from nvrm_fast.experiments.stochastic.pruning import study as pruning
     from nvrm_fast.experiments.stochastic.reid import study as reid
-    from nvrm_fast.experiments.variability import (
-        ewc,
-        forgetting,
-        generalization,
-        label_noise,
-        perturbation,
-        scales,
-        sweep,
-    )
+    from nvrm_fast.experiments.variability import generalization, label_noise, scales, sweep
+    from nvrm_fast.experiments.variability.continual import ewc, forgetting
+    from nvrm_fast.experiments.variability.perturbation import study as perturbation
 except ModuleNotFoundError as missing:
     if missing.name not in ("matplotlib", "tqdm", "numpy", "PIL"):
         raise

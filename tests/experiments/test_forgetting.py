@@ -11,11 +11,13 @@ from torch import nn
 from nvrm_fast.experiments import StudyError, data
 from nvrm_fast.experiments import __main__ as command
 from nvrm_fast.experiments.record import FILE
-from nvrm_fast.experiments.variability import consolidation, continual, continual_report, ewc, forgetting, heads, tasks
-from nvrm_fast.experiments.variability.consolidation import Consolidation
-from nvrm_fast.experiments.variability.continual import Recipe, Spring
-from nvrm_fast.experiments.variability.ewc import EwcSettings
-from nvrm_fast.experiments.variability.forgetting import ForgettingSettings
+from nvrm_fast.experiments.variability.continual import consolidation, ewc, forgetting, heads, tasks
+from nvrm_fast.experiments.variability.continual import report as continual_report
+from nvrm_fast.experiments.variability.continual import training as continual
+from nvrm_fast.experiments.variability.continual.consolidation import Consolidation
+from nvrm_fast.experiments.variability.continual.ewc import EwcSettings
+from nvrm_fast.experiments.variability.continual.forgetting import ForgettingSettings
+from nvrm_fast.experiments.variability.continual.training import Recipe, Spring
 
 RECIPE = Recipe(width=8, epochs=1, batch_size=20, lr=1e-2, weight_decay=1e-4, new_optimizers=False)
 STILL = replace(RECIPE, lr=1e-12, weight_decay=0.0)  # weights that hardly move show the noise

@@ -13,8 +13,8 @@ from nvrm_fast.experiments import data, settings, training
 from nvrm_fast.experiments.optimizers import NVRM_SGD, SGD
 from nvrm_fast.experiments.record import FILE
 from nvrm_fast.experiments.settings import Settings
-from nvrm_fast.experiments.variability.perturbation import PerturbationSettings
-from nvrm_fast.experiments.variability.perturbation_measures import Perturbations, means
+from nvrm_fast.experiments.variability.perturbation.measures import Perturbations, means
+from nvrm_fast.experiments.variability.perturbation.study import PerturbationSettings
 from nvrm_fast.probe import accuracy_against_noise, kl_to_prior, neural_variability, zero_one_loss
 
 

@@ -15,16 +15,19 @@ from nvrm_fast import nn as noisy
 from nvrm_fast.experiments import __main__ as command
 from nvrm_fast.experiments import data
 from nvrm_fast.experiments.record import FILE
-from nvrm_fast.experiments.stochastic import attack_library, attack_measures, attack_training, attacks
-from nvrm_fast.experiments.stochastic.attack_library import ExpectedFGS, ExpectedPGD, carlini_wagner, perturb
-from nvrm_fast.experiments.stochastic.attack_training import ADVERSARIAL, BASELINE, METHODS, NORMAL, SE_SNN, build
-from nvrm_fast.experiments.stochastic.expected_gradient import (
+from nvrm_fast.experiments.stochastic.attacks import library as attack_library
+from nvrm_fast.experiments.stochastic.attacks import measures as attack_measures
+from nvrm_fast.experiments.stochastic.attacks import study as attacks
+from nvrm_fast.experiments.stochastic.attacks import training as attack_training
+from nvrm_fast.experiments.stochastic.attacks.expected_gradient import (
     attacked,
     cross_entropies,
     expected_gradient,
     margins,
     sampled_logits,
 )
+from nvrm_fast.experiments.stochastic.attacks.library import ExpectedFGS, ExpectedPGD, carlini_wagner, perturb
+from nvrm_fast.experiments.stochastic.attacks.training import ADVERSARIAL, BASELINE, METHODS, NORMAL, SE_SNN, build
 
 
 @pytest.fixture(autouse=True)
@@ -328,8 +331,8 @@ def test_settings_out_of_range(option, says, tmp_path, capsys):
 
 
 def test_a_machine_without_foolbox_and_one_without_git(tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "nvrm_fast.experiments.stochastic.attack_measures", None)
-    monkeypatch.delattr("nvrm_fast.experiments.stochastic.attack_measures")
+    monkeypatch.setitem(sys.modules, "nvrm_fast.experiments.stochastic.attacks.measures", None)
+    monkeypatch.delattr("nvrm_fast.experiments.stochastic.attacks.measures")
     assert command.main(["stochastic-attacks", "--preset", "tiny", "--out", str(tmp_path)]) == 2
     assert 'pip install "nvrm_fast[demo]"' in capsys.readouterr().err
     # foolbox imports GitPython, which refuses to be imported without git.

@@ -8,8 +8,8 @@ from torch.nn.functional import cross_entropy, one_hot
 from nvrm_fast.experiments import __main__ as command
 from nvrm_fast.experiments import data
 from nvrm_fast.experiments.label_flips import flip_labels
-from nvrm_fast.experiments.stochastic import label_losses
-from nvrm_fast.experiments.stochastic.label_training import BASELINE, METHODS, SE_SNN, Recipe, build, corrupted, train
+from nvrm_fast.experiments.stochastic.labels import losses as label_losses
+from nvrm_fast.experiments.stochastic.labels.training import BASELINE, METHODS, SE_SNN, Recipe, build, corrupted, train
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from torch.nn.functional import cross_entropy
 
 from nvrm_fast.experiments import __main__ as command
 from nvrm_fast.experiments import data
-from nvrm_fast.experiments.stochastic import label_sweeps
-from nvrm_fast.experiments.stochastic.label_training import BASELINE, METHODS, SE_SNN, Recipe, corrupted, train
+from nvrm_fast.experiments.stochastic.labels import sweeps as label_sweeps
+from nvrm_fast.experiments.stochastic.labels.training import BASELINE, METHODS, SE_SNN, Recipe, corrupted, train
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from nvrm_fast import nn as noisy
-from nvrm_fast.experiments.stochastic import label_losses
-from nvrm_fast.experiments.stochastic.label_losses import Loss
+from nvrm_fast.experiments.stochastic.labels import losses as label_losses
+from nvrm_fast.experiments.stochastic.labels.losses import Loss
 from nvrm_fast.experiments.stochastic.reid import market1501, methods, retrieval
 from nvrm_fast.experiments.stochastic.reid.market1501 import Market, Pictures
 from nvrm_fast.experiments.stochastic.reid.methods import FORWARD, HARD, PLAIN, SOFT

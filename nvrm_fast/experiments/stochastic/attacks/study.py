@@ -33,8 +33,10 @@ from nvrm_fast.experiments.data import ImageData
 from nvrm_fast.experiments.record import Record
 from nvrm_fast.experiments.report import progress
 from nvrm_fast.experiments.settings import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, Checked, option
-from nvrm_fast.experiments.stochastic import attack_drawing, attack_tables, attack_training
-from nvrm_fast.experiments.stochastic.attack_training import BASELINE, METHODS, NORMAL, TRAININGS, Recipe
+from nvrm_fast.experiments.stochastic.attacks import drawing as attack_drawing
+from nvrm_fast.experiments.stochastic.attacks import tables as attack_tables
+from nvrm_fast.experiments.stochastic.attacks import training as attack_training
+from nvrm_fast.experiments.stochastic.attacks.training import BASELINE, METHODS, NORMAL, TRAININGS, Recipe
 
 NAME = "stochastic-attacks"
 HELP = "stochastic layers against adversarial attacks (SE-SNN, Figure 2)"
@@ -140,7 +142,7 @@ def main(arguments: argparse.Namespace) -> None:
 def _measures() -> Any:
     """The module that attacks; the other studies do without foolbox."""
     try:
-        from nvrm_fast.experiments.stochastic import attack_measures
+        from nvrm_fast.experiments.stochastic.attacks import measures as attack_measures
     except ModuleNotFoundError as missing:
         raise StudyError(
             f'the attacks need the package {missing.name}; get it by: pip install "nvrm_fast[demo]"'

@@ -30,11 +30,12 @@ from nvrm_fast.experiments.data import ImageData, load, standardize
 from nvrm_fast.experiments.record import Record
 from nvrm_fast.experiments.report import progress
 from nvrm_fast.experiments.settings import AT_LEAST_ONE, option
-from nvrm_fast.experiments.variability import continual, continual_report
-from nvrm_fast.experiments.variability.continual import Recipe
-from nvrm_fast.experiments.variability.continual_options import ALL_POSITIVE, ContinualSettings, paper, tiny
-from nvrm_fast.experiments.variability.continual_report import ADAM, NVRM_ADAM, Line, name_of
-from nvrm_fast.experiments.variability.tasks import TASKS
+from nvrm_fast.experiments.variability.continual import report as continual_report
+from nvrm_fast.experiments.variability.continual import training as continual
+from nvrm_fast.experiments.variability.continual.options import ALL_POSITIVE, ContinualSettings, paper, tiny
+from nvrm_fast.experiments.variability.continual.report import ADAM, NVRM_ADAM, Line, name_of
+from nvrm_fast.experiments.variability.continual.tasks import TASKS
+from nvrm_fast.experiments.variability.continual.training import Recipe
 
 NAME = "forgetting"
 HELP = "Adam against NVRM-Adam on permuted and split tasks (NVRM paper, Figures 4, 11 and 12)"

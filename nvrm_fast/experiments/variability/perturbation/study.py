@@ -21,9 +21,9 @@ from typing import Any, ClassVar
 from nvrm_fast.experiments import report, settings
 from nvrm_fast.experiments.optimizers import NVRM_SGD, SGD
 from nvrm_fast.experiments.settings import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, option
-from nvrm_fast.experiments.variability import perturbation_report
 from nvrm_fast.experiments.variability.grid import GridSettings, cell, paper, quick, run_grid, save, tiny
-from nvrm_fast.experiments.variability.perturbation_measures import Perturbations
+from nvrm_fast.experiments.variability.perturbation import report as perturbation_report
+from nvrm_fast.experiments.variability.perturbation.measures import Perturbations
 
 NAME = "weight-perturbation"
 HELP = "test accuracy against noise on the weights, delta and bounds (paper, Figures 1 and 8)"

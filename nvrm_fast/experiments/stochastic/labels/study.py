@@ -26,7 +26,7 @@ from matplotlib.ticker import MaxNLocator
 from nvrm_fast.experiments import StudyError, report
 from nvrm_fast.experiments.data import LOADERS, load, standardize
 from nvrm_fast.experiments.report import progress
-from nvrm_fast.experiments.stochastic.label_training import METHODS, Recipe, Run, train_all, with_estimators
+from nvrm_fast.experiments.stochastic.labels.training import METHODS, Recipe, Run, train_all, with_estimators
 
 HELP = "stochastic layers against patterned label noise (SE-SNN, Figure 3a)"
 STRENGTHS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)

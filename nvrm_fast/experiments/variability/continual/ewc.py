@@ -26,10 +26,12 @@ from nvrm_fast.experiments.data import ImageData, load, standardize
 from nvrm_fast.experiments.record import Record
 from nvrm_fast.experiments.report import progress
 from nvrm_fast.experiments.settings import AT_LEAST_ONE, option
-from nvrm_fast.experiments.variability import continual, continual_report, tasks
-from nvrm_fast.experiments.variability.continual import Spring
-from nvrm_fast.experiments.variability.continual_options import ContinualSettings, paper, tiny
-from nvrm_fast.experiments.variability.continual_report import Line, name_of
+from nvrm_fast.experiments.variability.continual import report as continual_report
+from nvrm_fast.experiments.variability.continual import tasks
+from nvrm_fast.experiments.variability.continual import training as continual
+from nvrm_fast.experiments.variability.continual.options import ContinualSettings, paper, tiny
+from nvrm_fast.experiments.variability.continual.report import Line, name_of
+from nvrm_fast.experiments.variability.continual.training import Spring
 
 NAME = "ewc"
 HELP = "elastic weight consolidation with Adam and NVRM-Adam (NVRM paper, Figure 5)"

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from nvrm_fast.experiments.variability import heads
-from nvrm_fast.experiments.variability.consolidation import Consolidation, diagonal_fisher
-from nvrm_fast.experiments.variability.heads import HeadedNetwork
-from nvrm_fast.experiments.variability.tasks import Examples, Task
+from nvrm_fast.experiments.variability.continual import heads
+from nvrm_fast.experiments.variability.continual.consolidation import Consolidation, diagonal_fisher
+from nvrm_fast.experiments.variability.continual.heads import HeadedNetwork
+from nvrm_fast.experiments.variability.continual.tasks import Examples, Task
 from nvrm_fast.optim import NVRMAdam
 
 _IMAGES_A_PASS = 1_000  # bounds the activations that evaluation holds at once

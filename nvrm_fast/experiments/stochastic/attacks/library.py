@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nvrm_fast.experiments.stochastic.expected_gradient import (
+from nvrm_fast.experiments.stochastic.attacks.expected_gradient import (
     Loss,
     attacked,
     cross_entropies,

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from nvrm_fast import nn as noisy
-from nvrm_fast.experiments.stochastic.attack_library import ExpectedFGS, ExpectedPGD, carlini_wagner, perturb
-from nvrm_fast.experiments.stochastic.expected_gradient import expected_gradient, margins, sampled_logits
+from nvrm_fast.experiments.stochastic.attacks.expected_gradient import expected_gradient, margins, sampled_logits
+from nvrm_fast.experiments.stochastic.attacks.library import ExpectedFGS, ExpectedPGD, carlini_wagner, perturb
 
 SAMPLES = 10
 FGS, PGD, PGD_MARGIN = "FGS, expected gradient", "PGD, expected gradient", "PGD, expected gradient of the margin"

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from nvrm_fast import nn as noisy
 from nvrm_fast.experiments.data import ImageData
-from nvrm_fast.experiments.stochastic.expected_gradient import expected_gradient
+from nvrm_fast.experiments.stochastic.attacks.expected_gradient import expected_gradient
 
 BASELINE, DEEP_VIB, WEIGHT_0, SE_SNN = "baseline", "deep VIB", "SE-SNN, weight 0", "SE-SNN"
 #: Of the networks that are compared, in the order of the tables.

@@ -12,10 +12,10 @@ import numpy as np
 from nvrm_fast.experiments import report
 from nvrm_fast.experiments.variability import drawing
 from nvrm_fast.experiments.variability.grid import Result
-from nvrm_fast.experiments.variability.perturbation_measures import means
+from nvrm_fast.experiments.variability.perturbation.measures import means
 
 if TYPE_CHECKING:
-    from nvrm_fast.experiments.variability.perturbation import PerturbationSettings
+    from nvrm_fast.experiments.variability.perturbation.study import PerturbationSettings
 
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 

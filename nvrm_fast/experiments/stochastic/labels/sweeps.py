@@ -31,7 +31,8 @@ from nvrm_fast.experiments.data import ImageData, load, standardize
 from nvrm_fast.experiments.record import Record
 from nvrm_fast.experiments.report import progress
 from nvrm_fast.experiments.settings import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, Checked, option
-from nvrm_fast.experiments.stochastic.label_training import (
+from nvrm_fast.experiments.stochastic.labels.study import COLORS, MARKERS
+from nvrm_fast.experiments.stochastic.labels.training import (
     BASELINE,
     METHODS,
     SE_SNN,
@@ -40,7 +41,6 @@ from nvrm_fast.experiments.stochastic.label_training import (
     train,
     train_all,
 )
-from nvrm_fast.experiments.stochastic.labels import COLORS, MARKERS
 
 NAME = "stochastic-label-noise-sweeps"
 HELP = "weight, margin, number of layers and convergence against label noise (SE-SNN, Figures B.1, B.3, B.4)"

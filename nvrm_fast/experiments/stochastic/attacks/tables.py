@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from nvrm_fast.experiments.report import markdown_table, percent, plus_minus
-from nvrm_fast.experiments.stochastic import attack_training
+from nvrm_fast.experiments.stochastic.attacks import training as attack_training
 
 Runs = Sequence[dict[str, Any]]
 MODES = ("mean", "sample")

@@ -12,8 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from nvrm_fast.experiments.report import mean_and_deviation
-from nvrm_fast.experiments.stochastic.attack_tables import Runs, of, values
-from nvrm_fast.experiments.stochastic.attack_training import BASELINE, METHODS
+from nvrm_fast.experiments.stochastic.attacks.tables import Runs, of, values
+from nvrm_fast.experiments.stochastic.attacks.training import BASELINE, METHODS
 
 INK, FAINT = "#333333", "#9a9a9a"
 COLORS = dict(zip(METHODS, ("#333333", "#e69f00", "#7fb2d9", "#1f5fa8")))

@@ -13,8 +13,8 @@ from torch.nn.functional import cross_entropy
 from nvrm_fast import nn as noisy
 from nvrm_fast.experiments.data import ImageData
 from nvrm_fast.experiments.label_flips import flip_labels
-from nvrm_fast.experiments.stochastic import label_losses
-from nvrm_fast.experiments.stochastic.label_losses import Loss
+from nvrm_fast.experiments.stochastic.labels import losses as label_losses
+from nvrm_fast.experiments.stochastic.labels.losses import Loss
 from nvrm_fast.experiments.training import Problem, predict
 
 WIDTH = 128  # of both hidden layers, as in the paper and in Patrini et al.

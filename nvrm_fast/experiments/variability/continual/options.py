@@ -8,7 +8,7 @@ from typing import Any
 
 from nvrm_fast.experiments import data
 from nvrm_fast.experiments.settings import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, Checked, option
-from nvrm_fast.experiments.variability.continual import Recipe
+from nvrm_fast.experiments.variability.continual.training import Recipe
 
 #: quick: minutes on two cores; paper: as appendix C.2; tiny: seconds, to see that everything runs.
 PRESETS = ("quick", "paper", "tiny")

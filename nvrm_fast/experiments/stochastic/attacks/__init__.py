@@ -1,0 +1,1 @@
+"""Stochastic networks under adversarial attack (SE-SNN, section 4.2)."""

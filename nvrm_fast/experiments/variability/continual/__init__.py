@@ -1,0 +1,1 @@
+"""Forgetting over a row of tasks, and elastic weight consolidation (NVRM paper, section 4 (4))."""
