@@ -69,7 +69,8 @@ NVRM_INLINE Activation<L> activate(const Blocks<L>& blocks, typename L::F s, typ
 // Sums over a neuron's activations, in this order in the partial sums.
 enum NeuronSum { sum_scale, sum_gain, sum_spread, sum_bias, sum_first, sum_second, neuron_sums };
 
-// Adds one activation's part to the sums; returns the gradient for s. tangent: for |x|^2, twice over, or for what is given.
+// Adds one activation's part to the sums; returns the gradient for s. tangent: for |x|^2, twice over, or for what is
+// given.
 template <class L, class Law>
 NVRM_INLINE typename L::F differentiate(const Activation<L>& a, typename L::F s, typename L::F grad,
                                         const Neuron<L, Law>& neuron, bool given, typename L::F* sums,
