@@ -121,8 +121,8 @@ NVRM_INLINE void step_superblock(const TensorEntry& entry, const Coats<L>& coats
 // The same for part of a superblock or for tensors that are not contiguous: through buffers, so that no element ever
 // sees other arithmetic than the body's.
 template <class L, class Rule, class Param, class Math, bool master>
-void step_buffered(const TensorEntry& entry, Coats<L>& coats,
-                   const typename Rule::template Hyper<Math>& hyper, int64_t begin, int64_t count, const StepPlan& plan) {
+void step_buffered(const TensorEntry& entry, Coats<L>& coats, const typename Rule::template Hyper<Math>& hyper,
+                   int64_t begin, int64_t count, const StepPlan& plan) {
   using Ops = Operands<Param, Math, master, Rule::states>;
   using State = typename Ops::State;
   alignas(64) Param parameter[superblock_size] = {};
@@ -147,8 +147,8 @@ void step_buffered(const TensorEntry& entry, Coats<L>& coats,
 
 // Superblocks [begin, end) of one tensor, counted from the superblock in which it starts.
 template <class L, class Rule, class Param, class Math, bool master>
-void step_tensor(const TensorEntry& entry, const typename Rule::template Hyper<Math>& hyper, int64_t begin,
-                 int64_t end, const StepPlan& plan) {
+void step_tensor(const TensorEntry& entry, const typename Rule::template Hyper<Math>& hyper, int64_t begin, int64_t end,
+                 const StepPlan& plan) {
   using Ops = Operands<Param, Math, master, Rule::states>;
   using State = typename Ops::State;
   Coats<L> coats(entry);
@@ -208,8 +208,7 @@ void step_storage(const StepPlan& plan, const typename Rule::template Hyper<doub
 }
 
 template <class L, class Rule>
-void step_kernel(const StepPlan& plan, const typename Rule::template Hyper<double>& hyper, int64_t begin,
-                 int64_t end) {
+void step_kernel(const StepPlan& plan, const typename Rule::template Hyper<double>& hyper, int64_t begin, int64_t end) {
   switch (plan.kind) {
     case ScalarKind::float32:
       return step_storage<L, Rule, float, float>(plan, hyper, begin, end);

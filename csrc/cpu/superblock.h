@@ -111,8 +111,8 @@ NVRM_INLINE void fill_two(const Draw& draw_a, uint64_t superblock_a, float* a, c
 template <class L>
 void fill_superblock(const Draw& draw, uint64_t superblock, float* out) {
   switch (draw.distribution) {
-#define NVRM_CASE(code, D)                       \
-  case code:                                     \
+#define NVRM_CASE(code, D)                        \
+  case code:                                      \
     fill_superblock<L, D>(draw, superblock, out); \
     break;
     NVRM_FOR_EACH_DISTRIBUTION(NVRM_CASE)
@@ -129,9 +129,9 @@ void fill_two(const Draw& draw_a, uint64_t superblock_a, float* a, const Draw& d
     return;
   }
   switch (draw_a.distribution) {
-#define NVRM_CASE(code, D)                                              \
-  case code:                                                            \
-    fill_two<L, D>(draw_a, superblock_a, a, draw_b, superblock_b, b);   \
+#define NVRM_CASE(code, D)                                            \
+  case code:                                                          \
+    fill_two<L, D>(draw_a, superblock_a, a, draw_b, superblock_b, b); \
     break;
     NVRM_FOR_EACH_DISTRIBUTION(NVRM_CASE)
 #undef NVRM_CASE

@@ -1,5 +1,5 @@
-// Laws of the angle by which a noise turns a direction: nvrm_fast/reference/angles.py in lanes. A new law: a struct here
-// and a line in the list at the end, with the code that it has there.
+// Laws of the angle by which a noise turns a direction: nvrm_fast/reference/angles.py in lanes. A new law: a struct
+// here and a line in the list at the end, with the code that it has there.
 #pragma once
 
 #include "variates.h"
@@ -150,6 +150,7 @@ struct VonMisesFisher {
 }  // namespace
 
 // Code of each law in operator arguments: never renumber (nvrm_fast/reference/angles.py).
+// clang-format off
 #define NVRM_FOR_EACH_LAW(visit) \
   visit(0, NoDirection)          \
   visit(1, Projected)            \
@@ -157,6 +158,7 @@ struct VonMisesFisher {
   visit(3, Rotation)             \
   visit(4, BetaRotation)         \
   visit(5, VonMisesFisher)
+// clang-format on
 
 constexpr int law_count = 6;
 

@@ -24,9 +24,15 @@ NVRM_INLINE typename L::F load_lanes(const void* data, int64_t index, Storage st
     }
   };
   switch (storage) {
-    case Storage::float32: from(static_cast<const float*>(data)); break;
-    case Storage::bfloat16: from(static_cast<const BFloat16*>(data)); break;
-    case Storage::float16: from(static_cast<const Float16*>(data)); break;
+    case Storage::float32:
+      from(static_cast<const float*>(data));
+      break;
+    case Storage::bfloat16:
+      from(static_cast<const BFloat16*>(data));
+      break;
+    case Storage::float16:
+      from(static_cast<const Float16*>(data));
+      break;
   }
   return x;
 }
@@ -44,9 +50,15 @@ NVRM_INLINE void store_lanes(void* data, int64_t index, Storage storage, int cou
     }
   };
   switch (storage) {
-    case Storage::float32: to(static_cast<float*>(data)); break;
-    case Storage::bfloat16: to(static_cast<BFloat16*>(data)); break;
-    case Storage::float16: to(static_cast<Float16*>(data)); break;
+    case Storage::float32:
+      to(static_cast<float*>(data));
+      break;
+    case Storage::bfloat16:
+      to(static_cast<BFloat16*>(data));
+      break;
+    case Storage::float16:
+      to(static_cast<Float16*>(data));
+      break;
   }
 }
 
@@ -108,8 +120,7 @@ NVRM_INLINE void step(const LocalPlan& plan, const Neuron<L, Law>& neuron, int64
     store_lanes<L>(plan.out, index, plan.storage, count, L::fma(a.factor, a.d, neuron.bias));
   } else {
     const F grad = load_lanes<L>(plan.grad, index, plan.storage, count);
-    const auto a = activate<L, Law, true>(blocks, s, square, neuron, magnitude, plan.given, *plan.scalars,
-                                             plan.slopes);
+    const auto a = activate<L, Law, true>(blocks, s, square, neuron, magnitude, plan.given, *plan.scalars, plan.slopes);
     F tangent = L::broadcast(0.0f), parts[neuron_sums];
     const F ds = differentiate<L, Law>(a, s, grad, neuron, plan.given, parts, &tangent);
     for (int k = 0; k < used_sums<Law>; ++k) sums[k] = sums[k] + parts[k];
@@ -205,7 +216,8 @@ void tile_by_neuron(const LocalPlan& plan, int64_t tile) {
     }
   }
   if (backward && with_square) {
-    for (int64_t i = 0; i < rows; ++i) plan.square_part[neuron_tile * plan.outer + row + i] = sum_of_lanes<L>(square_sum[i]);
+    for (int64_t i = 0; i < rows; ++i)
+      plan.square_part[neuron_tile * plan.outer + row + i] = sum_of_lanes<L>(square_sum[i]);
   }
 }
 
@@ -217,7 +229,8 @@ void tile_by_position(const LocalPlan& plan, int64_t tile) {
   const int64_t group = block / plan.group_blocks();
   const int64_t first = group * plan.group_channels() + block % plan.group_blocks() * LocalPlan::block_channels;
   const int64_t end_of_group = (group + 1) * plan.group_channels();
-  const int64_t last = first + LocalPlan::block_channels < end_of_group ? first + LocalPlan::block_channels : end_of_group;
+  const int64_t last =
+      first + LocalPlan::block_channels < end_of_group ? first + LocalPlan::block_channels : end_of_group;
   const bool with_square = Law::rows > 0 && !plan.given;
   float* const square_part =
       backward && with_square ? plan.square_part + (block * plan.outer + object) * plan.inner : nullptr;

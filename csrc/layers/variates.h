@@ -122,8 +122,8 @@ NVRM_INLINE typename L::F first_accepted(Propose propose) {
 
 // v of one trial of Marsaglia and Tsang, and whether it is accepted.
 template <class L>
-NVRM_INLINE typename L::F gamma_proposal(typename L::U normal_word, typename L::U uniform_word,
-                                         const GammaScalars& at, typename L::M* accepted) {
+NVRM_INLINE typename L::F gamma_proposal(typename L::U normal_word, typename L::U uniform_word, const GammaScalars& at,
+                                         typename L::M* accepted) {
   using F = typename L::F;
   using U = typename L::U;
   F x, unused;

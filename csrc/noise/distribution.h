@@ -55,10 +55,12 @@ struct Laplace {
 };
 
 // Code of each distribution in operator arguments and checkpoints: never renumber.
+// clang-format off
 #define NVRM_FOR_EACH_DISTRIBUTION(visit) \
   visit(0, Gaussian)                      \
   visit(1, Uniform)                       \
   visit(2, Laplace)
+// clang-format on
 
 constexpr int distribution_count = 3;
 

@@ -2,7 +2,8 @@
 //
 // Everything in csrc/noise and csrc/optim/rule.h is written once, over a "lanes" class L that names its vector
 // types. `float` and a GCC vector of 16 floats share the operators + - * / >> << & | ^ and ?:, so the same lines
-// compile for a scalar, for AVX2, for AVX-512 and (as scalars) for CUDA. What has no operator is a member function of L.
+// compile for a scalar, for AVX2, for AVX-512 and (as scalars) for CUDA. What has no operator is a member function of
+// L.
 #pragma once
 
 #include <cmath>

@@ -21,14 +21,14 @@ struct Two {
 };
 
 // With another pair half by half, with anything else in both halves.
-#define NVRM_OPERATOR(op)                                                      \
-  template <class T, class S>                                                  \
-  NVRM_INLINE Two<T> operator op(const Two<T>& x, const Two<S>& y) {           \
-    return {x.a op y.a, x.b op y.b};                                           \
-  }                                                                            \
-  template <class T, class S>                                                  \
-  NVRM_INLINE Two<T> operator op(const Two<T>& x, const S& y) {                \
-    return {x.a op y, x.b op y};                                               \
+#define NVRM_OPERATOR(op)                                            \
+  template <class T, class S>                                        \
+  NVRM_INLINE Two<T> operator op(const Two<T>& x, const Two<S>& y) { \
+    return {x.a op y.a, x.b op y.b};                                 \
+  }                                                                  \
+  template <class T, class S>                                        \
+  NVRM_INLINE Two<T> operator op(const Two<T>& x, const S& y) {      \
+    return {x.a op y, x.b op y};                                     \
   }
 NVRM_OPERATOR(+)
 NVRM_OPERATOR(-)
@@ -41,14 +41,14 @@ NVRM_OPERATOR(<<)
 NVRM_OPERATOR(>>)
 #undef NVRM_OPERATOR
 
-#define NVRM_COMPARISON(op)                                                                 \
-  template <class T, class S>                                                               \
+#define NVRM_COMPARISON(op)                                                                   \
+  template <class T, class S>                                                                 \
   NVRM_INLINE auto operator op(const Two<T>& x, const Two<S>& y)->Two<decltype(x.a op y.a)> { \
-    return {x.a op y.a, x.b op y.b};                                                        \
-  }                                                                                         \
-  template <class T, class S>                                                               \
-  NVRM_INLINE auto operator op(const Two<T>& x, const S& y)->Two<decltype(x.a op y)> {       \
-    return {x.a op y, x.b op y};                                                            \
+    return {x.a op y.a, x.b op y.b};                                                          \
+  }                                                                                           \
+  template <class T, class S>                                                                 \
+  NVRM_INLINE auto operator op(const Two<T>& x, const S& y)->Two<decltype(x.a op y)> {        \
+    return {x.a op y, x.b op y};                                                              \
   }
 NVRM_COMPARISON(!=)
 NVRM_COMPARISON(<)

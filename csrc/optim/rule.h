@@ -24,8 +24,12 @@ struct SgdHyper {
 // Hyper-parameters are combined in float64 and rounded once, to the type in which the rule computes.
 template <class T>
 SgdHyper<T> rounded_to(const SgdHyper<double>& h) {
-  return {static_cast<T>(h.lr),           static_cast<T>(h.momentum), static_cast<T>(h.one_minus_dampening),
-          static_cast<T>(h.weight_decay), h.nesterov,                 h.maximize};
+  return {static_cast<T>(h.lr),
+          static_cast<T>(h.momentum),
+          static_cast<T>(h.one_minus_dampening),
+          static_cast<T>(h.weight_decay),
+          h.nesterov,
+          h.maximize};
 }
 
 template <bool with_momentum>
@@ -110,14 +114,10 @@ NoHyper rounded_to(const NoHyper& h) {
 
 template <class T>
 AdamHyper<T> rounded_to(const AdamHyper<double>& h) {
-  return {static_cast<T>(h.beta1),
-          static_cast<T>(h.one_minus_beta1),
-          static_cast<T>(h.beta2),
-          static_cast<T>(h.one_minus_beta2),
-          static_cast<T>(h.eps),
-          static_cast<T>(h.weight_decay),
-          static_cast<T>(h.shrink),
-          h.maximize};
+  return {static_cast<T>(h.beta1),  static_cast<T>(h.one_minus_beta1),
+          static_cast<T>(h.beta2),  static_cast<T>(h.one_minus_beta2),
+          static_cast<T>(h.eps),    static_cast<T>(h.weight_decay),
+          static_cast<T>(h.shrink), h.maximize};
 }
 
 template <bool amsgrad>

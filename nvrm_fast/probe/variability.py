@@ -147,7 +147,8 @@ def neural_variabilities(
     Args:
         losses: by names of your own.
         scales: values of b. All have the same unit noise; each interval holds by itself, not all of them together.
-        The others are those of `neural_variability`.
+
+    The other arguments are those of `neural_variability`.
 
     Returns:
         For each name one result a scale.
