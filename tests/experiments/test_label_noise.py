@@ -141,7 +141,7 @@ def test_a_run_that_diverges_still_gives_a_result(images, tmp_path):
     report.write_json(tmp_path / "x.json", {"loss": result.train_loss})
     chosen = label_noise.LabelSettings(epochs=3, seeds=1)
     one = cell(chosen, SGD, noise_kind="asymmetric", noise_rate=0.4)
-    label_noise.draw([Result(one, [result])], chosen, tmp_path / "x.png")
+    assert label_noise.draw([Result(one, [result])], chosen, tmp_path) == "curves.png"
 
 
 @pytest.mark.parametrize(

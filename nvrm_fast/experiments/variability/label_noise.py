@@ -7,8 +7,8 @@ same batches. Everything is measured on clean weights, after each epoch.
 Presets: demo, the smallest picture of the effect, at one rate; quick, all rates of both kinds of flips, with SAM and
 IVON beside, small; paper, ResNet-34 as in appendix C.1; tiny, to see that everything runs.
 
-Written to --out: table.md, curves.png and results.json (settings, versions and all numbers of every epoch); runs.jsonl
-has each finished run, so that a study that was stopped goes on.
+Written to --out: table.md, curves.png (or one for each kind of flips) and results.json (settings, versions and all
+numbers of every epoch); runs.jsonl has each finished run, so that a study that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ def main(arguments: argparse.Namespace) -> None:
     ]
     results = run_grid(NAME, folder, chosen, cells, ("noise_kind", "noise_rate", "optimizers"))
     table = results_table(results, {"flips": flips})
-    draw(results, chosen, folder / "curves.png")
-    save(NAME, folder, chosen, results, f"{describe(chosen)}:\n\n{table}", "curves.png")
+    figures = draw(results, chosen, folder)
+    save(NAME, folder, chosen, results, f"{describe(chosen)}:\n\n{table}", figures)
 
 
 def flips(place: dict) -> str:
@@ -96,19 +96,33 @@ def flips(place: dict) -> str:
     return f"{place['noise_kind']}, {100 * place['noise_rate']:g} %"
 
 
-def draw(results: Sequence[Result], chosen: LabelSettings, path: Path) -> None:
-    """Test accuracy and training accuracy on corrupted labels against epochs, as in the paper's Figure 3: a column for
-    each kind and rate of flips, or both panels side by side where there is only one."""
-    columns: dict[tuple[str, float], list[Result]] = {}
+def draw(results: Sequence[Result], chosen: LabelSettings, folder: Path) -> str:
+    """A figure for each kind of flips, as the paper has Figures 3 and 10; returns their names, in words.
+
+    Test accuracy and training accuracy on corrupted labels against epochs: a column for each rate, or both panels side
+    by side where there is only one.
+    """
+    kinds: dict[str, list[Result]] = {}
     for one in results:
-        columns.setdefault((one.cell.place["noise_kind"], one.cell.place["noise_rate"]), []).append(one)
+        kinds.setdefault(one.cell.place["noise_kind"], []).append(one)
+    names = []
+    for kind, mine in kinds.items():
+        names.append("curves.png" if len(kinds) == 1 else f"curves-{kind}.png")
+        _draw_kind(kind, mine, chosen, folder / names[-1])
+    return ", ".join(names)
+
+
+def _draw_kind(kind: str, results: Sequence[Result], chosen: LabelSettings, path: Path) -> None:
+    columns: dict[float, list[Result]] = {}
+    for one in results:
+        columns.setdefault(one.cell.place["noise_rate"], []).append(one)
     alone = len(columns) == 1
     shape = (1, 2) if alone else (2, len(columns))
     figure, panels = drawing.new_figure(
         *shape, width=9.6 if alone else 3.1 * len(columns) + 0.6, height=4.2 if alone else 6.2,
         sharex=True, **({} if alone else {"sharey": "row"}),
     )  # fmt: skip
-    for number, ((kind, rate), mine) in enumerate(columns.items()):
+    for number, (rate, mine) in enumerate(columns.items()):
         for row, (measure, heading) in enumerate(PANELS):
             panel = panels[0, row] if alone else panels[row, number]
             for one in mine:
@@ -116,20 +130,19 @@ def draw(results: Sequence[Result], chosen: LabelSettings, path: Path) -> None:
                 drawing.over_epochs(panel, curves, drawing.COLORS[one.cell.optimizer], one.cell.optimizer)
             if measure == "train_accuracy":
                 drawing.right_labels(panel, rate, told=alone)
-            title = heading if alone else flips({"noise_kind": kind, "noise_rate": rate}) if row == 0 else ""
+            title = heading if alone else f"{100 * rate:g} % flipped" if row == 0 else ""
             drawing.dress(panel, title, "epoch", "" if alone or number else heading)
-            drawing.mark_drops(panel, chosen.drops, chosen.epochs, told=number == 0)
+            drawing.mark_drops(panel, chosen.drops, chosen.epochs, told=alone)
             if alone:
                 ends = {one.cell.optimizer: 100 * statistics.fmean(one.last(measure)) for one in mine}
                 drawing.name_lines(panel, ends, chosen.epochs)
     if not alone:
         handles, labels = panels[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-    (kind, rate), *_ = columns
-    wrong = f"{100 * rate:g} % of the training labels flipped ({kind})" if alone else "wrong labels"
+    what = f"{100 * next(iter(columns)):g} % of the training labels flipped ({kind})" if alone else f"{kind} flips"
     drawing.save(
         figure,
         path,
-        f"{chosen.data}, {wrong}, {chosen.network}, b = {chosen.variability:g}, {chosen.seeds} "
+        f"{chosen.data}, {what}, {chosen.network}, b = {chosen.variability:g}, {chosen.seeds} "
         f"seed{'s' * (chosen.seeds > 1)}",
     )
