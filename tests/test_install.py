@@ -25,7 +25,8 @@ def build(tmp_path, mode, **environment):
     ignore = shutil.ignore_patterns("*.so", "__pycache__", "_build_facts.json")
     shutil.copytree(ROOT / "nvrm_fast", source / "nvrm_fast", ignore=ignore)
     shutil.copytree(ROOT / "csrc", source / "csrc")
-    shutil.copy(ROOT / "setup.py", source)
+    for name in ("setup.py", "README.md"):
+        shutil.copy(ROOT / name, source)
     process = subprocess.run(
         [sys.executable, "setup.py", "build"],
         cwd=source,
