@@ -20,13 +20,6 @@ COMMANDS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def keep_threads():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def options(tmp_path):
     folder = tmp_path / "images"

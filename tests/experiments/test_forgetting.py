@@ -24,13 +24,6 @@ STILL = replace(RECIPE, lr=1e-12, weight_decay=0.0)  # weights that hardly move 
 FIGURES = {"forgetting": ("figure4.png", "figure11.png", "figure12.png"), "ewc": ("figure5.png",)}
 
 
-@pytest.fixture(autouse=True)
-def keep_threads():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def images():
     train, test = (official_files.some_images(count, (1, 6, 6), 10, seed) for count, seed in ((100, 0), (40, 1)))

@@ -1,7 +1,6 @@
 import itertools
 import json
 
-import official_files
 import pytest
 import torch
 
@@ -12,21 +11,6 @@ from nvrm_fast.experiments.settings import Settings
 from nvrm_fast.experiments.variability import label_noise
 from nvrm_fast.experiments.variability.grid import Result, cell
 from nvrm_fast.optim import NVRMSGD
-
-
-@pytest.fixture(autouse=True)
-def keep_threads():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def mnist(tmp_path):
-    folder = tmp_path / "images"
-    folder.mkdir()
-    official_files.write_mnist(folder)
-    return folder
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 
-import official_files
 import pytest
 import torch
 from torch import nn
@@ -17,21 +16,6 @@ from nvrm_fast.experiments.variability import generalization, label_noise, scale
 from nvrm_fast.experiments.variability.grid import cell, run_grid
 
 STUDIES = ("label-noise", "generalization", "denoising", "noise-type", "gradient-noise")
-
-
-@pytest.fixture(autouse=True)
-def keep_threads():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def mnist(tmp_path):
-    folder = tmp_path / "images"
-    folder.mkdir()
-    official_files.write_mnist(folder)
-    return folder
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import copy
 import json
 import pickle
 
-import official_files
 import pytest
 import torch
 
@@ -18,24 +17,9 @@ from nvrm_fast.experiments.variability.perturbation.study import PerturbationSet
 from nvrm_fast.probe import accuracy_against_noise, kl_to_prior, neural_variability, zero_one_loss
 
 
-@pytest.fixture(autouse=True)
-def keep_threads():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def images(tmp_path):
-    folder = tmp_path / "images"
-    folder.mkdir()
-    official_files.write_mnist(folder)
-    return folder
-
-
-def test_the_whole_study_and_going_on(images, tmp_path, capsys):
+def test_the_whole_study_and_going_on(mnist, tmp_path, capsys):
     out = tmp_path / "out"
-    options = ["weight-perturbation", *f"--preset tiny --data mnist --data-dir {images} --out {out}".split()]
+    options = ["weight-perturbation", *f"--preset tiny --data mnist --data-dir {mnist} --out {out}".split()]
     state = torch.get_rng_state()
     assert command.main(options) == 0
     assert torch.equal(torch.get_rng_state(), state)
@@ -53,8 +37,8 @@ def test_the_whole_study_and_going_on(images, tmp_path, capsys):
     assert "other settings (scales)" in capsys.readouterr().err
 
 
-def test_the_measures_are_those_of_the_probe(images):
-    loaded = data.standardize(data.load("mnist", images))
+def test_the_measures_are_those_of_the_probe(mnist):
+    loaded = data.standardize(data.load("mnist", mnist))
     chosen = Settings(
         network="mlp", width=16, epochs=2, batch_size=32, variability=0.3, weight_decay=1e-2, noise_rate=0.0
     )
@@ -85,8 +69,8 @@ def test_the_measures_are_those_of_the_probe(images):
     assert 0 < information["nats"] < near["kl"]
 
 
-def test_a_network_that_diverged_is_told(images):
-    loaded = data.standardize(data.load("mnist", images))
+def test_a_network_that_diverged_is_told(mnist):
+    loaded = data.standardize(data.load("mnist", mnist))
     chosen = Settings(network="mlp", width=16, epochs=2, batch_size=32, lr=1e30, noise_rate=0.0)
     with pytest.raises(command.StudyError, match="seed 0, b = 0.05.* diverged"):
         training.train(

@@ -2,7 +2,6 @@
 
 import json
 
-import official_files
 import pytest
 import torch
 
@@ -13,28 +12,13 @@ from nvrm_fast.experiments.stochastic.reid import market1501, runs, views
 from nvrm_fast.experiments.stochastic.reid.methods import METHODS
 
 
-@pytest.fixture(autouse=True)
-def keep_threads():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
-def images(tmp_path):
-    folder = tmp_path / "images"
-    folder.mkdir()
-    official_files.write_mnist(folder)
-    return folder
+def options(mnist, tmp_path):
+    return f"--preset tiny --data mnist --data-dir {mnist} --out {tmp_path / 'out'}".split()
 
 
-@pytest.fixture
-def options(images, tmp_path):
-    return f"--preset tiny --data mnist --data-dir {images} --out {tmp_path / 'out'}".split()
-
-
-def test_the_small_task(images, tmp_path):
-    source = data.load("mnist", images)
+def test_the_small_task(mnist, tmp_path):
+    source = data.load("mnist", mnist)
     views.write(tmp_path / "one", source, identities=5, test_identities=4)
     task = market1501.read(tmp_path / "one")
     assert len(task.train) == 5 * 6 * 2 and len(task.query) == 4 * 6
@@ -90,8 +74,8 @@ def test_a_whole_study_and_one_that_goes_on(options, tmp_path, capsys, monkeypat
     assert trained  # networks of other settings are not taken
 
 
-def test_a_folder_in_the_official_layout(images, tmp_path):
-    views.write(tmp_path / "market", data.load("mnist", images), identities=4, test_identities=3)
+def test_a_folder_in_the_official_layout(mnist, tmp_path):
+    views.write(tmp_path / "market", data.load("mnist", mnist), identities=4, test_identities=3)
     (tmp_path / "market" / views.POOR_LIST).unlink()  # the benchmark has none
     out = tmp_path / "out"
     options = f"--preset tiny --market {tmp_path / 'market'} --methods SE-SNN --size 32 16 --strengths 0.5 --out {out}"

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 
-import official_files
 import pytest
 import torch
 from torch import nn
@@ -28,13 +27,6 @@ from nvrm_fast.experiments.stochastic.attacks.expected_gradient import (
 )
 from nvrm_fast.experiments.stochastic.attacks.library import ExpectedFGS, ExpectedPGD, carlini_wagner, perturb
 from nvrm_fast.experiments.stochastic.attacks.training import ADVERSARIAL, BASELINE, METHODS, NORMAL, SE_SNN, build
-
-
-@pytest.fixture(autouse=True)
-def keep_threads():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 def network_and_images(method=SE_SNN, images=6, dtype=torch.float64):
@@ -240,23 +232,15 @@ def test_measures():
     assert attack_measures.margin_deviation(surrogate, images, labels) == 0 and plain["cw"] == []
 
 
-@pytest.fixture
-def folder(tmp_path):
-    folder = tmp_path / "images"
-    folder.mkdir()
-    official_files.write_mnist(folder)
-    return folder
-
-
 def recipe(**more):
     given = {"hidden": (16, 8), "epochs": 25, "batch_size": 20, "lr": 3e-3, "weight": 0.1, "margin": 1.0}
     return attack_training.Recipe(**(given | {"beta": 0.01, "train_epsilon": 0.3} | more))
 
 
-def test_training(folder):
+def test_training(mnist):
     """All learn the stripes, the global generator stays, SE-SNN's sigma goes up to its margin, and adversarial training
     defends against FGS."""
-    box = attacks.in_the_box(data.load("mnist", folder), "cpu")
+    box = attacks.in_the_box(data.load("mnist", mnist), "cpu")
     assert box.train_images.min() >= 0 and box.train_images.max() <= 1
     state = torch.get_rng_state()
     again = [attack_training.train(box, recipe(epochs=1), SE_SNN, ADVERSARIAL, 0)[0] for _ in range(2)]
@@ -285,9 +269,9 @@ def test_networks_at_one_seed_start_alike():
         attack_training.train(images, recipe(epochs=1), BASELINE, NORMAL, 0)
 
 
-def test_the_whole_study_stopped_and_gone_on_with(folder, tmp_path, capsys, monkeypatch):
+def test_the_whole_study_stopped_and_gone_on_with(mnist, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
-    options = f"stochastic-attacks --preset tiny --data mnist --data-dir {folder} --out {out}".split()
+    options = f"stochastic-attacks --preset tiny --data mnist --data-dir {mnist} --out {out}".split()
     state = torch.get_rng_state()
     assert command.main(options) == 0
     assert torch.equal(torch.get_rng_state(), state)
@@ -314,8 +298,8 @@ def test_the_whole_study_stopped_and_gone_on_with(folder, tmp_path, capsys, monk
     assert after["runs"] == before["runs"]
 
 
-def test_without_baseline_and_attacks_of_cw(folder, tmp_path, capsys):
-    options = f"--preset tiny --data mnist --data-dir {folder} --out {tmp_path / 'out'}".split()
+def test_without_baseline_and_attacks_of_cw(mnist, tmp_path, capsys):
+    options = f"--preset tiny --data mnist --data-dir {mnist} --out {tmp_path / 'out'}".split()
     assert command.main(["stochastic-attacks", *options, "--methods", SE_SNN, "--trainings", ADVERSARIAL]) == 0
     table = capsys.readouterr().out
     assert "CW-L2" not in table and attack_measures.TRANSFER in table

@@ -1,6 +1,5 @@
 import json
 
-import official_files
 import pytest
 import torch
 from torch.nn.functional import cross_entropy, one_hot
@@ -10,21 +9,6 @@ from nvrm_fast.experiments import data
 from nvrm_fast.experiments.label_flips import flip_labels
 from nvrm_fast.experiments.stochastic.labels import losses as label_losses
 from nvrm_fast.experiments.stochastic.labels.training import BASELINE, METHODS, SE_SNN, Recipe, build, corrupted, train
-
-
-@pytest.fixture(autouse=True)
-def keep_threads():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def mnist(tmp_path):
-    folder = tmp_path / "images"
-    folder.mkdir()
-    official_files.write_mnist(folder)
-    return folder
 
 
 @pytest.fixture

@@ -12,15 +12,8 @@ from nvrm_fast.experiments.stochastic.pruning import study, tables
 from nvrm_fast.experiments.stochastic.pruning.options import PruningSettings
 
 
-@pytest.fixture(autouse=True)
-def keep_threads():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
-def mnist(tmp_path):
+def options(tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
     official_files.write_mnist(folder, size=16)
@@ -31,9 +24,9 @@ def results(tmp_path):
     return json.loads((tmp_path / "out" / "results.json").read_text())
 
 
-def test_a_whole_study(mnist, tmp_path, capsys):
+def test_a_whole_study(options, tmp_path, capsys):
     state = torch.get_rng_state()
-    assert command.main(["stochastic-pruning", *mnist, "--seeds", "2"]) == 0
+    assert command.main(["stochastic-pruning", *options, "--seeds", "2"]) == 0
     assert torch.equal(torch.get_rng_state(), state)
     out = tmp_path / "out"
     table = (out / "table.md").read_text()
@@ -52,29 +45,29 @@ def test_a_whole_study(mnist, tmp_path, capsys):
         assert (run["log_sigma"]["firing"] is None) == (run["method"] == "baseline")
 
 
-def test_a_sweep_is_recorded_and_goes_on(mnist, tmp_path, monkeypatch):
-    mnist += ["--methods", "SE-SNN"]
-    assert command.main(["stochastic-pruning", *mnist]) == 0
+def test_a_sweep_is_recorded_and_goes_on(options, tmp_path, monkeypatch):
+    options += ["--methods", "SE-SNN"]
+    assert command.main(["stochastic-pruning", *options]) == 0
     made = []
     one_run = study.one_run
     monkeypatch.setattr(study, "one_run", lambda *a, **more: made.append(more["weight"]) or one_run(*a, **more))
     first = results(tmp_path)["runs"]
-    assert command.main(["stochastic-pruning", *mnist, *"--weights 1e-4 0.01 --margins 4 0".split()]) == 0
+    assert command.main(["stochastic-pruning", *options, *"--weights 1e-4 0.01 --margins 4 0".split()]) == 0
     assert made == [1e-4, 0.01, 0.01]
     assert results(tmp_path)["runs"][0] == first[0]
     table = (tmp_path / "out" / "table.md").read_text()
     assert "| weight | b = 4.00" in table and "SE-SNN, weight 0.01, b = 0.00" in table
     path = tmp_path / "out" / FILE
     path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
-    assert command.main(["stochastic-pruning", *mnist, *"--weights 1e-4 0.01 --margins 4 0".split()]) == 0
+    assert command.main(["stochastic-pruning", *options, *"--weights 1e-4 0.01 --margins 4 0".split()]) == 0
     assert made[3:] == [0.01]
 
 
 @pytest.mark.parametrize("network", ["mlp", "vgg16", "vgg16-convolutional"])
-def test_the_other_networks(network, mnist, tmp_path):
+def test_the_other_networks(network, options, tmp_path):
     width = "0.3" if network == "mlp" else "0.04"
     more = f"--network {network} --width {width} --noise-rate 0.4 --at-once 0.5 --methods SE-SNN".split()
-    assert command.main(["stochastic-pruning", *mnist, *more]) == 0
+    assert command.main(["stochastic-pruning", *options, *more]) == 0
     (run,) = results(tmp_path)["runs"]
     assert run["points"][-1]["multiplications"] <= 0.2 * run["points"][0]["multiplications"]
     table = (tmp_path / "out" / "table.md").read_text()
@@ -96,7 +89,7 @@ def test_the_smallest_network_within_the_tolerance():
 
 
 @pytest.mark.parametrize(
-    "options, says",
+    "given, says",
     [
         ("--target 1", "--target is 1.0: choose more than 0 and less than 1"),
         ("--weights -1", "--weights is (-1.0,): choose 0 or more for each"),
@@ -105,6 +98,6 @@ def test_the_smallest_network_within_the_tolerance():
         ("--network lenet5 --data mnist --data-dir nowhere", "--data mnist is missing"),
     ],
 )
-def test_wrong_options_end_with_status_2_and_the_remedy(options, says, mnist, capsys):
-    assert command.main(["stochastic-pruning", *mnist, *options.split()]) == 2
+def test_wrong_options_end_with_status_2_and_the_remedy(given, says, options, capsys):
+    assert command.main(["stochastic-pruning", *options, *given.split()]) == 2
     assert f"error: {says}" in capsys.readouterr().err

@@ -5,20 +5,12 @@ from dataclasses import asdict
 
 import official_files
 import pytest
-import torch
 from torch.nn.functional import cross_entropy
 
 from nvrm_fast.experiments import __main__ as command
 from nvrm_fast.experiments import data
 from nvrm_fast.experiments.stochastic.labels import sweeps as label_sweeps
 from nvrm_fast.experiments.stochastic.labels.training import BASELINE, METHODS, SE_SNN, Recipe, corrupted, train
-
-
-@pytest.fixture(autouse=True)
-def keep_threads():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 def test_the_sweeps_and_going_on_with_them(tmp_path, capsys, monkeypatch):
