@@ -35,6 +35,9 @@ def copy() -> None:
         (TREE / name).parent.mkdir(parents=True, exist_ok=True)
         if (ROOT / name).exists():
             shutil.copy2(ROOT / name, TREE / name)
+    # Tests ask git which files there are.
+    for command in (["init", "--quiet"], ["add", "--all"]):
+        subprocess.run(["git", *command], cwd=TREE, check=True)
     for counts in TREE.rglob("*.gcda"):
         counts.unlink()
 
