@@ -24,33 +24,18 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 MODES = ("auto", "cpu", "cuda", "none")
-CPU_SOURCES = [
-    "csrc/bindings.cpp",
-    "csrc/cpu/kernels_avx2.cpp",
-    "csrc/cpu/kernels_avx512.cpp",
-    "csrc/cpu/kernels_portable.cpp",
-    "csrc/cpu/pages.cpp",
-    "csrc/cpu/select.cpp",
-    "csrc/layers/local_avx2.cpp",
-    "csrc/layers/local_avx512.cpp",
-    "csrc/layers/local_cpu.cpp",
-    "csrc/layers/local_portable.cpp",
-    "csrc/layers/stochastic_avx2.cpp",
-    "csrc/layers/stochastic_avx512.cpp",
-    "csrc/layers/stochastic_cpu.cpp",
-    "csrc/layers/stochastic_portable.cpp",
-    "csrc/noise/noise_cpu.cpp",
-    "csrc/optim/step_cpu.cpp",
-    "csrc/optim/table.cpp",
-]
-# Kernels only, no torch in them; the glue knows torch.
-CUDA_SOURCES = [
-    "csrc/cuda/noise.cu",
-    "csrc/cuda/step_adam.cu",
-    "csrc/cuda/step_sgd.cu",
-    "csrc/noise/noise_cuda.cpp",
-    "csrc/optim/step_cuda.cpp",
-]
+CPU_SOURCES = sorted(
+    str(path.relative_to(ROOT))
+    for folder in ("cpu", "torch")
+    for path in (ROOT / "csrc" / folder).glob("*.cpp")
+    if not path.stem.endswith("_cuda")
+)
+# Kernels only, no torch in them; the glue (csrc/torch/*_cuda.cpp) knows torch.
+CUDA_SOURCES = sorted(
+    str(path.relative_to(ROOT))
+    for pattern in ("cuda/*.cu", "torch/*_cuda.cpp")
+    for path in (ROOT / "csrc").glob(pattern)
+)
 # A100, H100 and H200, B100 and B200; newer ones translate the PTX.
 DEFAULT_GPUS = "8.0;9.0;10.0+PTX"
 
@@ -108,8 +93,9 @@ def extension(with_cuda):
     import torch
     from torch.utils.cpp_extension import CUDA_HOME, CppExtension, CUDAExtension
 
-    # -ffp-contract=off: every fused multiply-add is written out, so that all backends give the same bits.
-    flags = ["-O3", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi"]
+    # -g0: Python asks for debug information, 70 MB of it. -ffp-contract=off: every fused multiply-add is written out,
+    # so that all backends give the same bits.
+    flags = ["-O3", "-g0", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi"]
     if "OpenMP" in torch.__config__.parallel_info().split("ATen parallel backend:")[-1]:
         # Compiled with, but not linked to, OpenMP: at load time the calls find the very runtime that torch brought,
         # so there is one thread pool and torch.set_num_threads governs it.

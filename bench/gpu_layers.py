@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from nvrm_fast import nn as noisy
-from nvrm_fast.layer_ops import default_backend
+from nvrm_fast.ops.direction import default_backend
 
 from .layer_contestants import clear, run
 from .markdown import table

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 import nvrm_fast.optim
-from nvrm_fast import backends
+from nvrm_fast.ops import registry as backends
 
 from .compiled import CompiledAdam
 from .contestants import FUSED, IN_PLACE, MASTER, PUBLISHED, RULES, VARIABILITY, Rule, bytes_per_element

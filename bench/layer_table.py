@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from nvrm_fast import backends, layer_ops
 from nvrm_fast import nn as noisy
+from nvrm_fast.ops import direction as layer_ops
+from nvrm_fast.ops import registry as backends
 
 from .contention import waiting_share
 from .gate import RedGate

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 import nvrm_fast
-from nvrm_fast.backends import _native
+from nvrm_fast.ops.registry import _native
 
 DEFAULT_THREADS = 2
 

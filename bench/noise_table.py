@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from nvrm_fast import ops
 from nvrm_fast.noise import distribution_code
+from nvrm_fast.ops import step as ops
 from nvrm_fast.reference import DISTRIBUTIONS
 
 from .contention import waiting_share

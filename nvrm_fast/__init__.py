@@ -9,8 +9,8 @@ with optimizer.denoised():       # evaluate and save on clean weights
 """
 
 from ._version import __version__
-from .backends import use_backend
 from .noise import noise
+from .ops.registry import use_backend
 from .optim import NVRMSGD, SGLD, NVRMAdam, NVRMAdamW, PerturbedSGD
 
 __all__ = [

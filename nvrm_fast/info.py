@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from . import backends
 from ._version import __version__
+from .ops import registry as backends
 
 
 def _version_of(package: str) -> str:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from . import ops
+from .ops import step as ops
 from .reference import DISTRIBUTIONS
 
 

@@ -29,7 +29,7 @@ DIST = ROOT / "dist"
 #: What both installations run: where the package is, what was built, and a hash of noise and of three steps.
 PROBE = """
 import hashlib, json, torch, nvrm_fast
-from nvrm_fast.backends import build_facts
+from nvrm_fast.ops.registry import build_facts
 from nvrm_fast.info import build_info
 weight = torch.nn.Parameter(torch.linspace(-1, 1, 1001))
 optimizer = nvrm_fast.NVRMAdam([weight], variability=0.05, noise="laplace")

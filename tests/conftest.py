@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from nvrm_fast.backends import _native
+from nvrm_fast.ops.registry import _native
 
 
 def pytest_report_header() -> str:

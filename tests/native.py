@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from nvrm_fast.backends import _native
+from nvrm_fast.ops.registry import _native
 
 
 def each_instruction_set() -> Iterator[str]:

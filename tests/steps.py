@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nvrm_fast import ops
+from nvrm_fast.ops import step as ops
 
 SGD_DEFAULTS = dict(
     is_first=False, lr=0.1, momentum=0.9, dampening=0.0, weight_decay=0.0, nesterov=False, maximize=False

@@ -10,7 +10,7 @@ import torch
 
 from bench import compare, contestants, gate, layer_table, markdown, measure, memory, report, scaling, stochastic_table
 from bench.parameter_lists import SMALL_LIST, copy_parameters, make_gradients, make_parameters
-from nvrm_fast.backends import _native
+from nvrm_fast.ops.registry import _native
 
 needs_native = pytest.mark.skipif(_native is None, reason="the native kernels are not built")
 MACHINE = {"processor": "a processor", "torch": "2.13.0"}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from native import each_instruction_set
 from steps import ADAM_DEFAULTS, SGD_DEFAULTS, assert_same, copy_of, make_lists, run
 
-from nvrm_fast import ops
+from nvrm_fast.ops import step as ops
 
 FIXED = settings(
     derandomize=True, deadline=None, max_examples=60, suppress_health_check=list(HealthCheck), database=None

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 import nvrm_fast
-from nvrm_fast import backends, ops
 from nvrm_fast._version import INTERFACE
 from nvrm_fast.info import build_info
+from nvrm_fast.ops import registry as backends
+from nvrm_fast.ops import step as ops
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,7 +48,7 @@ def test_none(tmp_path):
     code = (
         # An editable installation would still find the native module of the sources.
         "import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in str(f).lower()]\n"
-        "import nvrm_fast; assert nvrm_fast.backends._native is None; print(nvrm_fast.noise(3, seed=0)[0].item())\n"
+        "import nvrm_fast; assert nvrm_fast.ops.registry._native is None; print(nvrm_fast.noise(3, seed=0)[0].item())\n"
         "try: nvrm_fast.noise(3, seed=0, backend='native')\n"
         "except RuntimeError as error: print(error)"
     )
@@ -111,7 +112,7 @@ def test_instruction_sets():
         pytest.skip("native kernels not built")
     with pytest.raises(ValueError, match="instruction set 'mmx' is not available on this processor; choose one of"):
         backends._native.use_instruction_set("mmx")
-    code = "from nvrm_fast.backends import _native; print(_native.instruction_set())"
+    code = "from nvrm_fast.ops.registry import _native; print(_native.instruction_set())"
     environment = {**os.environ, "NVRM_FAST_INSTRUCTION_SET": "portable"}
     chosen = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert chosen.stdout.strip() == "portable"
@@ -127,7 +128,7 @@ def test_native_kernels_of_another_version_are_left_out(tmp_path):
     assert facts["interface"] == INTERFACE
     (package / "_build_facts.json").write_text(json.dumps({**facts, "interface": INTERFACE - 1}))
     code = (
-        "import torch, nvrm_fast; from nvrm_fast.backends import why_missing; "
+        "import torch, nvrm_fast; from nvrm_fast.ops.registry import why_missing; "
         "print(nvrm_fast.__file__, why_missing('native', torch.device('cpu')), nvrm_fast.noise(3, seed=1).shape)"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}

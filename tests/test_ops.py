@@ -21,7 +21,7 @@ def arguments(rule, dtype=torch.float32, masters=False):
 
 
 def call(rule, named, backend):
-    from nvrm_fast import ops
+    from nvrm_fast.ops import step as ops
 
     getattr(ops, f"{rule}_step_")(*named.values(), backend=backend)
 
@@ -115,7 +115,7 @@ def test_is_first_needs_its_length(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_bad_noise_targets(backend):
-    from nvrm_fast.ops import fill_noise_
+    from nvrm_fast.ops.step import fill_noise_
 
     for target, error, message in (
         (torch.zeros(4).double(), TypeError, "self must be float32"),

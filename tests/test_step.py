@@ -5,7 +5,8 @@ import torch
 from native import each_instruction_set
 from steps import ADAM_DEFAULTS, RULES, SGD_DEFAULTS, assert_same, full_options, make_lists, run
 
-from nvrm_fast import noise, ops
+from nvrm_fast import noise
+from nvrm_fast.ops import step as ops
 from nvrm_fast.reference import DISTRIBUTIONS
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)

@@ -1,7 +1,7 @@
 // The kernels for every processor.
 #include <type_traits>
 
-#include "lanes_portable.h"
+#include "../math/lanes_portable.h"
 #include "step_kernel.h"
 
 namespace nvrm {

@@ -1,9 +1,9 @@
-// Eight lanes: see noise/lanes.h. Include only where the compiler may use AVX2, FMA and F16C (kernels_avx2.cpp).
+// Eight lanes: see math/lanes.h. Include only where the compiler may use AVX2, FMA and F16C (kernels_avx2.cpp).
 #pragma once
 
 #include <immintrin.h>
 
-#include "storage.h"
+#include "../math/storage.h"
 
 namespace nvrm {
 

@@ -1,9 +1,9 @@
-// Sixteen lanes: see noise/lanes.h. Include only where the compiler may use AVX-512 (kernels_avx512.cpp).
+// Sixteen lanes: see math/lanes.h. Include only where the compiler may use AVX-512 (kernels_avx512.cpp).
 #pragma once
 
 #include <immintrin.h>
 
-#include "storage.h"
+#include "../math/storage.h"
 
 namespace nvrm {
 

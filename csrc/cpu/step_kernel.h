@@ -2,7 +2,7 @@
 #pragma once
 
 #include "strided.h"
-#include "superblock.h"
+#include "noise_kernel.h"
 
 namespace nvrm {
 namespace {

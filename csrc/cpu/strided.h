@@ -1,7 +1,7 @@
 // Reading and writing a run of elements, in row-major order, of a tensor with any strides.
 #pragma once
 
-#include "kernels.h"
+#include "cpu_kernels.h"
 
 namespace nvrm {
 namespace {

@@ -7,7 +7,7 @@
 // rows at a time, a full cache line.
 #pragma once
 
-#include "../noise/philox.h"
+#include "../math/philox.h"
 
 namespace nvrm {
 

@@ -1,9 +1,9 @@
-// One lane with the storage types, on the device (and, for tests, on the host): see noise/lanes.h.
+// One lane with the storage types, on the device (and, for tests, on the host): see math/lanes.h.
 #pragma once
 
 #include <type_traits>
 
-#include "../cpu/lanes_portable.h"
+#include "../math/lanes_portable.h"
 
 namespace nvrm {
 

@@ -6,7 +6,7 @@
 #include <cuda_runtime_api.h>  // CUDART_VERSION, the same for the kernels and for the glue
 #endif
 
-#include "../optim/step.h"
+#include "../math/tensor_table.h"
 #include "element_map.h"
 
 namespace nvrm {

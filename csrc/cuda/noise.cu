@@ -1,5 +1,5 @@
 // The generator alone: any stretch of any stream of noise.
-#include "kernels.h"
+#include "launches.h"
 #include "noise_thread.h"
 
 namespace nvrm {

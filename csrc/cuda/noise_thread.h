@@ -1,7 +1,7 @@
 // The noise of one thread's part: its 4 Philox blocks, and what their words become.
 #pragma once
 
-#include "../noise/distribution.h"
+#include "../math/distribution.h"
 #include "element_map.h"
 #include "lanes_cuda.h"
 

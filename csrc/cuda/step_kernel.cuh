@@ -1,7 +1,7 @@
 // The kernel around step_thread.h, and the choice of its instance.
 #pragma once
 
-#include "kernels.h"
+#include "launches.h"
 #include "step_thread.h"
 
 namespace nvrm {

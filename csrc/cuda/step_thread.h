@@ -2,7 +2,7 @@
 // of the kernel on the CPU.
 #pragma once
 
-#include "../optim/rule.h"
+#include "../math/update_rule.h"
 #include "launch_table.h"
 #include "noise_thread.h"
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import layer_ops
+from ..ops import direction as layer_ops
 from ..reference.local import Settings
 from .weight_norm import wide
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.utils import _ntuple
 
-from .. import layer_ops
+from ..ops import direction as layer_ops
 from .modes import NoisyModule
 from .noises import _check_positive
 from .weight_norm import wide

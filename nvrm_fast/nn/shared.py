@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from .. import layer_ops
+from ..ops import direction as layer_ops
 from ..reference.angles import LAWS
 
 if TYPE_CHECKING:

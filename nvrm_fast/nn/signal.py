@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from .. import layer_ops
+from ..ops import direction as layer_ops
 from ..reference.angles import LAWS
 from ..reference.local import Settings
 from .modes import NoisyModule

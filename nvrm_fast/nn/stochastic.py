@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from .. import stochastic_ops
+from ..ops import stochastic as stochastic_ops
 from ..reference.stochastic import ACTIVATIONS, NOTHING, Settings, deviation_formula
 from .convolution import ConvGeometry
 from .entropy import MaxEntropy, StandardNormal

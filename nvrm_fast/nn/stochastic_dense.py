@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import backends, stochastic_ops
+from ..ops import registry as backends
+from ..ops import stochastic as stochastic_ops
 from ..reference.stochastic import Settings
 
 

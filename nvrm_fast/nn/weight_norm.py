@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import layer_ops
+from ..ops import direction as layer_ops
 from ..reference.local import Settings
 from .modes import NoisyModule
 from .noises import Direction, Magnitude, direction_code, law_constants, magnitude_code

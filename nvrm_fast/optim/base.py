@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .. import backends
+from ..contract.streams import assign_streams
 from ..noise import distribution_code, signed_seed
+from ..ops import registry as backends
 from . import amp, backward, checkpoint, compiled
 from .bucket import Bucket, Member, in_buckets
 from .checks import check_overlap, check_param, explain, fits
 from .memory import allocate
 from .shards import WHOLE, is_distributed, local, local_gradient, place_of
-from .streams import assign_streams
 
 LOW_PRECISION = (torch.bfloat16, torch.float16)
 #: Groups with the members that a step is for.

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .. import ops
+from ..ops import step as ops
 from .base import NoisyOptimizer
 from .bucket import Member, in_buckets
 from .checks import check_denoise_every, check_number

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..ops import _library
+from ..ops.step import _library
 from . import amp
 from .shards import is_distributed
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .. import backends
+from ..ops import registry as backends
 from .shards import local
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .. import ops
+from ..ops import step as ops
 from .base import NoisyOptimizer
 from .bucket import Bucket
 from .checks import check_number

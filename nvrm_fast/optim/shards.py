@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Place(NamedTuple):
-    """Where a parameter's elements lie in its full tensor, in row-major order (see nvrm_fast/ops.py)."""
+    """Where a parameter's elements lie in its full tensor, in row-major order (see nvrm_fast/ops/step.py)."""
 
     offset: int
     run_length: int

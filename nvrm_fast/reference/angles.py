@@ -2,7 +2,7 @@
 
 A law gives cos and sin of the angle for each activation and, pathwise, by how much the angle moves with the law's
 parameters. Thesis of P. Kirichenko (2018): section 3.2 and appendix B; von Mises-Fisher after Wood (1994).
-A new law: a class here, one in csrc/layers/angles.h and one in nvrm_fast/triton/angles.py, with the same code.
+A new law: a class here, one in csrc/math/angle_law.h and one in nvrm_fast/triton/angles.py, with the same code.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The step operators' arguments, in the order of their schemas (nvrm_fast/ops.py, where they are explained)."""
+"""The step operators' arguments, in the order of their schemas (nvrm_fast/ops/step.py, where they are explained)."""
 
 from __future__ import annotations
 

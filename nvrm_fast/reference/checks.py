@@ -1,4 +1,4 @@
-"""What the reference refuses, before anything is written. The native table (csrc/optim/table.cpp) says the same."""
+"""What the reference refuses, before anything is written; csrc/torch/tensor_table_builder.cpp says the same."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def laplace(word: Tensor) -> tuple[Tensor, Tensor]:
 
 
 #: name -> (code in operator arguments and checkpoints, function). Never renumber; the native list is
-#: NVRM_FOR_EACH_DISTRIBUTION in csrc/noise/distribution.h.
+#: NVRM_FOR_EACH_DISTRIBUTION in csrc/math/distribution.h.
 DISTRIBUTIONS: dict[str, tuple[int, Callable[[Tensor], tuple[Tensor, Tensor]]]] = {
     "gaussian": (0, gaussian),
     "uniform": (1, uniform),

@@ -1,6 +1,6 @@
 """ln, sin and cos from correctly rounded operations in a fixed order: the same bits on every device.
 
-Same steps and coefficients as csrc/noise/elementary.h, which says where they come from.
+Same steps and coefficients as csrc/math/elementary.h, which says where they come from.
 """
 
 from __future__ import annotations

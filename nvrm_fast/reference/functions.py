@@ -1,7 +1,7 @@
 """exp, ln and the normal quantile for laws that need more than Box-Muller: correctly rounded steps in a fixed order.
 
-Same steps and coefficients as csrc/layers/functions.h. The coefficients are weighted least-squares fits iterated to
-equal ripple, each rounded to float32 before the next one was fitted.
+Same steps and coefficients as csrc/math/special_functions.h. The coefficients are weighted least-squares fits iterated
+to equal ripple, each rounded to float32 before the next one was fitted.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Tensors are float32 (or float64 for float64 parameters). Scalars are combined in float64 and rounded once, by
 `rounded`; the kernels do the same, so a whole step has the same bits everywhere. Add a rule here, in
-csrc/optim/rule.h, and to the operators.
+csrc/math/update_rule.h, and to the operators.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     clean' = rule(clean, grad, state)
     p      = clean' + b_now * eps(step + 1)
 
-Arguments of the operators are documented in nvrm_fast/ops.py.
+Arguments of the operators are documented in nvrm_fast/ops/step.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From random words to noise of unit scale, as csrc/noise/distribution.h. A new distribution: a function here and a
+"""From random words to noise of unit scale, as csrc/math/distribution.h. A new distribution: a function here and a
 line in `values`, with the code that nvrm_fast/reference/distribution.py gives it."""
 
 import triton

@@ -1,4 +1,4 @@
-"""ln, sin, cos, square root and division from correctly rounded operations, in the order of csrc/noise/elementary.h.
+"""ln, sin, cos, square root and division from correctly rounded operations, in the order of csrc/math/elementary.h.
 
 `tl.fma` where the contract has a fused multiply-add and nowhere else; the kernels are launched with
 enable_fp_fusion=False, so the compiler forms none by itself.

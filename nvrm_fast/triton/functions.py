@@ -1,4 +1,4 @@
-"""exp, ln and the normal quantile, as nvrm_fast/reference/functions.py and csrc/layers/functions.h."""
+"""exp, ln and the normal quantile, as nvrm_fast/reference/functions.py and csrc/math/special_functions.h."""
 
 import triton
 import triton.language as tl

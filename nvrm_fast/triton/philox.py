@@ -1,4 +1,4 @@
-"""Philox4x32-10 on uint32 tensors: the same words as nvrm_fast/reference/philox.py and csrc/noise/philox.h."""
+"""Philox4x32-10 on uint32 tensors: the same words as nvrm_fast/reference/philox.py and csrc/math/philox.h."""
 
 import triton
 import triton.language as tl

@@ -1,4 +1,4 @@
-"""The update rules, one element at a time, in the order of operations of csrc/optim/rule.h.
+"""The update rules, one element at a time, in the order of operations of csrc/math/update_rule.h.
 
 A rule gets the clean weight x, the gradient g, the state and the hyper-parameters, and returns the new weight and
 state. Hyper-parameters are scalars of the type in which the rule computes, combined in float64 on the host and rounded

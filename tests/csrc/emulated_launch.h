@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "cpu/kernels.h"
+#include "cpu/cpu_kernels.h"
 #include "cuda/launch_plan.h"
 #include "cuda/step_thread.h"
 

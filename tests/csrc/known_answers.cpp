@@ -1,4 +1,4 @@
-// The scalar path of csrc/noise without torch and without Python: prints what tests/csrc/test_headers.py expects.
+// The scalar path of csrc/math without torch and without Python: prints what tests/csrc/test_headers.py expects.
 #include <cstdio>
 
 #include "distribution.h"

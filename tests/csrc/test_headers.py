@@ -1,4 +1,4 @@
-"""The headers of csrc/noise compile alone, with every warning an error, and know Philox's published answers."""
+"""The headers of csrc/math compile alone, with every warning an error, and know Philox's published answers."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ COMPILER = os.environ.get("CXX", "c++").split()[0]
 def test_known_answers(tmp_path, standard):
     program = tmp_path / "known_answers"
     source = Path(__file__).with_name("known_answers.cpp")
-    flags = [f"-std={standard}", "-O1", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-I", ROOT / "csrc/noise"]
+    flags = [f"-std={standard}", "-O1", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-I", ROOT / "csrc/math"]
     subprocess.run([COMPILER, *flags, source, "-o", program], check=True)
     lines = subprocess.run([program], check=True, capture_output=True, text=True).stdout.splitlines()
     assert [line.split() for line in lines] == [

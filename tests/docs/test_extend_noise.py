@@ -11,7 +11,7 @@ from pages import ROOT, apply, changes, page
 
 COMPILER = os.environ.get("CXX", "c++").split()[0]
 STEPS = changes(page("docs/extend_noise.md"))
-FILES = ["nvrm_fast/reference/distribution.py", "csrc/noise/distribution.h", "nvrm_fast/triton/distribution.py"]
+FILES = ["nvrm_fast/reference/distribution.py", "csrc/math/distribution.h", "nvrm_fast/triton/distribution.py"]
 
 PROGRAM = """
 #include <cstdio>
@@ -53,7 +53,7 @@ def copy(tmp_path_factory):
     root = tmp_path_factory.mktemp("copy")
     ignore = shutil.ignore_patterns("*.so", "__pycache__", "_build_facts.json", "experiments")
     shutil.copytree(ROOT / "nvrm_fast", root / "nvrm_fast", ignore=ignore)
-    shutil.copytree(ROOT / "csrc/noise", root / "csrc/noise")
+    shutil.copytree(ROOT / "csrc/math", root / "csrc/math")
     for step in STEPS:
         apply(step, root)
     return root
@@ -88,7 +88,7 @@ def test_law(law):
 @pytest.mark.skipif(shutil.which(COMPILER) is None, reason="no C++ compiler")
 def test_cpp_is_the_reference(copy, law, tmp_path):
     (tmp_path / "law.cpp").write_text(PROGRAM)
-    flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-I", copy / "csrc/noise"]
+    flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-I", copy / "csrc/math"]
     subprocess.run([COMPILER, *flags, tmp_path / "law.cpp", "-o", tmp_path / "law"], check=True)
     printed = subprocess.run([tmp_path / "law"], check=True, capture_output=True).stdout
     table = torch.frombuffer(bytearray(printed), dtype=torch.int32).view(-1, 3)

@@ -16,7 +16,7 @@ COMPILER = os.environ.get("CXX", "c++").split()[0]
 
 PROGRAM = """
 #include <cstdio>
-#include "rule.h"
+#include "update_rule.h"
 namespace nvrm {
 %s
 }
@@ -41,7 +41,7 @@ def names():
 def test_cpp_is_the_python_rule(names, tmp_path):
     (struct,) = blocks(page(PAGE), "cpp")
     (tmp_path / "rule.cpp").write_text(PROGRAM % struct)
-    flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-I", ROOT / "csrc/optim"]
+    flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-I", ROOT / "csrc/math"]
     subprocess.run([COMPILER, *flags, tmp_path / "rule.cpp", "-o", tmp_path / "rule"], check=True)
     elements = torch.randn(4096, 3)
     elements[:, 2].abs_()

@@ -7,7 +7,7 @@ import torch
 from test_kernels import PARAMETERS, operands
 
 from nvrm_fast import nn as noisy
-from nvrm_fast.layer_ops import default_backend
+from nvrm_fast.ops.direction import default_backend
 from nvrm_fast.reference import local
 
 if not torch.cuda.is_available():

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from nvrm_fast import layer_ops
 from nvrm_fast import nn as noisy
+from nvrm_fast.ops import direction as layer_ops
 from nvrm_fast.reference import local
 from nvrm_fast.reference.angles import LAWS
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nvrm_fast import backends, layer_ops  # noqa: F401  (registers the operators)
+from nvrm_fast.ops import direction as layer_ops  # noqa: F401
+from nvrm_fast.ops import registry as backends  # noqa: F401
 from nvrm_fast.reference import activation, local
 from nvrm_fast.reference.angles import LAWS
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from test_kernels import operands
 
-from nvrm_fast import layer_ops, use_backend
 from nvrm_fast import nn as noisy
+from nvrm_fast import use_backend
+from nvrm_fast.ops import direction as layer_ops
 
 LAYERS = {
     "projected": lambda: noisy.DirectionLinear(

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from nvrm_fast import nn as noisy
-from nvrm_fast import stochastic_ops, use_backend
+from nvrm_fast import use_backend
+from nvrm_fast.ops import stochastic as stochastic_ops
 from nvrm_fast.reference import stochastic
 from nvrm_fast.reference.stochastic import SUMS, Settings
 

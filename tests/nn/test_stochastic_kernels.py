@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nvrm_fast import backends, stochastic_ops
+from nvrm_fast.ops import registry as backends
+from nvrm_fast.ops import stochastic as stochastic_ops
 from nvrm_fast.reference import stochastic
 from nvrm_fast.reference.stochastic import ACTIVATIONS, SUMS, Settings
 

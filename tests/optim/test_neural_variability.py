@@ -258,7 +258,7 @@ def test_names_free_the_streams_from_order():
 
 
 def test_streams_never_collide(monkeypatch):
-    from nvrm_fast.optim import streams
+    from nvrm_fast.contract import streams
 
     monkeypatch.setattr(streams, "stream_of_name", lambda name: 2**32 - 1)
     assert streams.assign_streams(["a", "b", "c"], 3, {1}) == [2**32 - 1, 0, 2]
@@ -266,7 +266,7 @@ def test_streams_never_collide(monkeypatch):
 
 
 def test_stream_of_a_name_never_changes():
-    from nvrm_fast.optim.streams import stream_of_name
+    from nvrm_fast.contract.streams import stream_of_name
 
     assert stream_of_name("layer1.0.conv1.weight") == 0xDDE4D3CE
 

@@ -9,8 +9,8 @@ from scipy.stats import binom
 from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
 
+from nvrm_fast.contract.streams import stream_of_name
 from nvrm_fast.noise import noise
-from nvrm_fast.optim.streams import stream_of_name
 from nvrm_fast.probe import accuracy, accuracy_against_noise, neural_variabilities, neural_variability, zero_one_loss
 from nvrm_fast.probe.intervals import interval_of_mean, two_sided_quantile
 from nvrm_fast.probe.perturbed import STREAM_PREFIX

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from nvrm_fast import backends, use_backend
 from nvrm_fast import nn as noisy
+from nvrm_fast import use_backend
+from nvrm_fast.ops import registry as backends
 from nvrm_fast.reference import activation, local
 from nvrm_fast.triton import local as kernels
 

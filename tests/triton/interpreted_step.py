@@ -9,7 +9,7 @@ from steps import ADAM_DEFAULTS, RULES, SGD_DEFAULTS, assert_same, full_options,
 from test_ops import BAD, arguments, call
 from test_step import check_versions, columns_of, misalign, spread, transpose
 
-from nvrm_fast import ops
+from nvrm_fast.ops import step as ops
 from nvrm_fast.reference import DISTRIBUTIONS
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import nvrm_fast
-from nvrm_fast import backends
+from nvrm_fast.ops import registry as backends
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -65,7 +65,7 @@ def test_a_triton_that_is_missing_or_broken_is_no_obstacle():
     in_a_process(
         "sys.modules['triton'] = None\n"
         "import torch, nvrm_fast\n"
-        "from nvrm_fast import backends\n"
+        "from nvrm_fast.ops import registry as backends\n"
         "backends.native_serves_cuda = lambda: False\n"
         "assert backends.choose(torch.device('cuda')) == 'reference'\n"
         "assert 'pip install triton' in backends.why_missing('triton', torch.device('cuda'))\n"

@@ -1,0 +1,26 @@
+// What each instruction set offers. The three files kernels_*.cpp are the same code (superblock.h, step_kernel.h)
+// over different lanes; select.cpp picks one when the program runs.
+#pragma once
+
+#include "../math/update_rule.h"
+#include "../math/tensor_table.h"
+
+namespace nvrm {
+
+struct CpuKernels {
+  const char* name;
+  // out[0..count) = elements [offset, offset + count) of scale * distribution(key).
+  void (*noise)(const NoiseKey& key, int distribution, float scale, int64_t offset, float* out, int64_t count);
+  // One step over superblocks [begin, end) of the plan's running count.
+  void (*sgd)(const StepPlan&, const SgdHyper<double>&, bool with_momentum, int64_t begin, int64_t end);
+  void (*adam)(const StepPlan&, const AdamHyper<double>&, bool amsgrad, int64_t begin, int64_t end);
+  void (*change_coat)(const StepPlan&, int64_t begin, int64_t end);
+};
+
+extern const CpuKernels portable_kernels;
+#if defined(__x86_64__)
+extern const CpuKernels avx2_kernels;
+extern const CpuKernels avx512_kernels;
+#endif
+
+}  // namespace nvrm

@@ -1,0 +1,47 @@
+// The layers' kernels for x86-64 processors with AVX-512 (F, BW, DQ, VL).
+#if defined(__x86_64__)
+// Standard headers come before the target is widened: their inline functions must stay fit for every processor.
+#include <immintrin.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), \
+                             apply_to = function)
+#else
+#pragma GCC push_options
+// GCC 12's own intrinsics read a register that they call undefined (GCC bug 105593).
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
+#endif
+
+#include "lanes_avx512.h"
+#include "direction_kernel.h"
+
+namespace nvrm {
+namespace {
+
+struct Avx512Masks : Avx512Lanes {
+  using M = I;
+  NVRM_INLINE static bool all(I mask) { return _mm512_movepi32_mask((__m512i)mask) == 0xffff; }
+};
+
+}  // namespace
+
+extern const LayerKernels avx512_layers = {
+    "avx512",
+    local_kernel<Avx512Masks, false>,
+    local_kernel<Avx512Masks, true>,
+};
+
+}  // namespace nvrm
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif  // __x86_64__

@@ -1,0 +1,308 @@
+// The pass after the matrix product, tile by tile, over lanes.
+#pragma once
+
+#include <type_traits>
+
+#include "direction_plan.h"
+#include "../math/direction_noise.h"
+
+namespace nvrm {
+namespace {
+
+// `count` elements from `index` on in the lanes; beyond them 0.
+template <class L>
+NVRM_INLINE typename L::F load_lanes(const void* data, int64_t index, Storage storage, int count) {
+  typename L::F x = L::broadcast(0.0f);
+  const auto from = [&](auto* typed) __attribute__((always_inline)) {
+    using T = std::remove_const_t<std::remove_pointer_t<decltype(typed)>>;
+    if (count >= L::width) {
+      L::load(typed + index, x);
+    } else {
+      alignas(64) T buffer[L::width] = {};
+      memcpy(buffer, typed + index, static_cast<size_t>(count) * sizeof(T));
+      L::load(static_cast<const T*>(buffer), x);
+    }
+  };
+  switch (storage) {
+    case Storage::float32:
+      from(static_cast<const float*>(data));
+      break;
+    case Storage::bfloat16:
+      from(static_cast<const BFloat16*>(data));
+      break;
+    case Storage::float16:
+      from(static_cast<const Float16*>(data));
+      break;
+  }
+  return x;
+}
+
+template <class L>
+NVRM_INLINE void store_lanes(void* data, int64_t index, Storage storage, int count, typename L::F x) {
+  const auto to = [&](auto* typed) __attribute__((always_inline)) {
+    using T = std::remove_pointer_t<decltype(typed)>;
+    if (count >= L::width) {
+      L::store(typed + index, x);
+    } else {
+      alignas(64) T buffer[L::width];
+      L::store(static_cast<T*>(buffer), x);
+      memcpy(typed + index, buffer, static_cast<size_t>(count) * sizeof(T));
+    }
+  };
+  switch (storage) {
+    case Storage::float32:
+      to(static_cast<float*>(data));
+      break;
+    case Storage::bfloat16:
+      to(static_cast<BFloat16*>(data));
+      break;
+    case Storage::float16:
+      to(static_cast<Float16*>(data));
+      break;
+  }
+}
+
+template <class L>
+NVRM_INLINE float sum_of_lanes(typename L::F x) {
+  alignas(64) float lanes[L::width];
+  L::store(lanes, x);
+  float sum = lanes[0];
+  for (int i = 1; i < L::width; ++i) sum += lanes[i];
+  return sum;
+}
+
+template <class L, bool by_neuron>
+NVRM_INLINE typename L::F parameter(const float* values, int64_t neuron) {
+  typename L::F x;
+  if constexpr (by_neuron) {
+    L::load(values + neuron, x);
+  } else {
+    x = L::broadcast(values[neuron]);
+  }
+  return x;
+}
+
+template <class L, class Law, bool by_neuron>
+NVRM_INLINE Neuron<L, Law> load_neuron(const LocalPlan& plan, int64_t neuron) {
+  Neuron<L, Law> n;
+  n.scale = parameter<L, by_neuron>(plan.scale, neuron);
+  n.gain = parameter<L, by_neuron>(plan.gain, neuron);
+  n.spread = parameter<L, by_neuron>(plan.spread, neuron);
+  n.bias = parameter<L, by_neuron>(plan.bias, neuron);
+  for (int k = 0; k < Law::rows; ++k) n.constant[k] = parameter<L, by_neuron>(plan.constants + k * plan.padded, neuron);
+  return n;
+}
+
+// One neuron's parameters for both of a pair.
+template <class L, class Law>
+NVRM_INLINE Neuron<Pair<L>, Law> twice(const Neuron<L, Law>& n) {
+  Neuron<Pair<L>, Law> both;
+  both.scale = {n.scale, n.scale};
+  both.gain = {n.gain, n.gain};
+  both.spread = {n.spread, n.spread};
+  both.bias = {n.bias, n.bias};
+  for (int k = 0; k < Law::rows; ++k) both.constant[k] = {n.constant[k], n.constant[k]};
+  return both;
+}
+
+// One vector of activations. square: |x|^2 in the lanes (unused if the tangent part is given or nothing is turned);
+// square_sum: adds to the sum for it.
+template <class L, class Law, bool backward>
+NVRM_INLINE void step(const LocalPlan& plan, const Neuron<L, Law>& neuron, int64_t index, int count,
+                      typename L::F square, typename L::F* sums, typename L::F* square_sum) {
+  using F = typename L::F;
+  const Magnitude magnitude = static_cast<Magnitude>(plan.magnitude);
+  const Blocks<L> blocks{&plan.key, static_cast<uint64_t>(plan.offset + index)};
+  const F s = load_lanes<L>(plan.s, index, plan.storage, count);
+  if (Law::rows > 0 && plan.given) square = load_lanes<L>(plan.square, index, Storage::float32, count);
+  if constexpr (!backward) {
+    const auto a = activate<L, Law, false>(blocks, s, square, neuron, magnitude, plan.given, *plan.scalars, false);
+    store_lanes<L>(plan.out, index, plan.storage, count, L::fma(a.factor, a.d, neuron.bias));
+  } else {
+    const F grad = load_lanes<L>(plan.grad, index, plan.storage, count);
+    const auto a = activate<L, Law, true>(blocks, s, square, neuron, magnitude, plan.given, *plan.scalars, plan.slopes);
+    F tangent = L::broadcast(0.0f), parts[neuron_sums];
+    const F ds = differentiate<L, Law>(a, s, grad, neuron, plan.given, parts, &tangent);
+    for (int k = 0; k < used_sums<Law>; ++k) sums[k] = sums[k] + parts[k];
+    store_lanes<L>(plan.out, index, plan.storage, count, ds);
+    if constexpr (Law::rows > 0) {
+      if (plan.given) {
+        store_lanes<L>(plan.tangent, index, Storage::float32, count, tangent);
+      } else {
+        *square_sum = *square_sum + tangent;
+      }
+    }
+  }
+}
+
+// Two vectors of one neuron's activations side by side, at two indices; sums grow in the order of two steps.
+template <class L, class Law, bool backward>
+NVRM_INLINE void step_two(const LocalPlan& plan, const Neuron<Pair<L>, Law>& neuron, int64_t index_a, int64_t index_b,
+                          int count, Two<typename L::F> square, typename L::F* sums, typename L::F* square_sum_a,
+                          typename L::F* square_sum_b) {
+  using F = Two<typename L::F>;
+  const auto load = [&](const void* data, Storage storage) __attribute__((always_inline)) {
+    return F{load_lanes<L>(data, index_a, storage, count), load_lanes<L>(data, index_b, storage, count)};
+  };
+  const auto store = [&](void* data, Storage storage, const F& x) __attribute__((always_inline)) {
+    store_lanes<L>(data, index_a, storage, count, x.a);
+    store_lanes<L>(data, index_b, storage, count, x.b);
+  };
+  const Magnitude magnitude = static_cast<Magnitude>(plan.magnitude);
+  const Blocks<Pair<L>> blocks{&plan.key, static_cast<uint64_t>(plan.offset + index_a),
+                               static_cast<uint64_t>(plan.offset + index_b)};
+  const F s = load(plan.s, plan.storage);
+  if (Law::rows > 0 && plan.given) square = load(plan.square, Storage::float32);
+  if constexpr (!backward) {
+    const auto a =
+        activate<Pair<L>, Law, false>(blocks, s, square, neuron, magnitude, plan.given, *plan.scalars, false);
+    store(plan.out, plan.storage, Pair<L>::fma(a.factor, a.d, neuron.bias));
+  } else {
+    const F grad = load(plan.grad, plan.storage);
+    const auto a =
+        activate<Pair<L>, Law, true>(blocks, s, square, neuron, magnitude, plan.given, *plan.scalars, plan.slopes);
+    F tangent = Pair<L>::broadcast(0.0f), parts[neuron_sums];
+    const F ds = differentiate<Pair<L>, Law>(a, s, grad, neuron, plan.given, parts, &tangent);
+    for (int k = 0; k < used_sums<Law>; ++k) sums[k] = (sums[k] + parts[k].a) + parts[k].b;
+    store(plan.out, plan.storage, ds);
+    if constexpr (Law::rows > 0) {
+      if (plan.given) {
+        store(plan.tangent, Storage::float32, tangent);
+      } else {
+        *square_sum_a = *square_sum_a + tangent.a;
+        *square_sum_b = *square_sum_b + tangent.b;
+      }
+    }
+  }
+}
+
+// A tile of rows and neurons: lanes are neurons, whose parameters and sums stay in registers down the rows.
+template <class L, class Law, bool backward>
+void tile_by_neuron(const LocalPlan& plan, int64_t tile) {
+  using F = typename L::F;
+  const int64_t row_tile = tile / plan.neuron_tiles(), neuron_tile = tile % plan.neuron_tiles();
+  const int64_t row = row_tile * LocalPlan::tile_rows, first = neuron_tile * LocalPlan::tile_neurons;
+  const int64_t rows = plan.outer - row < LocalPlan::tile_rows ? plan.outer - row : LocalPlan::tile_rows;
+  const int64_t last = first + LocalPlan::tile_neurons < plan.neurons ? first + LocalPlan::tile_neurons : plan.neurons;
+  const bool with_square = Law::rows > 0 && !plan.given;
+  F square_sum[LocalPlan::tile_rows];
+  for (int64_t i = 0; i < rows; ++i) square_sum[i] = L::broadcast(0.0f);
+
+  for (int64_t j = first; j < last; j += L::width) {
+    const int count = last - j < L::width ? static_cast<int>(last - j) : L::width;
+    const Neuron<L, Law> neuron = load_neuron<L, Law, true>(plan, j);
+    F sums[neuron_sums];
+    for (int k = 0; k < neuron_sums; ++k) sums[k] = L::broadcast(0.0f);
+    int64_t i = 0;
+    if constexpr (L::width > 1) {
+      const auto both = twice<L, Law>(neuron);
+      for (; i + 2 <= rows; i += 2) {
+        Two<F> square = Pair<L>::broadcast(0.0f);
+        if (with_square) square = {L::broadcast(plan.square[row + i]), L::broadcast(plan.square[row + i + 1])};
+        const int64_t index = (row + i) * plan.neurons + j;
+        step_two<L, Law, backward>(plan, both, index, index + plan.neurons, count, square, sums, &square_sum[i],
+                                   &square_sum[i + 1]);
+      }
+    }
+    for (; i < rows; ++i) {
+      const F square = with_square ? L::broadcast(plan.square[row + i]) : L::broadcast(0.0f);
+      step<L, Law, backward>(plan, neuron, (row + i) * plan.neurons + j, count, square, sums, &square_sum[i]);
+    }
+    if constexpr (backward) {
+      for (int k = 0; k < neuron_sums; ++k) {
+        float* part = plan.neuron_part + (row_tile * neuron_sums + k) * plan.neurons;
+        store_lanes<L>(part, j, Storage::float32, count, sums[k]);
+      }
+    }
+  }
+  if (backward && with_square) {
+    for (int64_t i = 0; i < rows; ++i)
+      plan.square_part[neuron_tile * plan.outer + row + i] = sum_of_lanes<L>(square_sum[i]);
+  }
+}
+
+// A block of one object's channels: lanes are positions.
+template <class L, class Law, bool backward>
+void tile_by_position(const LocalPlan& plan, int64_t tile) {
+  using F = typename L::F;
+  const int64_t object = tile / plan.channel_blocks(), block = tile % plan.channel_blocks();
+  const int64_t group = block / plan.group_blocks();
+  const int64_t first = group * plan.group_channels() + block % plan.group_blocks() * LocalPlan::block_channels;
+  const int64_t end_of_group = (group + 1) * plan.group_channels();
+  const int64_t last =
+      first + LocalPlan::block_channels < end_of_group ? first + LocalPlan::block_channels : end_of_group;
+  const bool with_square = Law::rows > 0 && !plan.given;
+  float* const square_part =
+      backward && with_square ? plan.square_part + (block * plan.outer + object) * plan.inner : nullptr;
+
+  for (int64_t channel = first; channel < last; ++channel) {
+    const Neuron<L, Law> neuron = load_neuron<L, Law, false>(plan, channel);
+    F sums[neuron_sums];
+    for (int k = 0; k < neuron_sums; ++k) sums[k] = L::broadcast(0.0f);
+    int64_t i = 0;
+    if constexpr (L::width > 1) {
+      const auto both = twice<L, Law>(neuron);
+      for (; i + 2 * L::width <= plan.inner; i += 2 * L::width) {
+        Two<F> square = Pair<L>::broadcast(0.0f), square_sum = square;
+        if (with_square) {
+          const float* at = plan.square + (object * plan.groups + group) * plan.inner + i;
+          L::load(at, square.a);
+          L::load(at + L::width, square.b);
+          if (backward && channel != first) {
+            L::load(square_part + i, square_sum.a);
+            L::load(square_part + i + L::width, square_sum.b);
+          }
+        }
+        const int64_t index = (object * plan.neurons + channel) * plan.inner + i;
+        step_two<L, Law, backward>(plan, both, index, index + L::width, L::width, square, sums, &square_sum.a,
+                                   &square_sum.b);
+        if (backward && with_square) {
+          L::store(square_part + i, square_sum.a);
+          L::store(square_part + i + L::width, square_sum.b);
+        }
+      }
+    }
+    for (; i < plan.inner; i += L::width) {
+      const int count = plan.inner - i < L::width ? static_cast<int>(plan.inner - i) : L::width;
+      F square = L::broadcast(0.0f), square_sum = L::broadcast(0.0f);
+      if (with_square) {
+        square = load_lanes<L>(plan.square, (object * plan.groups + group) * plan.inner + i, Storage::float32, count);
+        if (backward && channel != first) square_sum = load_lanes<L>(square_part, i, Storage::float32, count);
+      }
+      const int64_t index = (object * plan.neurons + channel) * plan.inner + i;
+      step<L, Law, backward>(plan, neuron, index, count, square, sums, &square_sum);
+      if (backward && with_square) store_lanes<L>(square_part, i, Storage::float32, count, square_sum);
+    }
+    if constexpr (backward) {
+      for (int k = 0; k < neuron_sums; ++k) {
+        plan.neuron_part[(object * neuron_sums + k) * plan.neurons + channel] = sum_of_lanes<L>(sums[k]);
+      }
+    }
+  }
+}
+
+template <class L, class Law, bool backward>
+void tiles(const LocalPlan& plan, int64_t begin, int64_t end) {
+  for (int64_t tile = begin; tile < end; ++tile) {
+    if (plan.by_neuron()) {
+      tile_by_neuron<L, Law, backward>(plan, tile);
+    } else {
+      tile_by_position<L, Law, backward>(plan, tile);
+    }
+  }
+}
+
+template <class L, bool backward>
+void local_kernel(int law, const LocalPlan& plan, int64_t begin, int64_t end) {
+  switch (law) {
+#define NVRM_CASE(code, Law)                   \
+  case code:                                   \
+    tiles<L, Law, backward>(plan, begin, end); \
+    break;
+    NVRM_FOR_EACH_LAW(NVRM_CASE)
+#undef NVRM_CASE
+  }
+}
+
+}  // namespace
+}  // namespace nvrm

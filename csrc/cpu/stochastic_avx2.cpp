@@ -1,0 +1,36 @@
+// Stochastic activations for x86-64 processors with AVX2, FMA and F16C.
+#if defined(__x86_64__)
+// Standard headers come before the target is widened: their inline functions must stay fit for every processor.
+#include <immintrin.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c")
+#endif
+
+#include "lanes_avx2.h"
+#include "stochastic_kernel.h"
+
+namespace nvrm {
+
+extern const StochasticKernels avx2_stochastic = {
+    "avx2",
+    stochastic_kernel<Avx2Lanes, false>,
+    stochastic_kernel<Avx2Lanes, true>,
+};
+
+}  // namespace nvrm
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif  // __x86_64__

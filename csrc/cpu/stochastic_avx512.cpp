@@ -1,0 +1,39 @@
+// Stochastic activations for x86-64 processors with AVX-512 (F, BW, DQ, VL).
+#if defined(__x86_64__)
+// Standard headers come before the target is widened: their inline functions must stay fit for every processor.
+#include <immintrin.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), \
+                             apply_to = function)
+#else
+#pragma GCC push_options
+// GCC 12's own intrinsics read a register that they call undefined (GCC bug 105593).
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
+#endif
+
+#include "lanes_avx512.h"
+#include "stochastic_kernel.h"
+
+namespace nvrm {
+
+extern const StochasticKernels avx512_stochastic = {
+    "avx512",
+    stochastic_kernel<Avx512Lanes, false>,
+    stochastic_kernel<Avx512Lanes, true>,
+};
+
+}  // namespace nvrm
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif  // __x86_64__

@@ -1,0 +1,84 @@
+// What the arithmetic of the noise contract runs on: one element at a time here, 8 or 16 in csrc/cpu.
+//
+// Everything in csrc/math and csrc/math/update_rule.h is written once, over a "lanes" class L that names its vector
+// types. `float` and a GCC vector of 16 floats share the operators + - * / >> << & | ^ and ?:, so the same lines
+// compile for a scalar, for AVX2, for AVX-512 and (as scalars) for CUDA. What has no operator is a member function of
+// L.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__CUDACC__)
+#define NVRM_INLINE __host__ __device__ __forceinline__
+#else
+#define NVRM_INLINE inline __attribute__((always_inline))
+#endif
+
+// NVRM_UNROLL(n) before a loop, in the words of the compiler at hand.
+#define NVRM_PRAGMA(words) _Pragma(#words)
+#if defined(__CUDACC__)
+#define NVRM_UNROLL(n) NVRM_PRAGMA(unroll n)
+#else
+#define NVRM_UNROLL(n) NVRM_PRAGMA(GCC unroll n)
+#endif
+
+namespace nvrm {
+
+struct ScalarLanes {
+  using F = float;     // floating-point values
+  using D = double;    // the same for float64 parameters
+  using U = uint32_t;  // random words
+  using I = int32_t;   // the same bits, signed
+  using W = uint64_t;  // one 32-bit word in the low half of 64 bits, anything above it (see philox.h)
+  static constexpr int width = 1;
+
+  NVRM_INLINE static float broadcast(float x) { return x; }
+
+  NVRM_INLINE static float fma(float a, float b, float c) {
+#if defined(__CUDA_ARCH__)
+    return __fmaf_rn(a, b, c);
+#else
+    return std::fma(a, b, c);
+#endif
+  }
+
+  NVRM_INLINE static float sqrt(float x) {
+#if defined(__CUDA_ARCH__)
+    return __fsqrt_rn(x);
+#else
+    return std::sqrt(x);
+#endif
+  }
+
+  NVRM_INLINE static double sqrt(double x) {
+#if defined(__CUDA_ARCH__)
+    return __dsqrt_rn(x);
+#else
+    return std::sqrt(x);
+#endif
+  }
+
+  NVRM_INLINE static float to_float(int32_t i) { return static_cast<float>(i); }
+
+  NVRM_INLINE static uint32_t bits_of(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+  }
+
+  NVRM_INLINE static float float_from_bits(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+  }
+
+  NVRM_INLINE static float select(bool mask, float a, float b) { return mask ? a : b; }
+
+  NVRM_INLINE static uint64_t multiply_wide(uint64_t a, uint32_t b) {
+    return static_cast<uint64_t>(static_cast<uint32_t>(a)) * b;
+  }
+};
+
+}  // namespace nvrm

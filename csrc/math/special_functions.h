@@ -1,0 +1,94 @@
+// exp, ln and the normal quantile for laws that need more than Box-Muller: the same steps and coefficients as
+// nvrm_fast/reference/functions.py, which says how they were found.
+#pragma once
+
+#include "distribution.h"
+
+namespace nvrm {
+
+// -ln(x) for positive normal x.
+template <class L>
+NVRM_INLINE typename L::F negative_ln_of(typename L::F x) {
+  using F = typename L::F;
+  using U = typename L::U;
+  using I = typename L::I;
+  constexpr uint32_t two_thirds = 0x3f2aaaabu;
+  const U bits = L::bits_of(x) - two_thirds;
+  const F e = L::to_float((I)bits >> 23);
+  const F f = L::float_from_bits((bits & 0x7fffffu) + two_thirds) - 1.0f;
+  F q = L::broadcast(-0x1.1f243cp-3f);
+  q = L::fma(q, f, L::broadcast(0x1.3b0e5cp-3f));
+  q = L::fma(q, f, L::broadcast(-0x1.1ea94cp-3f));
+  q = L::fma(q, f, L::broadcast(0x1.503884p-3f));
+  q = L::fma(q, f, L::broadcast(-0x1.99d3a8p-3f));
+  q = L::fma(q, f, L::broadcast(0x1.001450p-2f));
+  q = L::fma(q, f, L::broadcast(-0x1.5554fcp-2f));
+  q = L::fma(q, f, L::broadcast(0x1.ffffd6p-2f));
+  q = L::fma(q, f, L::broadcast(-1.0f));
+  return L::fma(e, L::broadcast(-0x1.62e430p-1f), q * f);
+}
+
+// exp(-y) and 1 - exp(-y), each to its own relative precision for y >= 0; y is cut to [-80, 80].
+template <class L>
+NVRM_INLINE void exponential(typename L::F y, typename L::F* grown, typename L::F* rest) {
+  using F = typename L::F;
+  using U = typename L::U;
+  y = L::select(y < 80.0f, y, L::broadcast(80.0f));
+  y = L::select(y > -80.0f, y, L::broadcast(-80.0f));
+  // Adding 1.5 * 2^23 leaves the nearest integer in the low bits.
+  const F shifted = L::fma(L::broadcast(0x1.715476p+0f), y, L::broadcast(12582912.0f));
+  const F k = shifted - 12582912.0f;
+  const F r = L::fma(L::broadcast(-0x1.7f7d1cp-20f), k, L::fma(L::broadcast(-0x1.62e4p-1f), k, y));
+  F q = L::broadcast(-0x1.6b96f4p-10f);
+  q = L::fma(q, r, L::broadcast(0x1.1226d8p-7f));
+  q = L::fma(q, r, L::broadcast(-0x1.5556f8p-5f));
+  q = L::fma(q, r, L::broadcast(0x1.5554b2p-3f));
+  q = L::fma(q, r, L::broadcast(-0x1.fffffep-2f));
+  q = L::fma(q, r, L::broadcast(1.0f));
+  const F e = q * r;
+  const U integer = L::bits_of(shifted) - 0x4b400000u;
+  const F power = L::float_from_bits((127u - integer) << 23);
+  *grown = L::fma(-power, e, power);
+  *rest = L::fma(power, e, 1.0f - power);
+}
+
+// The x with P(|N(0, 1)| < |x|) = |e| and e's sign; tails = 1 - e^2.
+template <class L>
+NVRM_INLINE typename L::F normal_quantile(typename L::F e, typename L::F tails) {
+  using F = typename L::F;
+  F w = negative_ln_of<L>(tails);
+  w = L::select(w > 0.0f, w, L::broadcast(0.0f));
+  const F c = w - 2.5f;
+  F p = L::broadcast(0x1.61ee96p-25f);
+  p = L::fma(p, c, L::broadcast(0x1.080822p-21f));
+  p = L::fma(p, c, L::broadcast(-0x1.4fae5cp-18f));
+  p = L::fma(p, c, L::broadcast(-0x1.a5eb72p-18f));
+  p = L::fma(p, c, L::broadcast(0x1.443990p-12f));
+  p = L::fma(p, c, L::broadcast(-0x1.d0b796p-10f));
+  p = L::fma(p, c, L::broadcast(-0x1.833496p-8f));
+  p = L::fma(p, c, L::broadcast(0x1.652c74p-2f));
+  p = L::fma(p, c, L::broadcast(0x1.0fc8bep+1f));
+  const F t = L::sqrt(w) - 3.0f;
+  F q = L::broadcast(0x1.da6d18p-14f);
+  q = L::fma(q, t, L::broadcast(-0x1.7986a2p-12f));
+  q = L::fma(q, t, L::broadcast(-0x1.15c464p-15f));
+  q = L::fma(q, t, L::broadcast(0x1.05e970p-9f));
+  q = L::fma(q, t, L::broadcast(-0x1.4ded56p-8f));
+  q = L::fma(q, t, L::broadcast(0x1.08f9c8p-7f));
+  q = L::fma(q, t, L::broadcast(-0x1.61ffaap-7f));
+  q = L::fma(q, t, L::broadcast(0x1.b57c76p-7f));
+  q = L::fma(q, t, L::broadcast(0x1.6aa52cp+0f));
+  q = L::fma(q, t, L::broadcast(0x1.00696cp+2f));
+  return L::select(w < 5.0f, p, q) * e;
+}
+
+// sin and cos of (pi / 2) s for s in [-1, 1], by the double angle.
+template <class L>
+NVRM_INLINE void sine_cosine_of_quarter_turns(typename L::F s, typename L::F* sine, typename L::F* cosine) {
+  typename L::F half_sine, half_cosine;
+  sine_cosine_of_eighth_turns<L>(s * 2048.0f, &half_sine, &half_cosine);
+  *sine = (half_sine + half_sine) * half_cosine;
+  *cosine = (half_cosine - half_sine) * (half_cosine + half_sine);
+}
+
+}  // namespace nvrm

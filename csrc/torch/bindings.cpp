@@ -1,0 +1,58 @@
+// The Python module nvrm_fast._native: build facts and processor features. The operators register themselves beside
+// their kernels (TORCH_LIBRARY_IMPL); their schemas are in nvrm_fast/ops.py, so that they exist without this module.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+#include <torch/version.h>
+
+#include "../cpu/pages.h"
+#include "../cpu/select.h"
+
+namespace py = pybind11;
+
+namespace {
+
+py::dict build_facts() {
+  py::dict facts;
+  facts["compiler"] = __VERSION__;
+  facts["torch"] = TORCH_VERSION;
+#if defined(_OPENMP)
+  facts["openmp"] = true;
+#else
+  facts["openmp"] = false;
+#endif
+#if defined(NVRM_WITH_CUDA)
+  facts["cuda"] = NVRM_WITH_CUDA;  // the toolkit's version and the architectures, from setup.py
+#else
+  facts["cuda"] = py::none();
+#endif
+  return facts;
+}
+
+py::dict cpu_features() {
+  py::dict features;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+#define NVRM_FEATURE(name) features[name] = static_cast<bool>(__builtin_cpu_supports(name));
+  NVRM_FEATURE("avx2")
+  NVRM_FEATURE("fma")
+  NVRM_FEATURE("f16c")
+  NVRM_FEATURE("avx512f")
+  NVRM_FEATURE("avx512bw")
+  NVRM_FEATURE("avx512dq")
+  NVRM_FEATURE("avx512vl")
+#undef NVRM_FEATURE
+#endif
+  return features;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
+  m.doc() = "Native kernels of nvrm_fast: what was built and which instruction set runs.";
+  m.def("build_facts", &build_facts);
+  m.def("cpu_features", &cpu_features);
+  m.def("available_instruction_sets", &nvrm::available_instruction_sets);
+  m.def("instruction_set", [] { return std::string(nvrm::cpu_kernels().name); });
+  m.def("use_instruction_set", &nvrm::use_instruction_set);
+  m.def("advise_huge_pages", &nvrm::advise_huge_pages);
+}

@@ -1,0 +1,56 @@
+// nvrm_fast::fill_noise_ on the CPU.
+#include <ATen/Parallel.h>
+#include <torch/library.h>
+
+#include "../cpu/select.h"
+#include "noise_arguments.h"
+
+namespace nvrm {
+
+NoiseKey noise_key(int64_t seed, int64_t stream, int64_t step) {
+  TORCH_CHECK_VALUE(stream >= 0 && stream <= 0xffffffffLL, "stream must be in [0, 2^32), got ", stream);
+  const uint64_t bits = static_cast<uint64_t>(seed);
+  return {static_cast<uint32_t>(bits), static_cast<uint32_t>(bits >> 32), static_cast<uint32_t>(stream),
+          static_cast<uint32_t>(step)};
+}
+
+void check_distribution(int64_t distribution, const char* argument) {
+  TORCH_CHECK_VALUE(distribution >= 0 && distribution < distribution_count, argument, " must be a code in [0, ",
+                    distribution_count, "), got ", distribution);
+}
+
+NoiseKey checked_fill(const at::Tensor& self, int64_t seed, int64_t stream, int64_t step, int64_t distribution,
+                      int64_t offset) {
+  TORCH_CHECK_TYPE(self.scalar_type() == at::kFloat, "self must be float32, got ", self.scalar_type());
+  TORCH_CHECK_VALUE(self.is_contiguous(), "self must be contiguous");
+  TORCH_CHECK_VALUE(offset >= 0, "offset must not be negative, got ", offset);
+  check_distribution(distribution, "distribution");
+  return noise_key(seed, stream, step);
+}
+
+void fill_noise(const NoiseKey& key, int distribution, float scale, int64_t offset, float* out, int64_t numel) {
+  const CpuKernels& kernels = cpu_kernels();
+  // Threads share whole superblocks, so that none is drawn twice.
+  const int64_t first = offset / superblock_size;
+  const int64_t last = (offset + numel + superblock_size - 1) / superblock_size;
+  at::parallel_for(first, last, superblocks_per_task, [&](int64_t begin, int64_t end) {
+    const int64_t from = std::max(begin * superblock_size, offset);
+    const int64_t to = std::min(end * superblock_size, offset + numel);
+    if (from < to) kernels.noise(key, distribution, scale, from, out + (from - offset), to - from);
+  });
+}
+
+namespace {
+
+void fill_noise_cpu(const at::Tensor& self, int64_t seed, int64_t stream, int64_t step, int64_t distribution,
+                    double scale, int64_t offset) {
+  const NoiseKey key = checked_fill(self, seed, stream, step, distribution, offset);
+  fill_noise(key, static_cast<int>(distribution), static_cast<float>(scale), offset, self.mutable_data_ptr<float>(),
+             self.numel());
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(nvrm_fast, CPU, m) { m.impl("fill_noise_", &fill_noise_cpu); }
+
+}  // namespace nvrm

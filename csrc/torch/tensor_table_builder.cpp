@@ -1,0 +1,261 @@
+#include "tensor_table_builder.h"
+
+#include <ATen/MemoryOverlap.h>
+
+namespace nvrm {
+namespace {
+
+ScalarKind kind_of(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kDouble:
+      return ScalarKind::float64;
+    case at::kBFloat16:
+      return ScalarKind::bfloat16;
+    case at::kHalf:
+      return ScalarKind::float16;
+    default:
+      return ScalarKind::float32;
+  }
+}
+
+void check_length(size_t length, size_t expected, const char* name) {
+  TORCH_CHECK_VALUE(length == expected, name, " needs one value for each of params: ", expected, ", got ", length);
+}
+
+void check_tensor(const at::Tensor& tensor, const at::Tensor& param, at::ScalarType dtype, at::Device device,
+                  const char* name, size_t i) {
+  TORCH_CHECK_TYPE(tensor.layout() == at::kStrided, name, "[", i,
+                   "] must be dense; sparse gradients are not supported (use sparse=False in the embedding)");
+  TORCH_CHECK_VALUE(tensor.device() == device, name, "[", i, "] must be on ", device, " like params[0], got ",
+                    tensor.device());
+  TORCH_CHECK_TYPE(tensor.scalar_type() == dtype, name, "[", i, "] must be ", dtype, ", got ", tensor.scalar_type());
+  TORCH_CHECK_VALUE(tensor.sizes() == param.sizes(), name, "[", i, "] must have the parameter's shape ", param.sizes(),
+                    ", got ", tensor.sizes());
+}
+
+void check_written(const at::Tensor& tensor, const char* name, size_t i) {
+  TORCH_CHECK_VALUE(at::has_internal_overlap(tensor) != at::MemOverlap::Yes, name, "[", i,
+                    "] has elements that share memory (an expanded tensor): clone() it first");
+}
+
+}  // namespace
+
+TensorTable::TensorTable(at::TensorList params, at::TensorList grads, at::TensorList masters, at::TensorList steps,
+                         at::IntArrayRef streams, at::IntArrayRef offsets, NoiseArguments noise, StepCounters counters,
+                         StepCount count)
+    : params_(params), steps_(steps), noise_(noise), counters_(counters) {
+  const size_t n = params.size();
+  check_length(grads.size(), n, "grads");
+  check_length(steps.size(), n, "steps");
+  check_length(streams.size(), n, "streams");
+  check_length(offsets.size(), n, "offsets");
+  check_length(noise.scales.size(), n, "scales");
+  check_length(noise.coat_scales.size(), n, "coat_scales");
+  TORCH_CHECK_VALUE(masters.empty() || masters.size() == n,
+                    "masters must be empty or hold one tensor for each of params");
+  check_distribution(noise.distribution, "distribution");
+  check_distribution(noise.coat_distribution, "coat_distribution");
+  operands_[parameter_operand] = params;
+  operands_[gradient_operand] = grads;
+  operands_[master_operand] = masters;
+  if (n == 0) return;
+
+  const at::Device device = params[0].device();
+  TORCH_CHECK_VALUE(device.is_cpu() == (counters == StepCounters::on_host), "params[0] must be on the ",
+                    counters == StepCounters::on_host ? "CPU" : "GPU", ", got ", device);
+  dtype_ = params[0].scalar_type();
+  TORCH_CHECK_TYPE(dtype_ == at::kFloat || dtype_ == at::kDouble || dtype_ == at::kBFloat16 || dtype_ == at::kHalf,
+                   "params[0] must be float32, float64, bfloat16 or float16, got ", dtype_);
+  const at::ScalarType math = dtype_ == at::kDouble ? at::kDouble : at::kFloat;
+  state_dtype_ = masters.empty() ? dtype_ : math;
+  entries_.resize(n);
+  for (size_t i = 0; i < n; ++i) {
+    check_tensor(params[i], params[i], dtype_, device, "params", i);
+    check_written(params[i], "params", i);
+    check_tensor(grads[i], params[i], dtype_, device, "grads", i);
+    if (!masters.empty()) {
+      check_tensor(masters[i], params[i], math, device, "masters", i);
+      check_written(masters[i], "masters", i);
+    }
+    TORCH_CHECK_TYPE(steps[i].scalar_type() == at::kLong && steps[i].numel() == 1 && steps[i].device() == device,
+                     "steps[", i, "] must be an int64 tensor with one element on ",
+                     device.is_cpu() ? "the CPU" : device.str());
+    TORCH_CHECK_VALUE(offsets[i] >= 0, "offsets[", i, "] must not be negative, got ", offsets[i]);
+    noise_key(noise.seed, streams[i], 0);
+    TensorEntry& entry = entries_[i];
+    entry = TensorEntry{};
+    entry.numel = params[i].numel();
+    entry.offset = offsets[i];
+    const int64_t step = step_of(i);
+    // With a master the clean weights are at hand: nothing to take off.
+    const double worn = masters.empty() && !noise.keep_noise ? noise.coat_scales[i] : 0;
+    entry.coat_off = {noise_key(noise.coat_seed, streams[i], step), static_cast<int>(noise.coat_distribution),
+                      static_cast<float>(worn)};
+    entry.coat_on = {noise_key(noise.seed, streams[i], count == StepCount::advances ? step + 1 : step),
+                     static_cast<int>(noise.distribution), static_cast<float>(noise.scales[i])};
+  }
+}
+
+void TensorTable::add_state(const char* name, at::TensorList states) {
+  check_length(states.size(), params_.size(), name);
+  for (size_t i = 0; i < states.size(); ++i) {
+    check_tensor(states[i], params_[i], state_dtype_, params_[0].device(), name, i);
+    check_written(states[i], name, i);
+  }
+  operands_[state_operand + states_++] = states;
+}
+
+void TensorTable::set_scaling(const GradientScaling& scaling) {
+  if (params_.empty()) return;
+  const at::Device device = params_[0].device();
+  const auto address_of = [&](const std::optional<at::Tensor>& scalar, const char* name) -> const float* {
+    if (!scalar.has_value()) return nullptr;
+    TORCH_CHECK_VALUE(scalar->scalar_type() == at::kFloat && scalar->numel() == 1 && scalar->device() == device, name,
+                      " must be None or a float32 tensor with one element on ", device);
+    return scalar->const_data_ptr<float>();
+  };
+  grad_scale_ = address_of(scaling.grad_scale, "grad_scale");
+  found_inf_ = address_of(scaling.found_inf, "found_inf");
+}
+
+void TensorTable::set_runs(at::IntArrayRef lengths, at::IntArrayRef strides) {
+  if (lengths.empty() && strides.empty()) return;
+  check_length(lengths.size(), params_.size(), "run_lengths");
+  check_length(strides.size(), params_.size(), "run_strides");
+  for (size_t i = 0; i < lengths.size(); ++i) {
+    if (lengths[i] == 0) continue;
+    TORCH_CHECK_VALUE(lengths[i] > 0 && strides[i] >= lengths[i] && params_[i].numel() % lengths[i] == 0,
+                      "run_lengths[", i, "] must be 0 or divide the parameter's ", params_[i].numel(),
+                      " elements, and run_strides[", i, "] be at least as long; got ", lengths[i], " and ", strides[i]);
+  }
+  run_lengths_ = lengths;
+  run_strides_ = strides;
+}
+
+void TensorTable::finish(const std::function<void(TensorEntry&, size_t, int64_t)>& fill) {
+  for (size_t i = 0; i < entries_.size(); ++i) {
+    set_layout(i);
+    TORCH_CHECK_VALUE(run_lengths_.empty() || run_lengths_[i] == 0 || entries_[i].layout == nullptr, "params[", i,
+                      "] is a shard in runs: it, its gradient and its state must be contiguous()");
+    fill(entries_[i], i, counters_ == StepCounters::on_host ? step_of(i) + 1 : 0);
+  }
+  // From here on nothing is refused.
+  for (size_t i = 0; i < entries_.size(); ++i) {
+    owners_.push_back(i);
+    for (int o = 0; o < operand_count; ++o) {
+      if (!operands_[o].empty()) {
+        entries_[i].data[o] = o == gradient_operand ? const_cast<void*>(operands_[o][i].const_data_ptr())
+                                                    : operands_[o][i].mutable_data_ptr();
+      }
+    }
+  }
+  if (!run_lengths_.empty()) split_into_runs();
+  first_superblock_.reserve(entries_.size() + 1);
+  for (const TensorEntry& entry : entries_) {
+    const int64_t begin = entry.offset / superblock_size;
+    const int64_t end = (entry.offset + entry.numel + superblock_size - 1) / superblock_size;
+    first_superblock_.push_back(first_superblock_.back() + (entry.numel == 0 ? 0 : end - begin));
+  }
+}
+
+// Every run becomes an entry of its own: to the kernels it is one more small parameter.
+void TensorTable::split_into_runs() {
+  const std::vector<TensorEntry> wholes = std::move(entries_);
+  entries_.clear();
+  owners_.clear();
+  for (size_t i = 0; i < wholes.size(); ++i) {
+    const int64_t length = run_lengths_[i] == 0 ? std::max<int64_t>(wholes[i].numel, 1) : run_lengths_[i];
+    for (int64_t begin = 0; begin < wholes[i].numel; begin += length) {
+      TensorEntry run = wholes[i];
+      run.numel = length;
+      run.offset += begin / length * run_strides_[i];
+      for (int o = 0; o < operand_count; ++o) {
+        if (run.data[o] == nullptr) continue;
+        run.data[o] = static_cast<char*>(run.data[o]) + begin * static_cast<int64_t>(operands_[o][i].element_size());
+      }
+      entries_.push_back(run);
+      owners_.push_back(i);
+    }
+  }
+}
+
+// Row-major order is memory order for nearly every tensor; the others get their strides written down, neighbouring
+// dimensions merged where all operands allow it.
+void TensorTable::set_layout(size_t i) {
+  bool contiguous = true;
+  for (const at::TensorList& tensors : operands_) contiguous &= tensors.empty() || tensors[i].is_contiguous();
+  if (contiguous) return;
+
+  Layout layout{};
+  const auto sizes = params_[i].sizes();
+  for (size_t d = 0; d < sizes.size(); ++d) {
+    if (sizes[d] == 1) continue;
+    bool merges = layout.dims > 0;
+    for (int o = 0; o < operand_count && merges; ++o) {
+      if (operands_[o].empty()) continue;
+      merges = layout.strides[o][layout.dims - 1] == operands_[o][i].stride(d) * sizes[d];
+    }
+    if (!merges) {
+      TORCH_CHECK_VALUE(layout.dims < max_dims, "params[", i, "] has more than ", max_dims,
+                        " dimensions that cannot be merged: make it contiguous()");
+      layout.sizes[layout.dims++] = 1;
+    }
+    layout.sizes[layout.dims - 1] *= sizes[d];
+    for (int o = 0; o < operand_count; ++o) {
+      if (!operands_[o].empty()) layout.strides[o][layout.dims - 1] = operands_[o][i].stride(d);
+    }
+  }
+  layouts_.push_back(layout);
+  entries_[i].layout = &layouts_.back();
+}
+
+StepPlan TensorTable::plan() const {
+  const bool has_master = !operands_[master_operand].empty();
+  // A master's parameter is written without having been read. Where the list outgrows any cache, writing past the
+  // caches spares reading the old values; where it fits, the next forward pass wants them there.
+  constexpr int64_t cache_elements = 4 << 20;
+  StepPlan plan{};
+  plan.entries = entries_.data();
+  plan.first_superblock = first_superblock_.data();
+  plan.entry_count = static_cast<int64_t>(entries_.size());
+  plan.kind = kind_of(dtype_);
+  plan.has_master = has_master;
+  plan.stream_parameters = has_master && superblock_count() * superblock_size > cache_elements;
+  plan.keep_noise = noise_.keep_noise;
+  plan.grad_scale = grad_scale_;
+  plan.found_inf = found_inf_;
+  return plan;
+}
+
+int64_t TensorTable::step_of(size_t i) const {
+  return counters_ == StepCounters::on_host ? *steps_[i].const_data_ptr<int64_t>() : 0;
+}
+
+std::vector<int64_t*> TensorTable::counters() const {
+  std::vector<int64_t*> counters;
+  counters.reserve(steps_.size());
+  for (const at::Tensor& step : steps_) counters.push_back(step.mutable_data_ptr<int64_t>());
+  return counters;
+}
+
+std::vector<int64_t*> TensorTable::counters_of_entries() const {
+  std::vector<int64_t*> counters;
+  counters.reserve(owners_.size());
+  for (const size_t owner : owners_) counters.push_back(steps_[owner].mutable_data_ptr<int64_t>());
+  return counters;
+}
+
+void TensorTable::note_writes(bool with_masters) const {
+  for (int o = 0; o < operand_count; ++o) {
+    if (o == gradient_operand || (o == master_operand && !with_masters)) continue;
+    for (const at::Tensor& tensor : operands_[o]) {
+      if (!tensor.is_inference()) tensor.unsafeGetTensorImpl()->bump_version();
+    }
+  }
+}
+
+void TensorTable::count_steps() const {
+  for (const at::Tensor& step : steps_) *step.mutable_data_ptr<int64_t>() += 1;
+}
+
+}  // namespace nvrm
