@@ -1,7 +1,7 @@
 """GPU kernels that need no compiler on the user's machine: the operators of nvrm_fast.reference, written in Triton.
 
-Importing this package imports triton; nvrm_fast does so on first use only (see ops/registry.py). With TRITON_INTERPRET=1 in
-the environment before that, the kernels run on CPU tensors in Triton's interpreter, for tests.
+Importing this package imports triton; nvrm_fast does so on first use only (see ops/registry.py). With
+TRITON_INTERPRET=1 in the environment before that, the kernels run on CPU tensors in Triton's interpreter, for tests.
 """
 
 import triton
