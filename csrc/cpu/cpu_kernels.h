@@ -1,9 +1,11 @@
-// What each instruction set offers. The three files kernels_*.cpp are the same code (superblock.h, step_kernel.h)
-// over different lanes; select.cpp picks one when the program runs.
+// What each instruction set offers. The three files kernels_*.cpp are the same code (noise_kernel.h, step_kernel.h,
+// direction_kernel.h, stochastic_kernel.h) over different lanes; select.cpp picks one when the program runs.
 #pragma once
 
-#include "../math/update_rule.h"
 #include "../math/tensor_table.h"
+#include "../math/update_rule.h"
+#include "direction_plan.h"
+#include "stochastic_plan.h"
 
 namespace nvrm {
 
@@ -15,6 +17,11 @@ struct CpuKernels {
   void (*sgd)(const StepPlan&, const SgdHyper<double>&, bool with_momentum, int64_t begin, int64_t end);
   void (*adam)(const StepPlan&, const AdamHyper<double>&, bool amsgrad, int64_t begin, int64_t end);
   void (*change_coat)(const StepPlan&, int64_t begin, int64_t end);
+  // Tiles [begin, end) of a layer's pass, with a law of the angle (NVRM_FOR_EACH_LAW).
+  void (*direction_forward)(int law, const DirectionPlan&, int64_t begin, int64_t end);
+  void (*direction_backward)(int law, const DirectionPlan&, int64_t begin, int64_t end);
+  void (*stochastic_forward)(Sums, const StochasticPlan&, int64_t begin, int64_t end);
+  void (*stochastic_backward)(Sums, const StochasticPlan&, int64_t begin, int64_t end);
 };
 
 extern const CpuKernels portable_kernels;

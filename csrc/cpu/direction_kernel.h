@@ -83,7 +83,7 @@ NVRM_INLINE typename L::F parameter(const float* values, int64_t neuron) {
 }
 
 template <class L, class Law, bool by_neuron>
-NVRM_INLINE Neuron<L, Law> load_neuron(const LocalPlan& plan, int64_t neuron) {
+NVRM_INLINE Neuron<L, Law> load_neuron(const DirectionPlan& plan, int64_t neuron) {
   Neuron<L, Law> n;
   n.scale = parameter<L, by_neuron>(plan.scale, neuron);
   n.gain = parameter<L, by_neuron>(plan.gain, neuron);
@@ -108,7 +108,7 @@ NVRM_INLINE Neuron<Pair<L>, Law> twice(const Neuron<L, Law>& n) {
 // One vector of activations. square: |x|^2 in the lanes (unused if the tangent part is given or nothing is turned);
 // square_sum: adds to the sum for it.
 template <class L, class Law, bool backward>
-NVRM_INLINE void step(const LocalPlan& plan, const Neuron<L, Law>& neuron, int64_t index, int count,
+NVRM_INLINE void step(const DirectionPlan& plan, const Neuron<L, Law>& neuron, int64_t index, int count,
                       typename L::F square, typename L::F* sums, typename L::F* square_sum) {
   using F = typename L::F;
   const Magnitude magnitude = static_cast<Magnitude>(plan.magnitude);
@@ -137,9 +137,9 @@ NVRM_INLINE void step(const LocalPlan& plan, const Neuron<L, Law>& neuron, int64
 
 // Two vectors of one neuron's activations side by side, at two indices; sums grow in the order of two steps.
 template <class L, class Law, bool backward>
-NVRM_INLINE void step_two(const LocalPlan& plan, const Neuron<Pair<L>, Law>& neuron, int64_t index_a, int64_t index_b,
-                          int count, Two<typename L::F> square, typename L::F* sums, typename L::F* square_sum_a,
-                          typename L::F* square_sum_b) {
+NVRM_INLINE void step_two(const DirectionPlan& plan, const Neuron<Pair<L>, Law>& neuron, int64_t index_a,
+                          int64_t index_b, int count, Two<typename L::F> square, typename L::F* sums,
+                          typename L::F* square_sum_a, typename L::F* square_sum_b) {
   using F = Two<typename L::F>;
   const auto load = [&](const void* data, Storage storage) __attribute__((always_inline)) {
     return F{load_lanes<L>(data, index_a, storage, count), load_lanes<L>(data, index_b, storage, count)};
@@ -178,14 +178,15 @@ NVRM_INLINE void step_two(const LocalPlan& plan, const Neuron<Pair<L>, Law>& neu
 
 // A tile of rows and neurons: lanes are neurons, whose parameters and sums stay in registers down the rows.
 template <class L, class Law, bool backward>
-void tile_by_neuron(const LocalPlan& plan, int64_t tile) {
+void tile_by_neuron(const DirectionPlan& plan, int64_t tile) {
   using F = typename L::F;
   const int64_t row_tile = tile / plan.neuron_tiles(), neuron_tile = tile % plan.neuron_tiles();
-  const int64_t row = row_tile * LocalPlan::tile_rows, first = neuron_tile * LocalPlan::tile_neurons;
-  const int64_t rows = plan.outer - row < LocalPlan::tile_rows ? plan.outer - row : LocalPlan::tile_rows;
-  const int64_t last = first + LocalPlan::tile_neurons < plan.neurons ? first + LocalPlan::tile_neurons : plan.neurons;
+  const int64_t row = row_tile * DirectionPlan::tile_rows, first = neuron_tile * DirectionPlan::tile_neurons;
+  const int64_t rows = plan.outer - row < DirectionPlan::tile_rows ? plan.outer - row : DirectionPlan::tile_rows;
+  const int64_t last =
+      first + DirectionPlan::tile_neurons < plan.neurons ? first + DirectionPlan::tile_neurons : plan.neurons;
   const bool with_square = Law::rows > 0 && !plan.given;
-  F square_sum[LocalPlan::tile_rows];
+  F square_sum[DirectionPlan::tile_rows];
   for (int64_t i = 0; i < rows; ++i) square_sum[i] = L::broadcast(0.0f);
 
   for (int64_t j = first; j < last; j += L::width) {
@@ -223,14 +224,14 @@ void tile_by_neuron(const LocalPlan& plan, int64_t tile) {
 
 // A block of one object's channels: lanes are positions.
 template <class L, class Law, bool backward>
-void tile_by_position(const LocalPlan& plan, int64_t tile) {
+void tile_by_position(const DirectionPlan& plan, int64_t tile) {
   using F = typename L::F;
   const int64_t object = tile / plan.channel_blocks(), block = tile % plan.channel_blocks();
   const int64_t group = block / plan.group_blocks();
-  const int64_t first = group * plan.group_channels() + block % plan.group_blocks() * LocalPlan::block_channels;
+  const int64_t first = group * plan.group_channels() + block % plan.group_blocks() * DirectionPlan::block_channels;
   const int64_t end_of_group = (group + 1) * plan.group_channels();
   const int64_t last =
-      first + LocalPlan::block_channels < end_of_group ? first + LocalPlan::block_channels : end_of_group;
+      first + DirectionPlan::block_channels < end_of_group ? first + DirectionPlan::block_channels : end_of_group;
   const bool with_square = Law::rows > 0 && !plan.given;
   float* const square_part =
       backward && with_square ? plan.square_part + (block * plan.outer + object) * plan.inner : nullptr;
@@ -282,7 +283,7 @@ void tile_by_position(const LocalPlan& plan, int64_t tile) {
 }
 
 template <class L, class Law, bool backward>
-void tiles(const LocalPlan& plan, int64_t begin, int64_t end) {
+void tiles(const DirectionPlan& plan, int64_t begin, int64_t end) {
   for (int64_t tile = begin; tile < end; ++tile) {
     if (plan.by_neuron()) {
       tile_by_neuron<L, Law, backward>(plan, tile);
@@ -293,7 +294,7 @@ void tiles(const LocalPlan& plan, int64_t begin, int64_t end) {
 }
 
 template <class L, bool backward>
-void local_kernel(int law, const LocalPlan& plan, int64_t begin, int64_t end) {
+void direction_kernel(int law, const DirectionPlan& plan, int64_t begin, int64_t end) {
   switch (law) {
 #define NVRM_CASE(code, Law)                   \
   case code:                                   \

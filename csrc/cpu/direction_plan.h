@@ -1,5 +1,4 @@
-// What each instruction set offers for layers. The files local_*.cpp are the same code (local_kernel.h) over different
-// lanes, as csrc/cpu/kernels_*.cpp are.
+// One pass of a layer with noise on the direction of its weights, as plain data: what follows the matrix product.
 #pragma once
 
 #include "../math/philox.h"
@@ -14,7 +13,7 @@ struct LayerScalars;
 //
 // The work is cut into tiles whose size depends on the shape alone, and each tile leaves sums of its own: sums do not
 // depend on the number of threads. With inner 1 lanes are neurons ("by neuron"), else positions.
-struct LocalPlan {
+struct DirectionPlan {
   PhiloxSchedule key;
   int64_t offset;
   const LayerScalars* scalars;
@@ -53,18 +52,5 @@ struct LocalPlan {
   int64_t neuron_parts() const { return by_neuron() ? row_tiles() : outer; }
   int64_t square_parts() const { return by_neuron() ? neuron_tiles() : channel_blocks(); }
 };
-
-struct LayerKernels {
-  const char* name;
-  // Tiles [begin, end) of the pass with a law of the angle (NVRM_FOR_EACH_LAW).
-  void (*forward)(int law, const LocalPlan&, int64_t begin, int64_t end);
-  void (*backward)(int law, const LocalPlan&, int64_t begin, int64_t end);
-};
-
-extern const LayerKernels portable_layers;
-#if defined(__x86_64__)
-extern const LayerKernels avx2_layers;
-extern const LayerKernels avx512_layers;
-#endif
 
 }  // namespace nvrm

@@ -16,12 +16,22 @@
 #endif
 
 #include "lanes_avx2.h"
+#include "direction_kernel.h"
 #include "step_kernel.h"
+#include "stochastic_kernel.h"
 
 namespace nvrm {
 
 extern const CpuKernels avx2_kernels = {
-    "avx2", noise_kernel<Avx2Lanes>, sgd_kernel<Avx2Lanes>, adam_kernel<Avx2Lanes>, change_coat_kernel<Avx2Lanes>,
+    "avx2",
+    noise_kernel<Avx2Lanes>,
+    sgd_kernel<Avx2Lanes>,
+    adam_kernel<Avx2Lanes>,
+    change_coat_kernel<Avx2Lanes>,
+    direction_kernel<Avx2Lanes, false>,
+    direction_kernel<Avx2Lanes, true>,
+    stochastic_kernel<Avx2Lanes, false>,
+    stochastic_kernel<Avx2Lanes, true>,
 };
 
 }  // namespace nvrm

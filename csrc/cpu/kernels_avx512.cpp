@@ -19,7 +19,9 @@
 #endif
 
 #include "lanes_avx512.h"
+#include "direction_kernel.h"
 #include "step_kernel.h"
+#include "stochastic_kernel.h"
 
 namespace nvrm {
 
@@ -29,6 +31,10 @@ extern const CpuKernels avx512_kernels = {
     sgd_kernel<Avx512Lanes>,
     adam_kernel<Avx512Lanes>,
     change_coat_kernel<Avx512Lanes>,
+    direction_kernel<Avx512Lanes, false>,
+    direction_kernel<Avx512Lanes, true>,
+    stochastic_kernel<Avx512Lanes, false>,
+    stochastic_kernel<Avx512Lanes, true>,
 };
 
 }  // namespace nvrm

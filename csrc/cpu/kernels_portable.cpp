@@ -2,7 +2,9 @@
 #include <type_traits>
 
 #include "../math/lanes_portable.h"
+#include "direction_kernel.h"
 #include "step_kernel.h"
+#include "stochastic_kernel.h"
 
 namespace nvrm {
 
@@ -12,6 +14,10 @@ extern const CpuKernels portable_kernels = {
     sgd_kernel<PortableLanes>,
     adam_kernel<PortableLanes>,
     change_coat_kernel<PortableLanes>,
+    direction_kernel<PortableLanes, false>,
+    direction_kernel<PortableLanes, true>,
+    stochastic_kernel<PortableLanes, false>,
+    stochastic_kernel<PortableLanes, true>,
 };
 
 }  // namespace nvrm

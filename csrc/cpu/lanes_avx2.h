@@ -13,6 +13,7 @@ struct Avx2Lanes {
   typedef uint32_t U __attribute__((vector_size(32)));
   typedef int32_t I __attribute__((vector_size(32)));
   typedef uint64_t W __attribute__((vector_size(32)));
+  using M = I;  // of a comparison
   static constexpr int width = 8;
 
   NVRM_INLINE static F broadcast(float x) { return (F)_mm256_set1_ps(x); }
@@ -22,7 +23,8 @@ struct Avx2Lanes {
   NVRM_INLINE static F to_float(I i) { return (F)_mm256_cvtepi32_ps((__m256i)i); }
   NVRM_INLINE static U bits_of(F x) { return (U)x; }
   NVRM_INLINE static F float_from_bits(U bits) { return (F)bits; }
-  NVRM_INLINE static F select(I mask, F a, F b) { return mask ? a : b; }
+  NVRM_INLINE static F select(M mask, F a, F b) { return mask ? a : b; }
+  NVRM_INLINE static bool all(M mask) { return _mm256_movemask_ps((__m256)mask) == 0xff; }
   NVRM_INLINE static W multiply_wide(W a, uint32_t b) { return (W)_mm256_mul_epu32((__m256i)a, _mm256_set1_epi64x(b)); }
 
   // Philox runs on even and odd blocks apart; these are the even ones of 8 neighbours, and the way back to order.

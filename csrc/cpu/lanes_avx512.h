@@ -13,6 +13,7 @@ struct Avx512Lanes {
   typedef uint32_t U __attribute__((vector_size(64)));
   typedef int32_t I __attribute__((vector_size(64)));
   typedef uint64_t W __attribute__((vector_size(64)));
+  using M = I;  // of a comparison
   static constexpr int width = 16;
 
   NVRM_INLINE static F broadcast(float x) { return (F)_mm512_set1_ps(x); }
@@ -22,7 +23,8 @@ struct Avx512Lanes {
   NVRM_INLINE static F to_float(I i) { return (F)_mm512_cvtepi32_ps((__m512i)i); }
   NVRM_INLINE static U bits_of(F x) { return (U)x; }
   NVRM_INLINE static F float_from_bits(U bits) { return (F)bits; }
-  NVRM_INLINE static F select(I mask, F a, F b) { return mask ? a : b; }
+  NVRM_INLINE static F select(M mask, F a, F b) { return mask ? a : b; }
+  NVRM_INLINE static bool all(M mask) { return _mm512_movepi32_mask((__m512i)mask) == 0xffff; }
   NVRM_INLINE static W multiply_wide(W a, uint32_t b) { return (W)_mm512_mul_epu32((__m512i)a, _mm512_set1_epi64(b)); }
 
   // Philox runs on even and odd blocks apart; these are the even ones of 16 neighbours, and the way back to order.

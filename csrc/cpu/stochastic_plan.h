@@ -1,6 +1,5 @@
 // Stochastic activations: what follows the product of doubled width that predicts means and standard deviations.
-// nvrm_fast/reference/stochastic.py has the formulas and their source; the files stochastic_*.cpp are one code
-// (stochastic_kernel.h) over different lanes, as local_*.cpp are.
+// nvrm_fast/reference/stochastic.py has the formulas and their source.
 #pragma once
 
 #include "direction_plan.h"
@@ -37,18 +36,5 @@ struct StochasticPlan {
   }
   int64_t tiles() const { return (outer + tile_rows() - 1) / tile_rows(); }
 };
-
-struct StochasticKernels {
-  const char* name;
-  // Tiles [begin, end).
-  void (*forward)(Sums, const StochasticPlan&, int64_t begin, int64_t end);
-  void (*backward)(Sums, const StochasticPlan&, int64_t begin, int64_t end);
-};
-
-extern const StochasticKernels portable_stochastic;
-#if defined(__x86_64__)
-extern const StochasticKernels avx2_stochastic;
-extern const StochasticKernels avx512_stochastic;
-#endif
 
 }  // namespace nvrm

@@ -25,15 +25,6 @@ constexpr int64_t sums = 6;
 constexpr int64_t rows_of_law[laws] = {0, 1, 1, 9, 1, 2};
 constexpr int64_t parameters_of_law[laws] = {0, 1, 1, 2, 1, 0};
 
-const LayerKernels& layer_kernels() {
-#if defined(__x86_64__)
-  const std::string name = cpu_kernels().name;
-  if (name == avx512_layers.name) return avx512_layers;
-  if (name == avx2_layers.name) return avx2_layers;
-#endif
-  return portable_layers;
-}
-
 struct GammaConstants {
   double d, c, sure;
   explicit GammaConstants(double shape)
@@ -140,7 +131,7 @@ struct Pass {
   Tensor s, square;
   LayerScalars scalars;
   Parameters parameters;
-  LocalPlan plan;
+  DirectionPlan plan;
 
   Pass(const Tensor& s_, const Tensor& square_, const Tensor& scale, const Tensor& gain, const OptionalTensor& spread,
        const OptionalTensor& bias, const Tensor& constants, const Tensor& key, const Settings& at)
@@ -182,7 +173,7 @@ struct Pass {
 
   void run(bool backward, int64_t law) const {
     if (s.numel() == 0) return;
-    const auto kernel = backward ? layer_kernels().backward : layer_kernels().forward;
+    const auto kernel = backward ? cpu_kernels().direction_backward : cpu_kernels().direction_forward;
     at::parallel_for(0, plan.tiles(), 1,
                      [&](int64_t begin, int64_t end) { kernel(static_cast<int>(law), plan, begin, end); });
   }
@@ -229,7 +220,7 @@ Eight local_noise_backward(const Tensor& grad, const Tensor& s, const Tensor& sq
                    direction, magnitude, fan_in, alpha, low, high, given, slopes);
   }
   Pass pass(s, square, scale, gain, spread, bias, constants, key, at);
-  LocalPlan& plan = pass.plan;
+  DirectionPlan& plan = pass.plan;
   const Tensor dy = grad.to(s.scalar_type()).contiguous();
   Tensor ds = pass.s.new_empty(pass.s.sizes());
   plan.grad = dy.const_data_ptr();

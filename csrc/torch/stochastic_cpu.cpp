@@ -3,8 +3,6 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/library.h>
 
-#include <string>
-
 #include "../cpu/select.h"
 #include "noise_arguments.h"
 #include "../cpu/stochastic_plan.h"
@@ -13,15 +11,6 @@ namespace nvrm {
 namespace {
 
 using at::Tensor;
-
-const StochasticKernels& stochastic_kernels() {
-#if defined(__x86_64__)
-  const std::string name = cpu_kernels().name;
-  if (name == avx512_stochastic.name) return avx512_stochastic;
-  if (name == avx2_stochastic.name) return avx2_stochastic;
-#endif
-  return portable_stochastic;
-}
 
 // The operators' arguments besides tensors, in the schema's order.
 struct Settings {
@@ -97,7 +86,7 @@ std::tuple<Tensor, Tensor> stochastic_activation(const Tensor& z_, const Tensor&
     sum.zero_();
   } else {
     plan.sums = sum.mutable_data_ptr<float>();
-    run(stochastic_kernels().forward, kind, plan);
+    run(cpu_kernels().stochastic_forward, kind, plan);
   }
   return {y, kind == Sums::neuron ? sum.sum(0) : sum};
 }
@@ -129,7 +118,7 @@ Tensor stochastic_activation_backward(const Tensor& grad, const Tensor& grad_sum
   plan.grad = dy.const_data_ptr();
   plan.weight = weight.const_data_ptr<float>();
   plan.out = dz.mutable_data_ptr();
-  run(stochastic_kernels().backward, kind, plan);
+  run(cpu_kernels().stochastic_backward, kind, plan);
   return dz;
 }
 
