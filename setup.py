@@ -96,10 +96,6 @@ def extension(with_cuda):
     # -g0: Python asks for debug information, 70 MB of it. -ffp-contract=off: every fused multiply-add is written out,
     # so that all backends give the same bits.
     flags = ["-O3", "-g0", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi"]
-    if "OpenMP" in torch.__config__.parallel_info().split("ATen parallel backend:")[-1]:
-        # Compiled with, but not linked to, OpenMP: at load time the calls find the very runtime that torch brought,
-        # so there is one thread pool and torch.set_num_threads governs it.
-        flags.append("-fopenmp")
     if not with_cuda:
         return CppExtension("nvrm_fast._native", CPU_SOURCES, extra_compile_args={"cxx": flags})
 

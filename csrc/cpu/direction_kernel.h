@@ -1,75 +1,12 @@
 // The pass after the matrix product, tile by tile, over lanes.
 #pragma once
 
-#include <type_traits>
-
-#include "direction_plan.h"
 #include "../math/direction_noise.h"
+#include "direction_plan.h"
+#include "load_store.h"
 
 namespace nvrm {
 namespace {
-
-// `count` elements from `index` on in the lanes; beyond them 0.
-template <class L>
-NVRM_INLINE typename L::F load_lanes(const void* data, int64_t index, Storage storage, int count) {
-  typename L::F x = L::broadcast(0.0f);
-  const auto from = [&](auto* typed) __attribute__((always_inline)) {
-    using T = std::remove_const_t<std::remove_pointer_t<decltype(typed)>>;
-    if (count >= L::width) {
-      L::load(typed + index, x);
-    } else {
-      alignas(64) T buffer[L::width] = {};
-      memcpy(buffer, typed + index, static_cast<size_t>(count) * sizeof(T));
-      L::load(static_cast<const T*>(buffer), x);
-    }
-  };
-  switch (storage) {
-    case Storage::float32:
-      from(static_cast<const float*>(data));
-      break;
-    case Storage::bfloat16:
-      from(static_cast<const BFloat16*>(data));
-      break;
-    case Storage::float16:
-      from(static_cast<const Float16*>(data));
-      break;
-  }
-  return x;
-}
-
-template <class L>
-NVRM_INLINE void store_lanes(void* data, int64_t index, Storage storage, int count, typename L::F x) {
-  const auto to = [&](auto* typed) __attribute__((always_inline)) {
-    using T = std::remove_pointer_t<decltype(typed)>;
-    if (count >= L::width) {
-      L::store(typed + index, x);
-    } else {
-      alignas(64) T buffer[L::width];
-      L::store(static_cast<T*>(buffer), x);
-      memcpy(typed + index, buffer, static_cast<size_t>(count) * sizeof(T));
-    }
-  };
-  switch (storage) {
-    case Storage::float32:
-      to(static_cast<float*>(data));
-      break;
-    case Storage::bfloat16:
-      to(static_cast<BFloat16*>(data));
-      break;
-    case Storage::float16:
-      to(static_cast<Float16*>(data));
-      break;
-  }
-}
-
-template <class L>
-NVRM_INLINE float sum_of_lanes(typename L::F x) {
-  alignas(64) float lanes[L::width];
-  L::store(lanes, x);
-  float sum = lanes[0];
-  for (int i = 1; i < L::width; ++i) sum += lanes[i];
-  return sum;
-}
 
 template <class L, bool by_neuron>
 NVRM_INLINE typename L::F parameter(const float* values, int64_t neuron) {
@@ -114,7 +51,7 @@ NVRM_INLINE void step(const DirectionPlan& plan, const Neuron<L, Law>& neuron, i
   const Magnitude magnitude = static_cast<Magnitude>(plan.magnitude);
   const Blocks<L> blocks{&plan.key, static_cast<uint64_t>(plan.offset + index)};
   const F s = load_lanes<L>(plan.s, index, plan.storage, count);
-  if (Law::rows > 0 && plan.given) square = load_lanes<L>(plan.square, index, Storage::float32, count);
+  if (Law::rows > 0 && plan.given) square = load_lanes<L>(plan.square, index, ScalarKind::float32, count);
   if constexpr (!backward) {
     const auto a = activate<L, Law, false>(blocks, s, square, neuron, magnitude, plan.given, *plan.scalars, false);
     store_lanes<L>(plan.out, index, plan.storage, count, L::fma(a.factor, a.d, neuron.bias));
@@ -127,7 +64,7 @@ NVRM_INLINE void step(const DirectionPlan& plan, const Neuron<L, Law>& neuron, i
     store_lanes<L>(plan.out, index, plan.storage, count, ds);
     if constexpr (Law::rows > 0) {
       if (plan.given) {
-        store_lanes<L>(plan.tangent, index, Storage::float32, count, tangent);
+        store_lanes<L>(plan.tangent, index, ScalarKind::float32, count, tangent);
       } else {
         *square_sum = *square_sum + tangent;
       }
@@ -141,10 +78,10 @@ NVRM_INLINE void step_two(const DirectionPlan& plan, const Neuron<Pair<L>, Law>&
                           int64_t index_b, int count, Two<typename L::F> square, typename L::F* sums,
                           typename L::F* square_sum_a, typename L::F* square_sum_b) {
   using F = Two<typename L::F>;
-  const auto load = [&](const void* data, Storage storage) __attribute__((always_inline)) {
+  const auto load = [&](const void* data, ScalarKind storage) __attribute__((always_inline)) {
     return F{load_lanes<L>(data, index_a, storage, count), load_lanes<L>(data, index_b, storage, count)};
   };
-  const auto store = [&](void* data, Storage storage, const F& x) __attribute__((always_inline)) {
+  const auto store = [&](void* data, ScalarKind storage, const F& x) __attribute__((always_inline)) {
     store_lanes<L>(data, index_a, storage, count, x.a);
     store_lanes<L>(data, index_b, storage, count, x.b);
   };
@@ -152,7 +89,7 @@ NVRM_INLINE void step_two(const DirectionPlan& plan, const Neuron<Pair<L>, Law>&
   const Blocks<Pair<L>> blocks{&plan.key, static_cast<uint64_t>(plan.offset + index_a),
                                static_cast<uint64_t>(plan.offset + index_b)};
   const F s = load(plan.s, plan.storage);
-  if (Law::rows > 0 && plan.given) square = load(plan.square, Storage::float32);
+  if (Law::rows > 0 && plan.given) square = load(plan.square, ScalarKind::float32);
   if constexpr (!backward) {
     const auto a =
         activate<Pair<L>, Law, false>(blocks, s, square, neuron, magnitude, plan.given, *plan.scalars, false);
@@ -167,7 +104,7 @@ NVRM_INLINE void step_two(const DirectionPlan& plan, const Neuron<Pair<L>, Law>&
     store(plan.out, plan.storage, ds);
     if constexpr (Law::rows > 0) {
       if (plan.given) {
-        store(plan.tangent, Storage::float32, tangent);
+        store(plan.tangent, ScalarKind::float32, tangent);
       } else {
         *square_sum_a = *square_sum_a + tangent.a;
         *square_sum_b = *square_sum_b + tangent.b;
@@ -212,7 +149,7 @@ void tile_by_neuron(const DirectionPlan& plan, int64_t tile) {
     if constexpr (backward) {
       for (int k = 0; k < neuron_sums; ++k) {
         float* part = plan.neuron_part + (row_tile * neuron_sums + k) * plan.neurons;
-        store_lanes<L>(part, j, Storage::float32, count, sums[k]);
+        store_lanes<L>(part, j, ScalarKind::float32, count, sums[k]);
       }
     }
   }
@@ -267,12 +204,13 @@ void tile_by_position(const DirectionPlan& plan, int64_t tile) {
       const int count = plan.inner - i < L::width ? static_cast<int>(plan.inner - i) : L::width;
       F square = L::broadcast(0.0f), square_sum = L::broadcast(0.0f);
       if (with_square) {
-        square = load_lanes<L>(plan.square, (object * plan.groups + group) * plan.inner + i, Storage::float32, count);
-        if (backward && channel != first) square_sum = load_lanes<L>(square_part, i, Storage::float32, count);
+        square =
+            load_lanes<L>(plan.square, (object * plan.groups + group) * plan.inner + i, ScalarKind::float32, count);
+        if (backward && channel != first) square_sum = load_lanes<L>(square_part, i, ScalarKind::float32, count);
       }
       const int64_t index = (object * plan.neurons + channel) * plan.inner + i;
       step<L, Law, backward>(plan, neuron, index, count, square, sums, &square_sum);
-      if (backward && with_square) store_lanes<L>(square_part, i, Storage::float32, count, square_sum);
+      if (backward && with_square) store_lanes<L>(square_part, i, ScalarKind::float32, count, square_sum);
     }
     if constexpr (backward) {
       for (int k = 0; k < neuron_sums; ++k) {
@@ -296,7 +234,7 @@ void tiles(const DirectionPlan& plan, int64_t begin, int64_t end) {
 template <class L, bool backward>
 void direction_kernel(int law, const DirectionPlan& plan, int64_t begin, int64_t end) {
   switch (law) {
-#define NVRM_CASE(code, Law)                   \
+#define NVRM_CASE(code, Law, rows, parameters) \
   case code:                                   \
     tiles<L, Law, backward>(plan, begin, end); \
     break;

@@ -2,10 +2,9 @@
 #pragma once
 
 #include "../math/philox.h"
+#include "../math/storage.h"
 
 namespace nvrm {
-
-enum class Storage { float32, bfloat16, float16 };
 
 struct LayerScalars;
 
@@ -28,7 +27,7 @@ struct DirectionPlan {
   const float* bias;
   const float* constants;  // rows of `padded`
 
-  Storage storage;  // of s, out, grad
+  ScalarKind storage;  // of s, out, grad
   const void* s;
   const void* grad;     // backward only
   void* out;            // y, or the gradient for s

@@ -1,46 +1,12 @@
-// Stochastic activations, tile by tile, over lanes: one pass makes sigma, noise, activation and sums.
+// Stochastic activations, tile by tile, over lanes: noise, activation and sums in one pass.
 #pragma once
 
-#include "../math/special_functions.h"
-#include "direction_kernel.h"
+#include "load_store.h"
+#include "noise_kernel.h"
 #include "stochastic_plan.h"
 
 namespace nvrm {
 namespace {
-
-template <class L>
-struct Deviation {
-  typename L::F sigma, log, slope, log_slope;
-};
-
-// softplus, its logarithm and both slopes: `deviation` of the reference, step by step.
-template <class L>
-NVRM_INLINE Deviation<L> deviation(typename L::F raw) {
-  using F = typename L::F;
-  F grown, rest;
-  exponential<L>(L::float_from_bits(L::bits_of(raw) & 0x7fffffffu), &grown, &rest);
-  // ln(1 + t) = ln(1 + f) for small t; beyond, ln 2 + ln(1 + f) with f = (t - 1) / 2.
-  const auto small = grown < 0x1.555554p-2f;
-  const F f = small ? grown : (grown - 1.0f) * 0.5f;
-  F q = L::broadcast(-0x1.1f243cp-3f);
-  q = L::fma(q, f, L::broadcast(0x1.3b0e5cp-3f));
-  q = L::fma(q, f, L::broadcast(-0x1.1ea94cp-3f));
-  q = L::fma(q, f, L::broadcast(0x1.503884p-3f));
-  q = L::fma(q, f, L::broadcast(-0x1.99d3a8p-3f));
-  q = L::fma(q, f, L::broadcast(0x1.001450p-2f));
-  q = L::fma(q, f, L::broadcast(-0x1.5554fcp-2f));
-  q = L::fma(q, f, L::broadcast(0x1.ffffd6p-2f));
-  q = L::fma(q, f, L::broadcast(-1.0f));
-  const F zero = L::broadcast(0.0f);
-  const auto negative = raw < 0.0f;
-  Deviation<L> d;
-  // Not a maximum: NaN stays NaN.
-  d.sigma = (negative ? zero : raw) + ((small ? zero : L::broadcast(0x1.62e430p-1f)) - q * f);
-  d.log = raw > -40.0f ? -negative_ln_of<L>(d.sigma) : raw;
-  d.slope = (negative ? grown : L::broadcast(1.0f)) / (1.0f + grown);
-  d.log_slope = d.slope / d.sigma;
-  return d;
-}
 
 // The lanes from `count` on set to 0.
 template <class L>
@@ -78,35 +44,19 @@ NVRM_INLINE typename L::F stochastic_step(const StochasticPlan& plan, int64_t ro
                                           typename L::F eps, typename L::F weight) {
   using F = typename L::F;
   const int64_t at_mean = 2 * row * plan.run() + i, at_raw = at_mean + plan.run(), at_y = row * plan.run() + i;
-  const F zero = L::broadcast(0.0f);
   const F mean = load_lanes<L>(plan.z, at_mean, plan.storage, count);
-  const Deviation<L> d = deviation<L>(load_lanes<L>(plan.z, at_raw, plan.storage, count));
-  F y = L::fma(d.sigma, eps, mean);
+  const F raw = load_lanes<L>(plan.z, at_raw, plan.storage, count);
+  const StochasticActivation<L> a = activate<L>(mean, raw, eps, plan.relu);
   if constexpr (!backward) {
-    if (plan.relu) y = y < 0.0f ? zero : y;
-    store_lanes<L>(plan.out, at_y, plan.storage, count, y);
-    if constexpr (sums == Sums::neuron || sums == Sums::sample) return d.log;
-    if constexpr (sums == Sums::element) {
-      const F missing = plan.margin - d.log;
-      return missing < 0.0f ? zero : missing;
-    }
-    if constexpr (sums == Sums::divergence) return (mean * mean + d.sigma * d.sigma - 1.0f) * 0.5f - d.log;
-    return zero;
+    store_lanes<L>(plan.out, at_y, plan.storage, count, a.value);
+    return added_to_sum<L, sums>(a, mean, plan.margin);
   } else {
-    F grad = load_lanes<L>(plan.grad, at_y, plan.storage, count);
-    if (plan.relu) grad = y > 0.0f ? grad : zero;
-    F d_mean = grad, d_raw = (grad * eps) * d.slope;
-    if constexpr (sums == Sums::neuron || sums == Sums::sample) d_raw = L::fma(weight, d.log_slope, d_raw);
-    if constexpr (sums == Sums::element) {
-      d_raw = d.log < plan.margin ? L::fma(-weight, d.log_slope, d_raw) : d_raw;
-    }
-    if constexpr (sums == Sums::divergence) {
-      d_mean = L::fma(weight, mean, d_mean);
-      d_raw = L::fma(weight, L::fma(d.sigma, d.slope, -d.log_slope), d_raw);
-    }
+    const F grad = load_lanes<L>(plan.grad, at_y, plan.storage, count);
+    F d_mean, d_raw;
+    differentiate<L, sums>(a, mean, eps, grad, weight, plan.relu, plan.margin, &d_mean, &d_raw);
     store_lanes<L>(plan.out, at_mean, plan.storage, count, d_mean);
     store_lanes<L>(plan.out, at_raw, plan.storage, count, d_raw);
-    return zero;
+    return L::broadcast(0.0f);
   }
 }
 
@@ -143,11 +93,13 @@ void stochastic_tile(const StochasticPlan& plan, int64_t tile) {
         const int count = stop - i < L::width ? static_cast<int>(stop - i) : L::width;
         F eps;
         L::load(eps_at, eps);
-        if (backward && sums == Sums::neuron && dense) weight = load_lanes<L>(plan.weight, i, Storage::float32, count);
+        if (backward && sums == Sums::neuron && dense)
+          weight = load_lanes<L>(plan.weight, i, ScalarKind::float32, count);
         const F added = stochastic_step<L, sums, backward>(plan, row, i, count, eps, weight);
         if constexpr (!backward && sums == Sums::neuron) {
           if (dense) {
-            store_lanes<L>(part, i, Storage::float32, count, load_lanes<L>(part, i, Storage::float32, count) + added);
+            store_lanes<L>(part, i, ScalarKind::float32, count,
+                           load_lanes<L>(part, i, ScalarKind::float32, count) + added);
             continue;
           }
         }

@@ -2,13 +2,10 @@
 // nvrm_fast/reference/stochastic.py has the formulas and their source.
 #pragma once
 
-#include "direction_plan.h"
+#include "../math/philox.h"
+#include "../math/stochastic_activation.h"
 
 namespace nvrm {
-
-// Codes in operator arguments: never renumber.
-enum class Sums { nothing, neuron, sample, element, divergence };
-constexpr int64_t sums_count = 5;
 
 // One pass over activations (outer, neurons, inner); all pointers to contiguous tensors. In z each object's means come
 // before its raw deviations, so neither half needs to know what is a neuron and what a position.
@@ -21,7 +18,7 @@ struct StochasticPlan {
   bool relu;
   float margin;
 
-  Storage storage;      // of z, grad, out
+  ScalarKind storage;   // of z, grad, out
   const void* z;        // (outer, 2 neurons, inner)
   const void* grad;     // backward: of the activations' shape
   const float* weight;  // backward: the gradient for the sums

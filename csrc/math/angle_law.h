@@ -1,7 +1,8 @@
 // Laws of the angle by which a noise turns a direction: nvrm_fast/reference/angles.py in lanes. A new law: a struct
-// here and a line in the list at the end, with the code that it has there.
+// here, and a line in the list of angle_law_list.h with the code that it has there.
 #pragma once
 
+#include "angle_law_list.h"
 #include "variates.h"
 
 namespace nvrm {
@@ -12,10 +13,7 @@ struct Angle {
   typename L::F cosine, sine, slope[2];
 };
 
-struct NoDirection {
-  static constexpr int rows = 0;
-  static constexpr int parameters = 0;
-};
+struct NoDirection : NoDirectionSize {};
 
 // The square root of chi^2 with fan_in - 1 degrees of freedom; words: the element's first block.
 template <class L>
@@ -26,18 +24,17 @@ NVRM_INLINE typename L::F chi(const Blocks<L>& blocks, const typename L::U* word
     Gaussian::values<L>(words[2], &x, &unused);
     return L::select(x < 0.0f, -x, x);
   }
-  const F v = first_accepted<L>([&](uint32_t trial, typename L::M* accepted) __attribute__((always_inline)) {
-    if (trial == 0) return gamma_proposal<L>(words[2], words[3], at.chi, accepted);
+  typename L::M accepted;
+  const F first = gamma_proposal<L>(words[2], words[3], at.chi, &accepted);
+  const F v = first_accepted<L>(first, accepted, [&](uint32_t trial, typename L::M* now) {
     typename L::U further[4];
-    blocks.words(trial, further);
-    return gamma_proposal<L>(further[2], further[3], at.chi, accepted);
+    blocks.further_words(trial, further);
+    return gamma_proposal<L>(further[2], further[3], at.chi, now);
   });
   return L::sqrt(v * at.chi_two_d);
 }
 
-struct Projected {
-  static constexpr int rows = 1;
-  static constexpr int parameters = 1;
+struct Projected : ProjectedSize {
   template <class L>
   NVRM_INLINE static Angle<L> turn(const Blocks<L>& blocks, const typename L::U* words, const typename L::F* constant,
                                    const LayerScalars& at, bool) {
@@ -52,9 +49,7 @@ struct Projected {
   }
 };
 
-struct Tangent {
-  static constexpr int rows = 1;
-  static constexpr int parameters = 1;
+struct Tangent : TangentSize {
   template <class L>
   NVRM_INLINE static Angle<L> turn(const Blocks<L>& blocks, const typename L::U* words, const typename L::F* constant,
                                    const LayerScalars& at, bool) {
@@ -66,9 +61,7 @@ struct Tangent {
   }
 };
 
-struct Rotation {
-  static constexpr int rows = 9;
-  static constexpr int parameters = 2;
+struct Rotation : RotationSize {
   template <class L>
   NVRM_INLINE static Angle<L> turn(const Blocks<L>&, const typename L::U* words, const typename L::F* constant,
                                    const LayerScalars& at, bool slopes) {
@@ -99,9 +92,7 @@ struct Rotation {
   }
 };
 
-struct BetaRotation {
-  static constexpr int rows = 1;
-  static constexpr int parameters = 1;
+struct BetaRotation : BetaRotationSize {
   template <class L>
   NVRM_INLINE static Angle<L> turn(const Blocks<L>&, const typename L::U* words, const typename L::F* constant,
                                    const LayerScalars&, bool slopes) {
@@ -122,23 +113,30 @@ struct BetaRotation {
   }
 };
 
-struct VonMisesFisher {
-  static constexpr int rows = 2;
-  static constexpr int parameters = 0;
+struct VonMisesFisher : VonMisesFisherSize {
+  template <class L>
+  NVRM_INLINE static typename L::F propose(const typename L::U* words, typename L::F x0, const LayerScalars& at,
+                                           typename L::M* accepted) {
+    using F = typename L::F;
+    const F proposed = sphere_coordinate<L>(words[2], at.fan_in, at.sphere_rate);
+    const F p = x0 * proposed;
+    const F o = 1.0f + p;
+    const F slack = (p / o + negative_ln_of<L>(o)) * at.fan_in_less_one;
+    *accepted = negative_ln<L, 24, 1>(odd_24<L>(words[3])) + slack > 0.0f;
+    return proposed;
+  }
+
   template <class L>
   NVRM_INLINE static Angle<L> turn(const Blocks<L>& blocks, const typename L::U* words, const typename L::F* constant,
                                    const LayerScalars& at, bool) {
     using F = typename L::F;
     const F x0 = constant[0];
-    const F x = first_accepted<L>([&](uint32_t trial, typename L::M* accepted) __attribute__((always_inline)) {
-      typename L::U further[4] = {words[0], words[1], words[2], words[3]};
-      if (trial != 0) blocks.words(trial, further);
-      const F proposed = sphere_coordinate<L>(further[2], at.fan_in, at.sphere_rate);
-      const F p = x0 * proposed;
-      const F o = 1.0f + p;
-      const F slack = (p / o + negative_ln_of<L>(o)) * at.fan_in_less_one;
-      *accepted = negative_ln<L, 24, 1>(odd_24<L>(further[3])) + slack > 0.0f;
-      return proposed;
+    typename L::M accepted;
+    const F first = propose<L>(words, x0, at, &accepted);
+    const F x = first_accepted<L>(first, accepted, [&](uint32_t trial, typename L::M* now) {
+      typename L::U further[4];
+      blocks.further_words(trial, further);
+      return propose<L>(further, x0, at, now);
     });
     const F o = 1.0f + x0 * x;
     F across = L::fma(-x, x, L::broadcast(1.0f));
@@ -148,18 +146,5 @@ struct VonMisesFisher {
 };
 
 }  // namespace
-
-// Code of each law in operator arguments: never renumber (nvrm_fast/reference/angles.py).
-// clang-format off
-#define NVRM_FOR_EACH_LAW(visit) \
-  visit(0, NoDirection)          \
-  visit(1, Projected)            \
-  visit(2, Tangent)              \
-  visit(3, Rotation)             \
-  visit(4, BetaRotation)         \
-  visit(5, VonMisesFisher)
-// clang-format on
-
-constexpr int law_count = 6;
 
 }  // namespace nvrm

@@ -6,8 +6,6 @@
 
 namespace nvrm {
 
-enum class Magnitude { none, normal, gamma };
-
 namespace {
 
 // A neuron's parameters, in every lane or one neuron a lane.
@@ -65,9 +63,6 @@ NVRM_INLINE Activation<L> activate(const Blocks<L>& blocks, typename L::F s, typ
   }
   return a;
 }
-
-// Sums over a neuron's activations, in this order in the partial sums.
-enum NeuronSum { sum_scale, sum_gain, sum_spread, sum_bias, sum_first, sum_second, neuron_sums };
 
 // Which of the sums a law has a part in.
 template <class Law>

@@ -16,6 +16,9 @@
 #define NVRM_INLINE inline __attribute__((always_inline))
 #endif
 
+// What is seldom run, or long: compiled once and not in every place that calls it.
+#define NVRM_NOINLINE __attribute__((noinline))
+
 // NVRM_UNROLL(n) before a loop, in the words of the compiler at hand.
 #define NVRM_PRAGMA(words) _Pragma(#words)
 #if defined(__CUDACC__)

@@ -6,6 +6,22 @@
 
 namespace nvrm {
 
+// -ln(1 + f) / f for f in [-1/3, 1/3].
+template <class L>
+NVRM_INLINE typename L::F negative_ln_ratio(typename L::F f) {
+  using F = typename L::F;
+  F q = L::broadcast(-0x1.1f243cp-3f);
+  q = L::fma(q, f, L::broadcast(0x1.3b0e5cp-3f));
+  q = L::fma(q, f, L::broadcast(-0x1.1ea94cp-3f));
+  q = L::fma(q, f, L::broadcast(0x1.503884p-3f));
+  q = L::fma(q, f, L::broadcast(-0x1.99d3a8p-3f));
+  q = L::fma(q, f, L::broadcast(0x1.001450p-2f));
+  q = L::fma(q, f, L::broadcast(-0x1.5554fcp-2f));
+  q = L::fma(q, f, L::broadcast(0x1.ffffd6p-2f));
+  q = L::fma(q, f, L::broadcast(-1.0f));
+  return q;
+}
+
 // -ln(x) for positive normal x.
 template <class L>
 NVRM_INLINE typename L::F negative_ln_of(typename L::F x) {
@@ -16,16 +32,7 @@ NVRM_INLINE typename L::F negative_ln_of(typename L::F x) {
   const U bits = L::bits_of(x) - two_thirds;
   const F e = L::to_float((I)bits >> 23);
   const F f = L::float_from_bits((bits & 0x7fffffu) + two_thirds) - 1.0f;
-  F q = L::broadcast(-0x1.1f243cp-3f);
-  q = L::fma(q, f, L::broadcast(0x1.3b0e5cp-3f));
-  q = L::fma(q, f, L::broadcast(-0x1.1ea94cp-3f));
-  q = L::fma(q, f, L::broadcast(0x1.503884p-3f));
-  q = L::fma(q, f, L::broadcast(-0x1.99d3a8p-3f));
-  q = L::fma(q, f, L::broadcast(0x1.001450p-2f));
-  q = L::fma(q, f, L::broadcast(-0x1.5554fcp-2f));
-  q = L::fma(q, f, L::broadcast(0x1.ffffd6p-2f));
-  q = L::fma(q, f, L::broadcast(-1.0f));
-  return L::fma(e, L::broadcast(-0x1.62e430p-1f), q * f);
+  return L::fma(e, L::broadcast(-0x1.62e430p-1f), negative_ln_ratio<L>(f) * f);
 }
 
 // exp(-y) and 1 - exp(-y), each to its own relative precision for y >= 0; y is cut to [-80, 80].

@@ -6,6 +6,9 @@
 
 namespace nvrm {
 
+// How a tensor's elements are stored.
+enum class ScalarKind { float32, float64, bfloat16, float16 };
+
 struct BFloat16 {
   uint16_t bits;
 };

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "philox.h"
+#include "storage.h"
 
 namespace nvrm {
 
@@ -38,8 +39,6 @@ struct TensorEntry {
   double step_size;  // Adam only, rounded to the arithmetic's type at use
   double root_scale;
 };
-
-enum class ScalarKind { float32, float64, bfloat16, float16 };
 
 struct StepPlan {
   const TensorEntry* entries;

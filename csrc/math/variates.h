@@ -2,29 +2,11 @@
 // nvrm_fast/reference/activation.py.
 #pragma once
 
-#include "../cpu/noise_kernel.h"
+#include "layer_scalars.h"
+#include "philox_words.h"
 #include "special_functions.h"
 
 namespace nvrm {
-
-// Constants of Marsaglia and Tsang's method; sure: where the logarithms need not be asked (activation.py), or 0.
-struct GammaScalars {
-  float d, c, sure;
-};
-
-// What all activations of a layer share, worked out once in float64.
-struct LayerScalars {
-  int fan_in;
-  float tangent_rate;  // 1 / (fan_in - 3), of the tangent coordinate
-  float sphere_rate;   // 1 / (fan_in - 2), of von Mises-Fisher's proposal
-  float fan_in_less_one;
-  GammaScalars chi;  // at shape (fan_in - 1) / 2
-  float chi_two_d;
-  GammaScalars gamma;
-  float gamma_scale, gamma_alpha;
-  bool gamma_boost;  // shape below 1
-  float low, high;   // ends of a truncated normal angle
-};
 
 constexpr uint32_t trials = 64;
 constexpr uint32_t gamma_trials = 128;
@@ -38,17 +20,23 @@ struct Blocks {
 
   // The four words of each lane's block: element + lane + trial * 2^56.
   NVRM_INLINE void words(uint32_t trial, typename L::U* out) const {
-    using U = typename L::U;
     const uint32_t low = static_cast<uint32_t>(element);
-    const uint32_t high = static_cast<uint32_t>(element >> 32) | trial << 24;
-    philox_words<L>(low, high, *key, out);
+    if (low > ~static_cast<uint32_t>(L::width - 1)) return words_across(trial, out);
+    philox_words<L>(low, static_cast<uint32_t>(element >> 32) | trial << 24, *key, out);
+  }
+
+  // The same, where speed matters less than the size of the code.
+  NVRM_NOINLINE void further_words(uint32_t trial, typename L::U* out) const { words(trial, out); }
+
+  // Some lanes are past a multiple of 2^32.
+  NVRM_NOINLINE void words_across(uint32_t trial, typename L::U* out) const {
     if constexpr (L::width > 1) {
-      if (low > ~static_cast<uint32_t>(L::width - 1)) {  // some lanes are past a multiple of 2^32
-        U beyond[4];
-        philox_words<L>(low, static_cast<uint32_t>((element + L::width) >> 32) | trial << 24, *key, beyond);
-        const U lane = low + L::interleave(L::even_blocks(), L::even_blocks() + uint64_t{1});
-        for (int k = 0; k < 4; ++k) out[k] = lane < low ? beyond[k] : out[k];
-      }
+      const uint32_t low = static_cast<uint32_t>(element);
+      typename L::U beyond[4];
+      philox_words<L>(low, static_cast<uint32_t>(element >> 32) | trial << 24, *key, out);
+      philox_words<L>(low, static_cast<uint32_t>((element + L::width) >> 32) | trial << 24, *key, beyond);
+      const typename L::U lane = low + L::interleave(L::even_blocks(), L::even_blocks() + uint64_t{1});
+      for (int k = 0; k < 4; ++k) out[k] = lane < low ? beyond[k] : out[k];
     }
   }
 };
@@ -67,14 +55,20 @@ struct Blocks<Pair<L>> {
 
   NVRM_INLINE void words(uint32_t trial, Two<typename L::U>* out) const {
     constexpr uint32_t last_whole = ~static_cast<uint32_t>(L::width - 1);
+    if (static_cast<uint32_t>(element_a) > last_whole || static_cast<uint32_t>(element_b) > last_whole)
+      return words_across(trial, out);
     const uint64_t beyond = static_cast<uint64_t>(trial) << 56;
     typename L::U a[4], b[4];
-    if (static_cast<uint32_t>(element_a) <= last_whole && static_cast<uint32_t>(element_b) <= last_whole) {
-      philox_words<L>(element_a + beyond, element_b + beyond, {*key, *key}, a, b);
-    } else {
-      Blocks<L>{key, element_a}.words(trial, a);
-      Blocks<L>{key, element_b}.words(trial, b);
-    }
+    philox_words<L>(element_a + beyond, element_b + beyond, {*key, *key}, a, b);
+    for (int k = 0; k < 4; ++k) out[k] = {a[k], b[k]};
+  }
+
+  NVRM_NOINLINE void further_words(uint32_t trial, Two<typename L::U>* out) const { words(trial, out); }
+
+  NVRM_NOINLINE void words_across(uint32_t trial, Two<typename L::U>* out) const {
+    typename L::U a[4], b[4];
+    Blocks<L>{key, element_a}.further_words(trial, a);
+    Blocks<L>{key, element_b}.further_words(trial, b);
     for (int k = 0; k < 4; ++k) out[k] = {a[k], b[k]};
   }
 };
@@ -105,19 +99,22 @@ NVRM_INLINE typename L::F sphere_coordinate(typename L::U word, int dimension, f
   return L::sqrt(square) * cosine;
 }
 
-// propose(trial, &accepted) gives values and which of them are accepted; each lane keeps its first accepted one.
 template <class L, class Propose>
-NVRM_INLINE typename L::F first_accepted(Propose propose) {
-  using F = typename L::F;
-  typename L::M accepted;
-  F value = propose(0, &accepted);
+NVRM_NOINLINE typename L::F further_trials(typename L::F value, typename L::M accepted, const Propose& propose) {
   for (uint32_t trial = 1; trial < trials && !L::all(accepted); ++trial) {
     typename L::M now;
-    const F again = propose(trial, &now);
+    const typename L::F again = propose(trial, &now);
     value = L::select(accepted, value, again);
     accepted = accepted | now;
   }
   return value;
+}
+
+// value: the first trial's, and which lanes accepted it; propose(trial, &accepted) gives further ones. Each lane keeps
+// its first accepted one.
+template <class L, class Propose>
+NVRM_INLINE typename L::F first_accepted(typename L::F value, typename L::M accepted, const Propose& propose) {
+  return L::all(accepted) ? value : further_trials<L>(value, accepted, propose);
 }
 
 // v of one trial of Marsaglia and Tsang, and whether it is accepted.
@@ -146,16 +143,16 @@ NVRM_INLINE typename L::F gamma_proposal(typename L::U normal_word, typename L::
 }
 
 template <class L>
-NVRM_INLINE typename L::F gamma_magnitude(const Blocks<L>& blocks, const LayerScalars& at) {
+NVRM_NOINLINE typename L::F gamma_magnitude(const Blocks<L>& blocks, const LayerScalars& at) {
   using F = typename L::F;
-  using U = typename L::U;
-  U words[4], first[4];
-  const F v = first_accepted<L>([&](uint32_t trial, typename L::M* accepted) __attribute__((always_inline)) {
-    blocks.words(gamma_trials + trial, words);
-    if (trial == 0) {
-      for (int k = 0; k < 4; ++k) first[k] = words[k];
-    }
-    return gamma_proposal<L>(words[0], words[1], at.gamma, accepted);
+  typename L::U first[4];
+  blocks.words(gamma_trials, first);
+  typename L::M accepted;
+  const F proposed = gamma_proposal<L>(first[0], first[1], at.gamma, &accepted);
+  const F v = first_accepted<L>(proposed, accepted, [&](uint32_t trial, typename L::M* now) {
+    typename L::U words[4];
+    blocks.further_words(gamma_trials + trial, words);
+    return gamma_proposal<L>(words[0], words[1], at.gamma, now);
   });
   const F value = v * at.gamma_scale;
   if (!at.gamma_boost) return value;

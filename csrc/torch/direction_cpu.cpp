@@ -1,29 +1,24 @@
-// nvrm_fast::local_noise, local_noise_backward and gaussian_like on the CPU; nvrm_fast/layer_ops.py has the schemas.
-#include <ATen/Parallel.h>
+// nvrm_fast::local_noise, local_noise_backward and gaussian_like on the CPU; nvrm_fast/ops/direction.py has the
+// schemas.
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/library.h>
 
 #include <algorithm>
 #include <cmath>
-#include <string>
 #include <vector>
 
 #include "../cpu/select.h"
+#include "../math/angle_law_list.h"
+#include "../math/layer_scalars.h"
 #include "noise_arguments.h"
-#include "../cpu/direction_plan.h"
-#include "../math/variates.h"
+#include "parallel.h"
+#include "scalar_kind.h"
 
 namespace nvrm {
 namespace {
 
 using at::Tensor;
 using OptionalTensor = std::optional<Tensor>;
-
-// In variates.h and local.h; here by name, because those are for lanes.
-constexpr int64_t laws = 6;
-constexpr int64_t sums = 6;
-constexpr int64_t rows_of_law[laws] = {0, 1, 1, 9, 1, 2};
-constexpr int64_t parameters_of_law[laws] = {0, 1, 1, 2, 1, 0};
 
 struct GammaConstants {
   double d, c, sure;
@@ -67,8 +62,8 @@ void check(const Tensor& s, const Tensor& square, const Tensor& key, const Setti
   TORCH_CHECK_VALUE(s.dim() == 3, "s must have shape (outer, neurons, inner), got ", s.sizes());
   TORCH_CHECK_TYPE(at::isFloatingType(s.scalar_type()), "s must be a floating-point tensor, got ", s.scalar_type());
   TORCH_CHECK_TYPE(key.scalar_type() == at::kLong && key.numel() == 1, "key must be an int64 tensor with one element");
-  TORCH_CHECK_VALUE(at.direction >= 0 && at.direction < laws, "direction must be a code in [0, ", laws - 1, "], got ",
-                    at.direction);
+  TORCH_CHECK_VALUE(at.direction >= 0 && at.direction < law_count, "direction must be a code in [0, ", law_count - 1,
+                    "], got ", at.direction);
   TORCH_CHECK_VALUE(at.magnitude >= 0 && at.magnitude <= 2, "magnitude must be a code in [0, 2], got ", at.magnitude);
   TORCH_CHECK_VALUE(at.offset >= 0 && at.offset + s.numel() <= (int64_t{1} << 56),
                     "offset must be in [0, 2^56 - activations], got ", at.offset);
@@ -85,19 +80,6 @@ void check(const Tensor& s, const Tensor& square, const Tensor& key, const Setti
                     "square must have shape (", s.size(0), ", groups, ", s.size(2), "), got ", square.sizes());
   TORCH_CHECK_VALUE(square.size(1) > 0 && s.size(1) % square.size(1) == 0,
                     "square must have a number of groups that divides ", s.size(1), ", got ", square.size(1));
-}
-
-Storage storage_of(const Tensor& s) {
-  switch (s.scalar_type()) {
-    case at::kFloat:
-      return Storage::float32;
-    case at::kBFloat16:
-      return Storage::bfloat16;
-    case at::kHalf:
-      return Storage::float16;
-    default:
-      TORCH_CHECK_TYPE(false, "s must be float32, float64, bfloat16 or float16, got ", s.scalar_type());
-  }
 }
 
 // Parameters of all neurons for the kernels, rows padded to whole vectors with the last neuron's, so that lanes beyond
@@ -138,7 +120,7 @@ struct Pass {
       : s(s_.contiguous()),
         square(square_.contiguous()),
         scalars(layer_scalars(at.fan_in, at.alpha, at.low, at.high)),
-        parameters(s.size(1), rows_of_law[at.direction]) {
+        parameters(s.size(1), law_sizes[at.direction].rows) {
     parameters.set(0, 1, scale, "scale");
     parameters.set(1, 1, gain, "gain");
     if (at.magnitude != 0) {
@@ -146,7 +128,7 @@ struct Pass {
       parameters.set(2, 1, *spread, "spread");
     }
     if (bias.has_value()) parameters.set(3, 1, *bias, "bias");
-    parameters.set(4, rows_of_law[at.direction], constants, "constants");
+    parameters.set(4, law_sizes[at.direction].rows, constants, "constants");
     plan = {};
     plan.key = philox_schedule(noise_key(key.item<int64_t>(), at.stream, at.step));
     plan.offset = at.offset;
@@ -163,7 +145,7 @@ struct Pass {
     plan.spread = parameters.row(2);
     plan.bias = parameters.row(3);
     plan.constants = parameters.row(4);
-    plan.storage = storage_of(s);
+    plan.storage = scalar_kind(s.scalar_type(), "s");
     plan.s = s.const_data_ptr();
     if (at.direction != 0) {
       TORCH_CHECK_TYPE(square.scalar_type() == at::kFloat, "square must be float32, got ", square.scalar_type());
@@ -174,8 +156,8 @@ struct Pass {
   void run(bool backward, int64_t law) const {
     if (s.numel() == 0) return;
     const auto kernel = backward ? cpu_kernels().direction_backward : cpu_kernels().direction_forward;
-    at::parallel_for(0, plan.tiles(), 1,
-                     [&](int64_t begin, int64_t end) { kernel(static_cast<int>(law), plan, begin, end); });
+    parallel_for(0, plan.tiles(), 1,
+                 [&](int64_t begin, int64_t end) { kernel(static_cast<int>(law), plan, begin, end); });
   }
 };
 
@@ -235,12 +217,12 @@ Eight local_noise_backward(const Tensor& grad, const Tensor& s, const Tensor& sq
     square_part = scale.new_empty({plan.square_parts(), plan.outer, plan.inner});
     plan.square_part = square_part.mutable_data_ptr<float>();
   }
-  Tensor neuron_part = scale.new_empty({plan.neuron_parts(), sums, plan.neurons});
+  Tensor neuron_part = scale.new_empty({plan.neuron_parts(), neuron_sums, plan.neurons});
   plan.neuron_part = neuron_part.mutable_data_ptr<float>();
   pass.run(true, direction);
 
   if (s.numel() == 0) {
-    neuron_part = scale.new_zeros({1, sums, plan.neurons});
+    neuron_part = scale.new_zeros({1, neuron_sums, plan.neurons});
     if (direction != 0) d_square.resize_(square.sizes()).zero_();
   } else if (direction != 0 && !given) {
     // Parts of one group are neighbours: (groups, blocks, outer, inner) to (outer, groups, inner).
@@ -249,15 +231,15 @@ Eight local_noise_backward(const Tensor& grad, const Tensor& s, const Tensor& sq
   }
   const Tensor sum = neuron_part.sum(0);
   const auto of = [&](int64_t k, bool wanted) { return wanted ? sum.select(0, k).clone() : nothing.clone(); };
-  const int64_t count = slopes ? parameters_of_law[direction] : 0;
+  const int64_t count = slopes ? law_sizes[direction].parameters : 0;
   return {ds,
           d_square,
-          of(0, true),
-          of(1, true),
-          of(2, magnitude != 0),
-          of(3, bias.has_value()),
-          of(4, count > 0 && first.has_value()),
-          of(5, count > 1 && second.has_value())};
+          of(sum_scale, true),
+          of(sum_gain, true),
+          of(sum_spread, magnitude != 0),
+          of(sum_bias, bias.has_value()),
+          of(sum_first, count > 0 && first.has_value()),
+          of(sum_second, count > 1 && second.has_value())};
 }
 
 Tensor gaussian_like(const Tensor& like, const Tensor& key, int64_t stream, int64_t step, int64_t offset) {

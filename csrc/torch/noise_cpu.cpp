@@ -1,9 +1,9 @@
 // nvrm_fast::fill_noise_ on the CPU.
-#include <ATen/Parallel.h>
 #include <torch/library.h>
 
 #include "../cpu/select.h"
 #include "noise_arguments.h"
+#include "parallel.h"
 
 namespace nvrm {
 
@@ -33,7 +33,7 @@ void fill_noise(const NoiseKey& key, int distribution, float scale, int64_t offs
   // Threads share whole superblocks, so that none is drawn twice.
   const int64_t first = offset / superblock_size;
   const int64_t last = (offset + numel + superblock_size - 1) / superblock_size;
-  at::parallel_for(first, last, superblocks_per_task, [&](int64_t begin, int64_t end) {
+  parallel_for(first, last, superblocks_per_task, [&](int64_t begin, int64_t end) {
     const int64_t from = std::max(begin * superblock_size, offset);
     const int64_t to = std::min(end * superblock_size, offset + numel);
     if (from < to) kernels.noise(key, distribution, scale, from, out + (from - offset), to - from);

@@ -1,8 +1,8 @@
 // nvrm_fast::sgd_step_, adam_step_ and change_coat_ on the CPU: one parallel region over the whole parameter list.
-#include <ATen/Parallel.h>
 #include <torch/library.h>
 
 #include "../cpu/select.h"
+#include "parallel.h"
 #include "step_operators.h"
 
 namespace nvrm {
@@ -11,8 +11,8 @@ namespace {
 template <class Kernel>
 void run(const TensorTable& table, Kernel kernel) {
   const StepPlan plan = table.plan();
-  at::parallel_for(0, table.superblock_count(), superblocks_per_task,
-                   [&](int64_t begin, int64_t end) { kernel(plan, begin, end); });
+  parallel_for(0, table.superblock_count(), superblocks_per_task,
+               [&](int64_t begin, int64_t end) { kernel(plan, begin, end); });
 }
 
 struct Cpu {

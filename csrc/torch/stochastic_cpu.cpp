@@ -1,11 +1,11 @@
-// nvrm_fast::stochastic_activation and its backward on the CPU; nvrm_fast/stochastic_ops.py has the schemas.
-#include <ATen/Parallel.h>
+// nvrm_fast::stochastic_activation and its backward on the CPU; nvrm_fast/ops/stochastic.py has the schemas.
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/library.h>
 
 #include "../cpu/select.h"
 #include "noise_arguments.h"
-#include "../cpu/stochastic_plan.h"
+#include "parallel.h"
+#include "scalar_kind.h"
 
 namespace nvrm {
 namespace {
@@ -31,19 +31,6 @@ void check(const Tensor& z, const Tensor& key, const Settings& at) {
                     at.sums);
 }
 
-Storage storage_of(const Tensor& z) {
-  switch (z.scalar_type()) {
-    case at::kFloat:
-      return Storage::float32;
-    case at::kBFloat16:
-      return Storage::bfloat16;
-    case at::kHalf:
-      return Storage::float16;
-    default:
-      TORCH_CHECK_TYPE(false, "z must be float32, float64, bfloat16 or float16, got ", z.scalar_type());
-  }
-}
-
 StochasticPlan plan_of(const Tensor& z, const Tensor& key, const Settings& at) {
   StochasticPlan plan = {};
   plan.key = philox_schedule(noise_key(key.item<int64_t>(), at.stream, at.step));
@@ -53,7 +40,7 @@ StochasticPlan plan_of(const Tensor& z, const Tensor& key, const Settings& at) {
   plan.inner = z.size(2);
   plan.relu = at.activation == 1;
   plan.margin = static_cast<float>(at.margin);
-  plan.storage = storage_of(z);
+  plan.storage = scalar_kind(z.scalar_type(), "z");
   plan.z = z.const_data_ptr();
   return plan;
 }
@@ -61,7 +48,7 @@ StochasticPlan plan_of(const Tensor& z, const Tensor& key, const Settings& at) {
 using Kernel = void (*)(Sums, const StochasticPlan&, int64_t, int64_t);
 
 void run(Kernel kernel, Sums sums, const StochasticPlan& plan) {
-  at::parallel_for(0, plan.tiles(), 1, [&](int64_t begin, int64_t end) { kernel(sums, plan, begin, end); });
+  parallel_for(0, plan.tiles(), 1, [&](int64_t begin, int64_t end) { kernel(sums, plan, begin, end); });
 }
 
 // float64 goes on to the reference, whose formulas are torch's functions.

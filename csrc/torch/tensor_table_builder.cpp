@@ -2,21 +2,10 @@
 
 #include <ATen/MemoryOverlap.h>
 
+#include "scalar_kind.h"
+
 namespace nvrm {
 namespace {
-
-ScalarKind kind_of(at::ScalarType dtype) {
-  switch (dtype) {
-    case at::kDouble:
-      return ScalarKind::float64;
-    case at::kBFloat16:
-      return ScalarKind::bfloat16;
-    case at::kHalf:
-      return ScalarKind::float16;
-    default:
-      return ScalarKind::float32;
-  }
-}
 
 void check_length(size_t length, size_t expected, const char* name) {
   TORCH_CHECK_VALUE(length == expected, name, " needs one value for each of params: ", expected, ", got ", length);
@@ -218,7 +207,7 @@ StepPlan TensorTable::plan() const {
   plan.entries = entries_.data();
   plan.first_superblock = first_superblock_.data();
   plan.entry_count = static_cast<int64_t>(entries_.size());
-  plan.kind = kind_of(dtype_);
+  plan.kind = scalar_kind(dtype_, "params[0]");
   plan.has_master = has_master;
   plan.stream_parameters = has_master && superblock_count() * superblock_size > cache_elements;
   plan.keep_noise = noise_.keep_noise;
