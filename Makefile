@@ -9,7 +9,7 @@ TORCH ?= torch==2.13.0
 WORKERS ?= 2
 # A wheel whose native module is taken, instead of compiling one (make dist makes dist/*.whl).
 WHEEL ?=
-SOURCES := setup.py $(shell find csrc -type f) nvrm_fast/_version.py
+SOURCES := setup.py pyproject.toml $(shell find csrc -type f) nvrm_fast/_version.py
 CPP = $(shell find csrc tests/csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
 .PHONY: demo test bench bench-step bench-compare lint format docs dist coverage clean cuda-check
@@ -77,7 +77,7 @@ $(VENV)/tools: $(VENV)/torch pyproject.toml
 	$(RUN) -m pip install --quiet --group docs --group lint --group release --group coverage
 	touch $@
 
-# Editable: the Python files are used where they lie; only a change in csrc or setup.py builds again.
+# Editable: the Python files are used where they lie; only a change in csrc, setup.py or pyproject.toml builds again.
 $(VENV)/installed: $(VENV)/torch $(SOURCES)
 	$(if $(WHEEL),NVRM_FAST_BUILD=none) $(RUN) -m pip install --quiet --no-build-isolation \
 		--editable ".[test,demo,integrations,baselines]"

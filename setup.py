@@ -1,4 +1,4 @@
-"""Builds nvrm_fast, with native kernels where a compiler is found.
+"""Builds nvrm_fast's native kernels, where a compiler is found; everything else is in pyproject.toml.
 
     pip install --no-build-isolation .
 
@@ -20,29 +20,22 @@ import subprocess
 import sys
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, setup
+from setuptools.command.build import build
+from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
 MODES = ("auto", "cpu", "cuda", "none")
-CPU_SOURCES = sorted(
-    str(path.relative_to(ROOT))
-    for folder in ("cpu", "torch")
-    for path in (ROOT / "csrc" / folder).glob("*.cpp")
-    if not path.stem.endswith("_cuda")
-)
-# Kernels only, no torch in them; the glue (csrc/torch/*_cuda.cpp) knows torch.
-CUDA_SOURCES = sorted(
-    str(path.relative_to(ROOT))
-    for pattern in ("cuda/*.cu", "torch/*_cuda.cpp")
-    for path in (ROOT / "csrc").glob(pattern)
-)
+MODE = os.environ.get("NVRM_FAST_BUILD", "auto")
 # A100, H100 and H200, B100 and B200; newer ones translate the PTX.
 DEFAULT_GPUS = "8.0;9.0;10.0+PTX"
 
 
-def version():
-    text = (ROOT / "nvrm_fast" / "_version.py").read_text()
-    return text.split('"')[1]
+def sources(with_cuda):
+    """Kernels (csrc/cpu, csrc/cuda) know no torch; the operators (csrc/torch) do, those for CUDA in *_cuda.cpp."""
+    patterns = ["cpu/*.cpp", "torch/*.cpp"] + ["cuda/*.cu"] * with_cuda
+    found = sorted(path for pattern in patterns for path in (ROOT / "csrc").glob(pattern))
+    return [str(path.relative_to(ROOT)) for path in found if with_cuda or not path.stem.endswith("_cuda")]
 
 
 def why_no_cpu():
@@ -94,10 +87,10 @@ def extension(with_cuda):
     from torch.utils.cpp_extension import CUDA_HOME, CppExtension, CUDAExtension
 
     # -g0: Python asks for debug information, 70 MB of it. -ffp-contract=off: every fused multiply-add is written out,
-    # so that all backends give the same bits.
+    # so that all backends give the same bits. No -fopenmp: loops run on torch's threads (csrc/torch/parallel.h).
     flags = ["-O3", "-g0", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi"]
     if not with_cuda:
-        return CppExtension("nvrm_fast._native", CPU_SOURCES, extra_compile_args={"cxx": flags})
+        return CppExtension("nvrm_fast._native", sources(False), extra_compile_args={"cxx": flags})
 
     if not os.environ.get("TORCH_CUDA_ARCH_LIST") and not torch.cuda.is_available():
         os.environ["TORCH_CUDA_ARCH_LIST"] = DEFAULT_GPUS
@@ -108,59 +101,22 @@ def extension(with_cuda):
     # -fmad=false is what -ffp-contract=off is above. No -std: torch's build helper knows which. No flag may contain
     # "arch": the helper would then ignore TORCH_CUDA_ARCH_LIST.
     nvcc_flags = ["-O3", "-fmad=false", "-Xcompiler", "-fvisibility=hidden"]
-    return CUDAExtension(
-        "nvrm_fast._native",
-        CPU_SOURCES + CUDA_SOURCES,
-        extra_compile_args={"cxx": flags, "nvcc": nvcc_flags},
-    )
+    return CUDAExtension("nvrm_fast._native", sources(True), extra_compile_args={"cxx": flags, "nvcc": nvcc_flags})
 
 
 def choose(mode):
-    """Extensions to build, and what to tell the user about it."""
+    """{"cpu": "built", or why it will not be, "cuda": the same}; ends the build where an explicit mode cannot be met."""
     if mode not in MODES:
         sys.exit(f"NVRM_FAST_BUILD must be one of {', '.join(MODES)}; got '{mode}'")
-    if mode == "none":
-        return [], {"cpu": "not built: NVRM_FAST_BUILD=none", "cuda": "not built: NVRM_FAST_BUILD=none"}
-    reason = why_no_cpu()
+    reason = "NVRM_FAST_BUILD=none" if mode == "none" else why_no_cpu()
     if reason is not None:
         if mode in ("cpu", "cuda"):
             sys.exit(f"NVRM_FAST_BUILD={mode}: {reason}")
-        return [], {"cpu": f"not built: {reason}", "cuda": f"not built: {reason}"}
+        return {"cpu": f"not built: {reason}", "cuda": f"not built: {reason}"}
     reason = "NVRM_FAST_BUILD=cpu" if mode == "cpu" else why_no_cuda()
     if reason is not None and mode == "cuda":
         sys.exit(f"NVRM_FAST_BUILD=cuda: {reason}")
-    return [extension(reason is None)], {"cpu": "built", "cuda": "built" if reason is None else f"not built: {reason}"}
-
-
-def build_command(mode, facts):
-    """torch's build_ext, which in auto mode turns a failing compiler into an installation without native kernels."""
-    from torch.utils.cpp_extension import BuildExtension
-
-    class Build(BuildExtension):
-        def run(self):
-            requested = self.compiler  # run() puts an object in the place of the name
-            try:
-                super().run()
-            except Exception as error:
-                if mode != "auto":
-                    raise
-                outcome = f"not built: the compiler failed ({type(error).__name__}: {error})"
-                if facts["cuda"] == "built":
-                    facts["cuda"] = outcome
-                    print(f"nvrm_fast: CUDA kernels {outcome}; going on without", file=sys.stderr)
-                    for native in self.extensions:
-                        native.sources = list(CPU_SOURCES)
-                        flags = native.extra_compile_args["cxx"]
-                        flags[:] = [flag for flag in flags if "NVRM_WITH_CUDA" not in flag]
-                    self.compiler = requested
-                    self.run()
-                else:
-                    facts["cpu"] = outcome
-                    print(f"nvrm_fast: CPU kernels {outcome}", file=sys.stderr)
-                    self.extensions = []
-                write_facts(facts)
-
-    return Build.with_options(use_ninja=True)
+    return {"cpu": "built", "cuda": "built" if reason is None else f"not built: {reason}"}
 
 
 def interface():
@@ -169,69 +125,50 @@ def interface():
     return int(re.search(r"^INTERFACE = (\d+)", text, re.M)[1])
 
 
-def write_facts(facts):
-    (ROOT / "nvrm_fast" / "_build_facts.json").write_text(
-        json.dumps({**facts, "interface": interface()}, indent=2) + "\n"
-    )
+class Build(build):
+    """Runs build_ext also where no extension is asked for: it writes down what was built."""
+
+    sub_commands = [(name, None if name == "build_ext" else when) for name, when in build.sub_commands]
 
 
-mode = os.environ.get("NVRM_FAST_BUILD", "auto")
-extensions, facts = [], {}
-if not {"sdist", "egg_info", "dist_info", "--version"} & set(sys.argv):  # these build nothing: no word about kernels
-    extensions, facts = choose(mode)
-    write_facts(facts)
-    for what, outcome in facts.items():
-        print(f"nvrm_fast: {what} kernels {outcome}", file=sys.stderr)
+class BuildKernels(build_ext):
+    """In auto mode a failing compiler makes an installation without native kernels, and _build_facts.json says why."""
+
+    def run(self):
+        facts = choose(MODE)
+        for what, outcome in facts.items():
+            print(f"nvrm_fast: {what} kernels {outcome}", file=sys.stderr)
+        while facts["cpu"] == "built":
+            with_cuda = facts["cuda"] == "built"
+            try:
+                self.compile(with_cuda)
+                break
+            except Exception as error:
+                if MODE != "auto":
+                    raise
+                what = "cuda" if with_cuda else "cpu"
+                facts[what] = f"not built: the compiler failed ({type(error).__name__}: {error})"
+                print(f"nvrm_fast: {what} kernels {facts[what]}; going on without", file=sys.stderr)
+        if facts["cpu"] != "built":
+            self.extensions = []
+        package = ROOT / "nvrm_fast" if self.inplace else Path(self.build_lib) / "nvrm_fast"
+        package.mkdir(parents=True, exist_ok=True)
+        (package / "_build_facts.json").write_text(json.dumps({**facts, "interface": interface()}, indent=2) + "\n")
+
+    def compile(self, with_cuda):
+        """By torch's own build_ext, which exists only where torch is."""
+        from torch.utils.cpp_extension import BuildExtension
+
+        self.distribution.ext_modules = [extension(with_cuda)]
+        command = BuildExtension.with_options(use_ninja=True)(self.distribution)
+        for option in ("build_lib", "build_temp", "inplace", "editable_mode", "debug", "parallel", "compiler"):
+            setattr(command, option, getattr(self, option))
+        command.ensure_finalized()
+        command.run()
+
 
 setup(
-    name="nvrm_fast",
-    version=version(),
-    description="Neural variability at no cost: fused noisy optimizers whose noise is a function, not a tensor",
-    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
-    long_description_content_type="text/markdown",
-    license="BSD-3-Clause",
-    license_files=["LICENSE"],
-    classifiers=[
-        "Development Status :: 4 - Beta",
-        "Intended Audience :: Science/Research",
-        "Operating System :: POSIX :: Linux",
-        "Programming Language :: C++",
-        "Programming Language :: Python :: 3",
-        "Topic :: Scientific/Engineering :: Artificial Intelligence",
-        "Typing :: Typed",
-    ],
-    python_requires=">=3.10",
-    packages=find_packages(include=["nvrm_fast", "nvrm_fast.*"]),
-    package_data={"nvrm_fast": ["_build_facts.json", "py.typed"]},
-    install_requires=["torch>=2.10"],
-    extras_require={
-        "demo": ["foolbox", "matplotlib", "mlxtend", "pillow", "scipy", "torch-pruning>=1.6", "tqdm"],
-        # What the studies of the NVRM paper are held against.
-        "baselines": ["ivon-opt", "pytorch_optimizer"],
-        # What bench/ compares with. Of torch-uncertainty's layers the import needs a torchvision of the same torch.
-        "bench": ["bayesian-torch", "ivon-opt", "matplotlib", "torch-uncertainty"],
-        # The oldest releases whose source has the events used here; the tests run with what pip installs, the newest.
-        "integrations": ["accelerate>=1.0", "lightning>=2.2", "transformers>=4.46"],
-        "test": [
-            "expecttest",  # torch.testing._internal imports it
-            "foolbox",
-            "hypothesis",
-            "matplotlib",
-            "mlxtend",
-            "numpy",
-            "pillow",
-            "pytest",
-            "pytest-benchmark",
-            "pytest-xdist",
-            "scipy",
-            "torch-pruning>=1.6",
-            "tqdm",
-            "triton",
-        ],
-        # Confidence intervals of nvrm_fast.probe.
-        "probe": ["scipy"],
-        "triton": ["triton"],
-    },
-    ext_modules=extensions,
-    cmdclass={"build_ext": build_command(mode, facts)} if extensions else {},
+    # The sources, and the extension proper, are chosen by BuildKernels.
+    ext_modules=[] if MODE == "none" else [Extension("nvrm_fast._native", sources(False))],
+    cmdclass={"build": Build, "build_ext": BuildKernels},
 )

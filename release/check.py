@@ -78,7 +78,7 @@ def check_contents(sdist: Path, wheel: Path) -> None:
         for folder, pattern in (("csrc", "*"), ("nvrm_fast", "*.py"))
         for path in (ROOT / folder).rglob(pattern)
         if path.is_file()
-    } | {"LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff", "nvrm_fast/py.typed", "setup.py"}
+    } | {"LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff", "nvrm_fast/py.typed", "pyproject.toml", "setup.py"}
     require(sources <= packed, f"not in the source distribution: {sorted(sources - packed)}")
     built = [name for name in packed if name.endswith((".so", ".o", ".pyc", "_build_facts.json"))]
     require(not built, f"built files in the source distribution: {built}")

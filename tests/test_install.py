@@ -26,7 +26,7 @@ def build(tmp_path, mode, **environment):
     ignore = shutil.ignore_patterns("*.so", "__pycache__", "_build_facts.json")
     shutil.copytree(ROOT / "nvrm_fast", source / "nvrm_fast", ignore=ignore)
     shutil.copytree(ROOT / "csrc", source / "csrc")
-    for name in ("setup.py", "README.md"):
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     process = subprocess.run(
         [sys.executable, "setup.py", "build"],
@@ -35,8 +35,9 @@ def build(tmp_path, mode, **environment):
         capture_output=True,
         text=True,
     )
-    facts = source / "nvrm_fast" / "_build_facts.json"
-    built = json.loads(facts.read_text()) if facts.exists() else None
+    assert not (source / "nvrm_fast" / "_build_facts.json").exists()  # only an in-place build writes among the sources
+    facts = next((source / "build").glob("lib*/nvrm_fast/_build_facts.json"), None)
+    built = json.loads(facts.read_text()) if facts is not None else None
     return process, built, list((source / "build").rglob("*.so"))
 
 
@@ -122,20 +123,50 @@ def test_native_kernels_of_another_version_are_left_out(tmp_path):
     """A module that was built before an operator changed is not mixed with the new schemas: the import succeeds."""
     if backends._native is None:
         pytest.skip("native kernels not built")
+    assert backends.build_facts()["interface"] == INTERFACE
+    said = run_with_facts(tmp_path, {**backends.build_facts(), "interface": INTERFACE - 1})
+    assert str(tmp_path) in said and "built for another version of nvrm_fast" in said and "[3]" in said
+
+
+def run_with_facts(tmp_path, facts):
+    """What a copy of the package says that has the native module, and other build facts."""
     package = tmp_path / "nvrm_fast"
     shutil.copytree(Path(nvrm_fast.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    facts = json.loads((package / "_build_facts.json").read_text())
-    assert facts["interface"] == INTERFACE
-    (package / "_build_facts.json").write_text(json.dumps({**facts, "interface": INTERFACE - 1}))
+    (package / "_build_facts.json").unlink()
+    if facts is not None:
+        (package / "_build_facts.json").write_text(json.dumps(facts))
     code = (
-        "import torch, nvrm_fast; from nvrm_fast.ops.registry import why_missing; "
-        "print(nvrm_fast.__file__, why_missing('native', torch.device('cpu')), nvrm_fast.noise(3, seed=1).shape)"
+        "import torch, nvrm_fast; from nvrm_fast.ops import registry; "
+        "print(nvrm_fast.__file__, registry.choose(torch.device('cpu')), "
+        "registry.why_missing('native', torch.device('cpu')), nvrm_fast.noise(3, seed=1).shape)"
     )
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    said = subprocess.run(
-        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
-    ).stdout
-    assert str(package) in said and "built for another version of nvrm_fast" in said and "[3]" in said
+    return subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(tmp_path)}, cwd=tmp_path,
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "facts, reason",
+    [
+        ({"cpu": "not built: NVRM_FAST_BUILD=none", "interface": INTERFACE}, "NVRM_FAST_BUILD=none"),
+        (None, "the package is not installed"),
+    ],
+)
+def test_a_native_module_that_the_build_facts_do_not_know_is_left_out(tmp_path, facts, reason):
+    """An earlier build's, in a tree that was installed again without native kernels."""
+    if backends._native is None:
+        pytest.skip("native kernels not built")
+    said = run_with_facts(tmp_path, facts)
+    assert str(tmp_path) in said and " reference " in said and reason in said
+
+
+def test_loops_run_on_torchs_threads():
+    """No OpenMP of our own: torch may bring another runtime than our compiler's, or none."""
+    if backends._native is None:
+        pytest.skip("native kernels not built")
+    module = Path(backends._native.__file__).read_bytes()
+    assert b"torch_parallel_for" in module and b"GOMP_" not in module and b"__kmpc_" not in module
 
 
 def test_the_interface_has_a_number():

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cpu_kernels.h"
@@ -9,6 +10,9 @@
 namespace nvrm {
 
 const CpuKernels& cpu_kernels();
+
+// The processor's features that decide, and whether it has them.
+std::vector<std::pair<std::string, bool>> cpu_features();
 
 // Names that use_instruction_set accepts here, narrowest first.
 std::vector<std::string> available_instruction_sets();

@@ -1,5 +1,5 @@
 // The Python module nvrm_fast._native: build facts and processor features. The operators register themselves beside
-// their kernels (TORCH_LIBRARY_IMPL); their schemas are in nvrm_fast/ops.py, so that they exist without this module.
+// their kernels (TORCH_LIBRARY_IMPL); their schemas are in nvrm_fast/ops, so that they exist without this module.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 #include <torch/version.h>
@@ -15,11 +15,6 @@ py::dict build_facts() {
   py::dict facts;
   facts["compiler"] = __VERSION__;
   facts["torch"] = TORCH_VERSION;
-#if defined(_OPENMP)
-  facts["openmp"] = true;
-#else
-  facts["openmp"] = false;
-#endif
 #if defined(NVRM_WITH_CUDA)
   facts["cuda"] = NVRM_WITH_CUDA;  // the toolkit's version and the architectures, from setup.py
 #else
@@ -30,18 +25,7 @@ py::dict build_facts() {
 
 py::dict cpu_features() {
   py::dict features;
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-#define NVRM_FEATURE(name) features[name] = static_cast<bool>(__builtin_cpu_supports(name));
-  NVRM_FEATURE("avx2")
-  NVRM_FEATURE("fma")
-  NVRM_FEATURE("f16c")
-  NVRM_FEATURE("avx512f")
-  NVRM_FEATURE("avx512bw")
-  NVRM_FEATURE("avx512dq")
-  NVRM_FEATURE("avx512vl")
-#undef NVRM_FEATURE
-#endif
+  for (const auto& [name, there] : nvrm::cpu_features()) features[name.c_str()] = there;
   return features;
 }
 
