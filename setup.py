@@ -105,7 +105,7 @@ def extension(with_cuda):
 
 
 def choose(mode):
-    """{"cpu": "built", or why it will not be, "cuda": the same}; ends the build where an explicit mode cannot be met."""
+    """For "cpu" and "cuda": "built", or why it will not be. Ends the build where an explicit mode cannot be met."""
     if mode not in MODES:
         sys.exit(f"NVRM_FAST_BUILD must be one of {', '.join(MODES)}; got '{mode}'")
     reason = "NVRM_FAST_BUILD=none" if mode == "none" else why_no_cpu()

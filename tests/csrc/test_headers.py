@@ -60,7 +60,7 @@ def test_laws_are_those_of_the_reference(tmp_path):
     source, program = tmp_path / "laws.cpp", tmp_path / "laws"
     source.write_text(
         '#include "angle_law_list.h"\n#include <cstdio>\nint main() {\n'
-        '  for (const nvrm::LawSize& law : nvrm::law_sizes) std::printf("%d %d %d\\n", law.code, law.rows, law.parameters);\n}\n'
+        '  for (const auto& law : nvrm::law_sizes) std::printf("%d %d %d\\n", law.code, law.rows, law.parameters);\n}\n'
     )
     subprocess.run(
         [COMPILER, "-std=c++17", "-Wall", "-Wextra", "-Werror", "-I", ROOT / "csrc/math", source, "-o", program],
