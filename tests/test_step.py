@@ -7,7 +7,7 @@ from steps import ADAM_DEFAULTS, RULES, SGD_DEFAULTS, assert_same, full_options,
 
 from nvrm_fast import noise
 from nvrm_fast.ops import step as ops
-from nvrm_fast.reference import DISTRIBUTIONS
+from nvrm_fast.contract.distributions import DISTRIBUTIONS
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 SIZES = [(0,), (1,), (15,), (16,), (17,), (127,), (128,), (129,), (), (3, 5, 7)]

@@ -10,7 +10,7 @@ from test_ops import BAD, arguments, call
 from test_step import check_versions, columns_of, misalign, spread, transpose
 
 from nvrm_fast.ops import step as ops
-from nvrm_fast.reference import DISTRIBUTIONS
+from nvrm_fast.contract.distributions import DISTRIBUTIONS
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 #: One tensor that fits in a tile, one that does not, a scalar and nothing at all.
