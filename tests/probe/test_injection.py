@@ -9,9 +9,9 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from nvrm_fast import noise
+from nvrm_fast.contract.distributions import DISTRIBUTIONS
 from nvrm_fast.probe import NoiseInjection, example_noise
 from nvrm_fast.probe.example_noise import drawn_key, elements, key_of_seed
-from nvrm_fast.contract.distributions import DISTRIBUTIONS
 
 
 def model(seed=0):
