@@ -9,9 +9,8 @@ namespace nvrm {
 extern const CpuKernels portable_kernels = {
     "portable",
     noise_kernel<PortableLanes>,
-    sgd_kernel<PortableLanes>,
-    adam_kernel<PortableLanes>,
-    change_coat_kernel<PortableLanes>,
+    rule_kernel<PortableLanes>,
+    reperturb_kernel<PortableLanes>,
 };
 
 }  // namespace nvrm
