@@ -93,6 +93,7 @@ BAD = [
         ValueError,
         r"records\[1\] must be on cpu like params",
     ),
+    ("records", lambda v: [v[0], v[1].repeat_interleave(2)[::2]], ValueError, r"records\[1\] must be contiguous\(\)"),
     ("records", word(3, 2**32), ValueError, r"stream must be in \[0, 2\^32\)"),
     ("records", word(3, -1), ValueError, r"stream must be in \[0, 2\^32\)"),
     ("records", word(2, len(DISTRIBUTIONS)), ValueError, "distribution must be a code in"),

@@ -41,10 +41,12 @@ def tensor_fault(tensor: Tensor, like: Tensor, dtype: torch.dtype, written: bool
 
 
 def record_fault(words: Tensor, device: torch.device) -> str | None:
-    """What keeps a tensor from being a parameter's record: "dtype" (of eight int64 words) or "device"."""
+    """What keeps a tensor from being a parameter's record: "dtype" (of eight int64 words), "device" or "strides"."""
     if words.layout != torch.strided or words.dtype != torch.int64 or words.shape != (record.WORDS,):
         return "dtype"
-    return "device" if words.device != device else None
+    if words.device != device:
+        return "device"
+    return None if words.is_contiguous() else "strides"
 
 
 def check_length(length: int, expected: int, name: str, each: int = 1) -> None:
@@ -103,6 +105,8 @@ def _check_records(records: Sequence[Tensor], device: torch.device, name: str) -
             raise TypeError(f"{name}[{i}] must be an int64 tensor with {record.WORDS} elements")
         if fault == "device":
             raise ValueError(f"{name}[{i}] must be on {device} like params[0], got {words.device}")
+        if fault == "strides":
+            raise ValueError(f"{name}[{i}] must be contiguous()")
         if device.type == "cpu":  # elsewhere the host would have to wait for them
             _, _, distribution, stream, *_ = words.tolist()
             check_stream(stream)

@@ -157,12 +157,14 @@ class NoisyOptimizer(Optimizer):
         A first step with learning rates and gradients of 0 makes the state and writes no weights: so
         torch.distributed.checkpoint prepares an optimizer for loading.
         """
-        self._check_mode()
+        is_compiling = torch.compiler.is_compiling()
+        if not is_compiling:  # the compiler would guard every entry of the state; the operator in its graph checks
+            self._check_mode()
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if torch.compiler.is_compiling():
+        if is_compiling:
             compiled.step(self)
         else:
             self._step_now()
@@ -197,8 +199,9 @@ class NoisyOptimizer(Optimizer):
         # A single call is checked by its operator. Of several, none may be refused after another has written.
         is_one_call = len(parts) == 1 and plans[0] is not None and len(plans[0].batches) == 1
         if not is_one_call:
+            plans = [plan if plan is not None and plan.has_state() else None for plan in plans]
             for part, plan in zip(parts, plans):
-                if plan is None or not plan.fit(part.grads):
+                if plan is None or not plan.fits(part.grads):
                     self._check_part(part)
         if amp.is_skipped_here(found_inf):
             return

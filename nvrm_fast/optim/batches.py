@@ -112,7 +112,12 @@ class Plan:
         self.dtypes = [param.dtype for param in self.params]
         self.shapes = [param.shape for param in self.params]
         self.sizes = [len(state) for state in self.states]
+        self.tensors = self.state_tensors()
         self.batches = make_batches(self.refs, self.states)
+
+    def state_tensors(self) -> list[Tensor | None]:
+        keys = (*self.rule.states, MASTER, STEP, PERTURBATION)
+        return [state.get(key) for key in keys for state in self.states]
 
     def is_valid(self, part: Part, state: dict[Tensor, Any], options: tuple[Any, ...]) -> bool:
         params = part.params
@@ -125,8 +130,12 @@ class Plan:
             and [len(each) for each in states] == self.sizes  # type: ignore[arg-type]  # dicts, as self.states are
         )
 
-    def fit(self, grads: list[Tensor]) -> bool:
-        """Whether all gradients are what the operator will accept (which checks them again, one call at a time)."""
+    def has_state(self) -> bool:
+        """Whether the state's tensors are the ones that were checked."""
+        return same_objects(self.state_tensors(), self.tensors)
+
+    def fits(self, grads: list[Tensor]) -> bool:
+        """Whether the operator will accept these gradients (it checks them again, one call at a time)."""
         return not self.has_shards and all(
             grad.dtype == dtype and grad.shape == shape and grad.device == param.device and grad.layout == torch.strided
             for grad, dtype, shape, param in zip(grads, self.dtypes, self.shapes, self.params)
