@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nvrm_fast.noise import distribution_code
+from nvrm_fast.contract.distributions import DISTRIBUTIONS, distribution_code
 from nvrm_fast.ops import registry as backends
 from nvrm_fast.ops import step as ops
-from nvrm_fast.reference import DISTRIBUTIONS
 
 from .contestants import FOR_LOOP, RULES, VARIABILITY, make_optimizer
 from .machine import benchmarked_instruction_sets, instruction_set_restored, use_instruction_set

@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 
-from nvrm_fast.noise import distribution_code
+from nvrm_fast.contract.distributions import DISTRIBUTIONS, distribution_code
 from nvrm_fast.ops import step as ops
-from nvrm_fast.reference import DISTRIBUTIONS
 
 from .contention import waiting_share
 from .machine import benchmarked_instruction_sets, instruction_set_restored, use_instruction_set

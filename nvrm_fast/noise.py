@@ -1,4 +1,4 @@
-"""`noise`: draw any stretch of any stream. Names and ranges of the five integers behind every value."""
+"""`noise`: draw any stretch of any stream."""
 
 from __future__ import annotations
 
@@ -7,30 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+from .contract.distributions import distribution_code
+from .contract.seeds import check_integer, signed_seed
 from .ops import step as ops
-from .reference import DISTRIBUTIONS
-
-
-def check_integer(value: int, bits: int, name: str) -> int:
-    """value, if it is an integer in [0, 2^bits). Raises TypeError or ValueError that names the argument."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
-    if not 0 <= value < 2**bits:
-        raise ValueError(f"{name} must be in [0, 2^{bits}), got {value}")
-    return value
-
-
-def signed_seed(seed: int) -> int:
-    """A 64-bit seed in two's complement, as the operators take it."""
-    check_integer(seed, 64, "seed")
-    return seed - 2**64 if seed >= 2**63 else seed
-
-
-def distribution_code(name: str, argument: str = "distribution") -> int:
-    """The operators' code of "gaussian", "uniform" or "laplace". Raises ValueError for another name."""
-    if name not in DISTRIBUTIONS:
-        raise ValueError(f"{argument} must be one of {', '.join(DISTRIBUTIONS)}; got {name!r}")
-    return DISTRIBUTIONS[name][0]
 
 
 def noise(

@@ -1,4 +1,4 @@
-"""Arguments for the step operators: build lists of parameters, run an implementation, collect what it wrote."""
+"""Arguments for the step operator: build lists of parameters, run an implementation, collect what it wrote."""
 
 from __future__ import annotations
 
@@ -9,87 +9,105 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nvrm_fast.contract import rules
+from nvrm_fast.contract.arguments import StepArguments
+from nvrm_fast.contract.record import Record, pack
+from nvrm_fast.contract.rules import Rule
 from nvrm_fast.ops import step as ops
 
-SGD_DEFAULTS = dict(
-    is_first=False, lr=0.1, momentum=0.9, dampening=0.0, weight_decay=0.0, nesterov=False, maximize=False
-)
-ADAM_DEFAULTS = dict(
-    lr=0.01, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.0, amsgrad=False, decoupled_weight_decay=False,
-    maximize=False,
+#: A value for every hyper-parameter that a rule may have.
+HYPER = dict(
+    lr=0.1, momentum=0.9, dampening=0.0, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.0, nesterov=False,
+    decoupled_weight_decay=False, maximize=False,
 )  # fmt: skip
 
-#: Every option of the rules: name -> (rule, options).
-RULES: dict[str, tuple[str, dict[str, Any]]] = {
-    "sgd": ("sgd", dict(momentum=0.0)),
-    "sgd decay maximize": ("sgd", dict(momentum=0.0, weight_decay=0.03, maximize=True)),
-    "momentum": ("sgd", {}),
-    "momentum first": ("sgd", dict(is_first=True, dampening=0.4)),
-    "momentum dampening decay": ("sgd", dict(dampening=0.4, weight_decay=0.03)),
-    "nesterov": ("sgd", dict(nesterov=True)),
-    "nesterov first decay": ("sgd", dict(is_first=True, nesterov=True, weight_decay=0.03)),
-    "adam": ("adam", {}),
-    "adam decay maximize": ("adam", dict(weight_decay=0.03, maximize=True)),
-    "adamw": ("adam", dict(weight_decay=0.03, decoupled_weight_decay=True)),
-    "amsgrad": ("adam", dict(amsgrad=True)),
-    "amsgrad adamw": ("adam", dict(amsgrad=True, weight_decay=0.03, decoupled_weight_decay=True)),
+#: Every option of the rules: name -> (rule, options). is_first: the gradient is the first that the rule sees.
+RULES: dict[str, tuple[Rule, dict[str, Any]]] = {
+    "sgd": (rules.SGD, {}),
+    "sgd decay maximize": (rules.SGD, dict(weight_decay=0.03, maximize=True)),
+    "momentum": (rules.SGD_MOMENTUM, {}),
+    "momentum first": (rules.SGD_MOMENTUM, dict(is_first=True, dampening=0.4)),
+    "momentum dampening decay": (rules.SGD_MOMENTUM, dict(dampening=0.4, weight_decay=0.03)),
+    "nesterov": (rules.SGD_MOMENTUM, dict(nesterov=True)),
+    "nesterov first decay": (rules.SGD_MOMENTUM, dict(is_first=True, nesterov=True, weight_decay=0.03)),
+    "adam": (rules.ADAM, dict(lr=0.01)),
+    "adam decay maximize": (rules.ADAM, dict(lr=0.01, weight_decay=0.03, maximize=True)),
+    "adamw": (rules.ADAM, dict(lr=0.01, weight_decay=0.03, decoupled_weight_decay=True)),
+    "amsgrad": (rules.ADAM_AMSGRAD, dict(lr=0.01)),
+    "amsgrad adamw": (rules.ADAM_AMSGRAD, dict(lr=0.01, weight_decay=0.03, decoupled_weight_decay=True)),
 }
+assert {rule for rule, _ in RULES.values()} == set(rules.RULES)
 
 Make = Callable[[Tensor], Tensor]
 
 
-def full_options(name: str) -> tuple[str, dict[str, Any]]:
-    """The rule behind a name of RULES, and all its options."""
-    rule, options = RULES[name]
-    return rule, {**(SGD_DEFAULTS if rule == "sgd" else ADAM_DEFAULTS), **options}
+def hyper_of(rule: Rule, options: dict[str, Any]) -> list[float]:
+    """All hyper-parameters of a rule, in its order."""
+    return [float({**HYPER, **options}[hyper.name]) for hyper in rule.hyper]
 
 
 def make_lists(
-    sizes: list[tuple[int, ...]], rule: str, dtype: torch.dtype, masters: bool, options: dict[str, Any],
-    lay_out: Make = lambda x: x, step: int = 5, offsets: list[int] | None = None, seed: int = 0,
-) -> dict[str, Any]:  # fmt: skip
-    """Operator arguments with random values, by name; lay_out may change each tensor's strides."""
+    sizes: list[tuple[int, ...]], name: str, dtype: torch.dtype, masters: bool, lay_out: Make = lambda x: x,
+    step: int = 5, offsets: list[int] | None = None, seed: int = 0,
+) -> dict[str, list[Any]]:  # fmt: skip
+    """Lists of operator arguments with random values; lay_out may change each tensor's strides.
+
+    name: of RULES. Records hold streams, and no noise: `run` puts it in.
+    """
+    rule, options = RULES[name]
     generator = torch.Generator().manual_seed(seed)
     math = torch.float64 if dtype == torch.float64 else torch.float32
-    state_dtype = math if masters else dtype
 
     def tensors(dtype: torch.dtype, positive: bool = False) -> list[Tensor]:
         values = [torch.randn(size, generator=generator, dtype=math) for size in sizes]
         return [lay_out((x.square() if positive else x).to(dtype)) for x in values]
 
     n = len(sizes)
-    lists: dict[str, Any] = {"params": tensors(dtype), "grads": tensors(dtype)}
-    if rule == "sgd":
-        lists["momentum_buffers"] = tensors(state_dtype) if options["momentum"] else []
-    else:
-        lists["exp_avgs"] = tensors(state_dtype)
-        lists["exp_avg_sqs"] = tensors(state_dtype, positive=True)
-        lists["max_exp_avg_sqs"] = tensors(state_dtype, positive=True) if options["amsgrad"] else []
+    lists: dict[str, list[Any]] = {"params": tensors(dtype), "grads": tensors(dtype), "states": []}
+    for state in rule.states:
+        lists["states"] += tensors(math if masters else dtype, positive="_sq" in state)
     lists["masters"] = tensors(math) if masters else []
     lists["steps"] = [torch.tensor(step + i % 2) for i in range(n)]
-    lists["streams"] = [2**32 - 1 - i for i in range(n)]
+    rule_steps = 0 if options.get("is_first") else 3
+    lists["records"] = [
+        torch.tensor(pack(Record(0.0, 0, 0, 2**32 - 1 - i, step + i % 2, 0, rule_steps, x.numel())))
+        for i, x in enumerate(lists["params"])
+    ]
     lists["offsets"] = offsets or [0] * n
     return lists
 
 
+def with_noise(lists: dict[str, list[Any]], scale: float = 0.05, distribution: int = 0) -> dict[str, list[Any]]:
+    """The lists, with records that tell of noise of seed -12 at the counters' present value."""
+    records = [words.clone() for words in lists["records"]]
+    for words, step in zip(records, lists["steps"]):
+        words[:3] = torch.tensor(pack(Record(scale, -12, distribution, 0, 0, 0, 0, 0))[:3])
+        words[4] = int(step)
+    return {**lists, "records": records}
+
+
+def arguments_of(name: str, lists: dict[str, list[Any]], **others: Any) -> StepArguments:
+    """The operator's arguments; others: hyper-parameters by their names, and fields of StepArguments."""
+    rule, options = RULES[name]
+    fields = {key: others.pop(key) for key in list(others) if key in StepArguments._fields}
+    given: dict[str, Any] = dict(
+        rule=rule.code, **lists, hyper=hyper_of(rule, {**options, **others}), scale=0.05, seed=11, distribution=0,
+        keep_noise=False, scale_tensors=[],
+    )  # fmt: skip
+    return StepArguments(**{**given, **fields})
+
+
 def run(
-    lists: dict[str, Any], rule: str, options: dict[str, Any], *, backend: str, scale: float = 0.05,
-    coat_scale: float = 0.05, distribution: int = 0, coat_distribution: int = 0, keep_noise: bool = False,
-    **last: Any,
+    lists: dict[str, list[Any]], name: str, *, backend: str, old_scale: float = 0.05, old_distribution: int = 0,
+    **others: Any,
 ) -> dict[str, list[Tensor]]:  # fmt: skip
     """Runs one step on copies (strides kept) and returns every tensor list as it was left.
 
-    last: grad_scale, found_inf, run_lengths, run_strides.
+    old_scale, old_distribution: of the noise that the weights carry. others: as for `arguments_of`.
     """
-    copies = {k: [copy_of(x) for x in v] if v and isinstance(v[0], Tensor) else v for k, v in lists.items()}
-    n = len(copies["params"])
-    hyper = {**(SGD_DEFAULTS if rule == "sgd" else ADAM_DEFAULTS), **options}
-    if rule == "sgd":
-        hyper["is_first"] = [hyper["is_first"]] * n
-    noise = [[scale] * n, 11, distribution, [coat_scale] * n, -12, coat_distribution, keep_noise]
-    function = ops.sgd_step_ if rule == "sgd" else ops.adam_step_
-    last = {**dict(grad_scale=None, found_inf=None, run_lengths=[], run_strides=[]), **last}
-    function(*copies.values(), *noise, *hyper.values(), *last.values(), backend=backend)
+    lists = with_noise(lists, old_scale, old_distribution)
+    copies = {k: [copy_of(x) if isinstance(x, Tensor) else x for x in v] for k, v in lists.items()}
+    ops.step_(arguments_of(name, copies, **others), backend=backend)
     return {k: v for k, v in copies.items() if v and isinstance(v[0], Tensor)}
 
 

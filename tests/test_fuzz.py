@@ -6,8 +6,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from native import each_instruction_set
-from steps import ADAM_DEFAULTS, SGD_DEFAULTS, assert_same, copy_of, make_lists, run
+from steps import RULES, assert_same, copy_of, make_lists, run
 
+from nvrm_fast.contract.arguments import ReperturbArguments, StepArguments
+from nvrm_fast.contract.distributions import DISTRIBUTIONS
 from nvrm_fast.ops import step as ops
 
 FIXED = settings(
@@ -17,25 +19,14 @@ FIXED = settings(
 shapes = st.lists(st.lists(st.integers(0, 9), max_size=4).map(tuple), min_size=1, max_size=5)
 scales = st.sampled_from([0.0, 0.05, -0.3, 1e-30, 1e-60, 1e30])
 hypers = st.sampled_from([0.0, 1e-8, 0.1, 0.9, 0.999])
-distributions = st.integers(0, 2)
+distributions = st.sampled_from(list(DISTRIBUTIONS.values()))
 
 
 @st.composite
-def sgd_options(draw):
-    nesterov = draw(st.booleans())
+def options_of(draw, name):
+    """Any value for any hyper-parameter of a rule."""
     return {
-        **SGD_DEFAULTS, "is_first": draw(st.booleans()), "lr": draw(hypers), "momentum": draw(hypers),
-        "dampening": 0.0 if nesterov else draw(hypers), "weight_decay": draw(hypers), "nesterov": nesterov,
-        "maximize": draw(st.booleans()),
-    }  # fmt: skip
-
-
-@st.composite
-def adam_options(draw):
-    return {
-        **ADAM_DEFAULTS, "lr": draw(hypers), "beta1": draw(hypers), "beta2": draw(hypers),
-        "weight_decay": draw(hypers), "amsgrad": draw(st.booleans()), "decoupled_weight_decay": draw(st.booleans()),
-        "maximize": draw(st.booleans()),
+        hyper.name: draw(st.booleans() if hyper.is_flag else hypers) for hyper in RULES[name][0].hyper
     }  # fmt: skip
 
 
@@ -47,13 +38,13 @@ def permuted(x, order):
 
 @st.composite
 def steps(draw):
-    rule = draw(st.sampled_from(["sgd", "adam"]))
-    options = draw(sgd_options() if rule == "sgd" else adam_options())
+    name = draw(st.sampled_from(list(RULES)))
+    options = draw(options_of(name))
     sizes = draw(shapes)
     order = draw(st.integers(0, 3))
     lists = make_lists(
-        sizes, rule, draw(st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.float16])),
-        draw(st.booleans()), options, lay_out=(lambda x: permuted(x, order)) if order else (lambda x: x),
+        sizes, name, draw(st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.float16])),
+        draw(st.booleans()), lay_out=(lambda x: permuted(x, order)) if order else (lambda x: x),
         step=draw(st.sampled_from([0, 1, 77, 2**31, 2**32 - 1, 2**40])),
         offsets=[draw(st.sampled_from([0, 1, 127, 128, 2**31 - 5, 2**40 + 3])) for _ in sizes],
         seed=draw(st.integers(0, 9)),
@@ -67,10 +58,11 @@ def steps(draw):
         last["run_lengths"] = [size[-1] if size and size[-1] else 0 for size in sizes]
         last["run_strides"] = [length + draw(st.integers(0, 300)) for length in last["run_lengths"]]
     noise = dict(
-        scale=draw(scales), coat_scale=draw(scales), distribution=draw(distributions),
-        coat_distribution=draw(distributions), keep_noise=draw(st.booleans()),
+        scale=draw(scales), old_scale=draw(scales), distribution=draw(distributions),
+        old_distribution=draw(distributions), keep_noise=draw(st.booleans()),
+        denoise_every=draw(st.sampled_from([0, 0, 1, 2, 78])),
     )  # fmt: skip
-    return lists, rule, options, noise, last
+    return lists, name, {**options, **noise, **last}
 
 
 def same_but_nan(a, b, what):
@@ -82,10 +74,10 @@ def same_but_nan(a, b, what):
 @FIXED
 @given(steps())
 def test_fast_kernels_leave_the_references_bits(case):
-    lists, rule, options, noise, last = case
-    reference = run(lists, rule, options, backend="reference", **noise, **last)
-    for name in each_instruction_set():
-        same_but_nan(run(lists, rule, options, backend="native", **noise, **last), reference, (name, case[1:]))
+    lists, name, options = case
+    reference = run(lists, name, backend="reference", **options)
+    for instruction_set in each_instruction_set():
+        same_but_nan(run(lists, name, backend="native", **options), reference, (instruction_set, case[1:]))
 
 
 hostile_integers = st.sampled_from([-(2**63), -1, 0, 1, 5, 2**31, 2**32, 2**62, 2**63 - 1])
@@ -118,11 +110,11 @@ def flat_tensors(values):
 
 
 @pytest.mark.parametrize("backend", ["reference", "native"])
-@pytest.mark.parametrize("name", ["sgd_step_", "adam_step_", "change_coat_", "fill_noise_"])
+@pytest.mark.parametrize("name", ["step_", "reperturb_", "fill_noise_"])
 def test_hostile_arguments_are_refused_and_nothing_is_written(name, backend):
     """One or two arguments of a good call are replaced by anything of their type: an error that Python knows, and every
     tensor as it was; or the call goes through."""
-    from test_ops import arguments
+    from test_ops import arguments, reperturb_arguments
 
     schema = getattr(torch.ops.nvrm_fast, name).default._schema
     refused = 0
@@ -135,22 +127,30 @@ def test_hostile_arguments_are_refused_and_nothing_is_written(name, backend):
             good = dict(
                 self=torch.zeros(3), seed=1, stream=2, step=3, distribution=0, scale=0.5, offset=0
             )  # fmt: skip
+        elif name == "reperturb_":
+            good = reperturb_arguments()._asdict()
         else:
-            good = arguments("adam" if name == "adam_step_" else "sgd")
-            good = {argument.name: good[argument.name] for argument in schema.arguments}
+            good = arguments(data.draw(st.sampled_from(["nesterov", "amsgrad"])))._asdict()
         for argument in data.draw(st.lists(st.sampled_from(schema.arguments), min_size=1, max_size=2)):
             good[argument.name] = data.draw(HOSTILE[kind_of(argument)])
-        values = [[copy_if(x) for x in v] if isinstance(v, list) else copy_if(v) for v in good.values()]
-        before = [x.clone() for x in flat_tensors(values)]
+        values = {k: [copy_if(x) for x in v] if isinstance(v, list) else copy_if(v) for k, v in good.items()}
+        before = [x.clone() for x in flat_tensors(values.values())]
         try:
-            getattr(ops, name)(*values, backend=backend)
+            CALLS[name](values, backend)
         except (ValueError, TypeError, RuntimeError, IndexError):
             refused += 1
-            for a, b in zip(before, flat_tensors(values)):
+            for a, b in zip(before, flat_tensors(values.values())):
                 assert torch.equal(a.to_dense(), b.to_dense())
 
     attack()
     assert refused > 5
+
+
+CALLS = {
+    "step_": lambda values, backend: ops.step_(StepArguments(**values), backend=backend),
+    "reperturb_": lambda values, backend: ops.reperturb_(ReperturbArguments(**values), backend=backend),
+    "fill_noise_": lambda values, backend: ops.fill_noise_(*values.values(), backend=backend),
+}
 
 
 def copy_if(x):

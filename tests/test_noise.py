@@ -6,7 +6,7 @@ from native import each_instruction_set
 
 import nvrm_fast
 from nvrm_fast import noise
-from nvrm_fast.reference import DISTRIBUTIONS
+from nvrm_fast.contract.distributions import DISTRIBUTIONS
 
 SIZES = (0, 1, 15, 16, 17, 127, 128, 129, 4097, 65535, 65536, 65537)
 everything = pytest.mark.parametrize("distribution", DISTRIBUTIONS)

@@ -2,50 +2,43 @@
 
 import pytest
 import torch
-from steps import ADAM_DEFAULTS, SGD_DEFAULTS, make_lists
+from steps import arguments_of, make_lists, with_noise
 
-from nvrm_fast.reference.arguments import AdamStep, ChangeCoat, SgdStep
+from nvrm_fast.contract.arguments import ReperturbArguments, StepArguments
+from nvrm_fast.contract.distributions import DISTRIBUTIONS
+from nvrm_fast.contract.rules import RULES
+from nvrm_fast.ops import step as ops
 
 BACKENDS = ("reference", "native")
 
 
-def arguments(rule, dtype=torch.float32, masters=False):
-    options = {**SGD_DEFAULTS, "is_first": [False] * 2} if rule == "sgd" else {**ADAM_DEFAULTS, "amsgrad": True}
-    lists = make_lists([(130,), (3, 5)], rule, dtype, masters, options)
-    noise = dict(
-        scales=[0.1] * 2, seed=1, distribution=0, coat_scales=[0.1] * 2, coat_seed=1, coat_distribution=0,
-        keep_noise=False,
-    )  # fmt: skip
+def arguments(name="amsgrad", dtype=torch.float32, masters=False):
+    lists = with_noise(make_lists([(130,), (3, 5)], name, dtype, masters))
     last = dict(grad_scale=torch.ones(1), found_inf=torch.zeros(()), run_lengths=[10, 0], run_strides=[20, 0])
-    return {**lists, **noise, **options, **last}
+    return arguments_of(name, lists, scale_tensors=[torch.tensor(0.1)] * 2, **last)
 
 
-def call(rule, named, backend):
-    from nvrm_fast.ops import step as ops
+def reperturb_arguments():
+    given = arguments()
+    targets = [words.clone() for words in given.records]
+    return ReperturbArguments(given.params, given.masters, given.records, targets, given.offsets, [10, 0], [20, 0])
 
-    getattr(ops, f"{rule}_step_")(*named.values(), backend=backend)
 
-
-@pytest.mark.parametrize("rule", ["sgd", "adam"])
+@pytest.mark.parametrize("name", ["nesterov", "amsgrad"])
 @pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_opcheck_of_steps(rule, dtype, masters):
-    operator = getattr(torch.ops.nvrm_fast, f"{rule}_step_").default
-    torch.library.opcheck(operator, tuple(arguments(rule, dtype, masters).values()))
+def test_opcheck_of_steps(name, dtype, masters):
+    torch.library.opcheck(torch.ops.nvrm_fast.step_.default, tuple(arguments(name, dtype, masters)))
 
 
-def test_opcheck_of_noise_and_coat():
+def test_opcheck_of_noise():
     torch.library.opcheck(torch.ops.nvrm_fast.fill_noise_.default, (torch.zeros(300), 1, 2, 3, 0, 0.5, 7))
-    named = arguments("sgd")
-    coat = [named[k] for k in ("params", "masters", "steps", "streams", "offsets", "scales", "seed", "distribution")]
-    coat += [named[k] for k in ("coat_scales", "coat_seed", "coat_distribution")]
-    torch.library.opcheck(torch.ops.nvrm_fast.change_coat_.default, tuple(coat))
+    torch.library.opcheck(torch.ops.nvrm_fast.reperturb_.default, tuple(reperturb_arguments()))
 
 
-@pytest.mark.parametrize(
-    "name, arguments", [("sgd_step_", SgdStep), ("adam_step_", AdamStep), ("change_coat_", ChangeCoat)]
-)
-def test_the_reference_takes_the_schemas_arguments(name, arguments):
+@pytest.mark.parametrize("name, arguments", [("step_", StepArguments), ("reperturb_", ReperturbArguments)])
+def test_schemas_have_the_arguments(name, arguments):
+    """torch reads out of the schema what the record of arguments says."""
     schema = getattr(torch.ops.nvrm_fast, name).default._schema
     assert tuple(a.name for a in schema.arguments) == arguments._fields
     defaults = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
@@ -56,8 +49,28 @@ def sparse(x):
     return x.to_sparse()
 
 
+def word(i, value):
+    """The second record with another word."""
+
+    def spoil(records):
+        changed = records[1].clone()
+        changed[i] = value
+        return [records[0], changed]
+
+    return spoil
+
+
+def hyper(i, value):
+    return lambda values: [*values[:i], value, *values[i + 1 :]]
+
+
+RECORD = "must be an int64 tensor with 8 elements"
+HYPER_TENSOR = "hyper_tensor must be None or a float64 tensor with 7 elements"
+SCALE_TENSORS = "scale_tensors must be empty or hold one float32 tensor with one element for each of params"
 # Argument, its bad value made from the good one, error, message.
 BAD = [
+    ("rule", lambda v: len(RULES), ValueError, r"rule must be a code in \[0, "),
+    ("rule", lambda v: -1, ValueError, r"rule must be a code in \[0, "),
     ("grads", lambda v: v[:1], ValueError, "grads needs one value for each of params: 2, got 1"),
     ("grads", lambda v: [v[0], sparse(v[1])], TypeError, r"grads\[1\] must be dense; sparse"),
     ("grads", lambda v: [v[0], v[1].double()], TypeError, r"grads\[1\] must be"),
@@ -65,21 +78,39 @@ BAD = [
     ("params", lambda v: [v[0], v[1].bool()], TypeError, r"params\[1\] must be"),
     ("params", lambda v: [x.to(torch.complex64) for x in v], TypeError, r"params\[0\] must be float32"),
     ("params", lambda v: [v[0], v[1][:1, :1].expand(3, 5)], ValueError, r"params\[1\] has elements that share memory"),
-    ("exp_avgs", lambda v: v + v, ValueError, "exp_avgs needs one value"),
-    ("exp_avg_sqs", lambda v: [v[0].half(), v[1]], TypeError, r"exp_avg_sqs\[0\] must be"),
-    ("max_exp_avg_sqs", lambda v: [v[0], v[1].t()], ValueError, r"max_exp_avg_sqs\[1\] must have"),
+    ("states", lambda v: v[:5], ValueError, "states needs 3 values for each of params: 6, got 5"),
+    ("states", lambda v: [*v[:2], v[2].half(), *v[3:]], TypeError, r"states\[2\] must be"),
+    ("states", lambda v: [*v[:5], v[5].t()], ValueError, r"states\[5\] must have"),
     ("masters", lambda v: [torch.zeros(130)], ValueError, "masters must be empty or hold"),
     ("steps", lambda v: [v[0], v[1].float()], TypeError, r"steps\[1\] must be an int64"),
     ("steps", lambda v: [v[0], v[1].expand(2)], TypeError, r"steps\[1\] must be an int64"),
-    ("streams", lambda v: [1, 2**32], ValueError, r"stream must be in \[0, 2\^32\)"),
-    ("streams", lambda v: [1], ValueError, "streams needs one value"),
+    ("records", lambda v: v[:1], ValueError, "records needs one value for each of params: 2, got 1"),
+    ("records", lambda v: [v[0], v[1][:7]], TypeError, rf"records\[1\] {RECORD}"),
+    ("records", lambda v: [v[0], v[1].int()], TypeError, rf"records\[1\] {RECORD}"),
+    (
+        "records",
+        lambda v: [v[0], v[1].to("meta")],
+        ValueError,
+        r"records\[1\] must be on cpu like params",
+    ),
+    ("records", lambda v: [v[0], v[1].repeat_interleave(2)[::2]], ValueError, r"records\[1\] must be contiguous\(\)"),
+    ("records", word(3, 2**32), ValueError, r"stream must be in \[0, 2\^32\)"),
+    ("records", word(3, -1), ValueError, r"stream must be in \[0, 2\^32\)"),
+    ("records", word(2, len(DISTRIBUTIONS)), ValueError, "distribution must be a code in"),
+    ("records", word(2, -1), ValueError, "distribution must be a code in"),
+    ("hyper", lambda v: v[:3], ValueError, "hyper needs 7 values, got 3"),
+    ("hyper", hyper(1, 1.0), ValueError, r"beta1 must be in \[0, 1\), got 1"),
+    ("hyper", hyper(2, float("nan")), ValueError, r"beta2 must be in \[0, 1\), got nan"),
+    ("hyper_tensor", lambda v: torch.zeros(6).double(), ValueError, HYPER_TENSOR),
+    ("hyper_tensor", lambda v: torch.zeros(7), ValueError, HYPER_TENSOR),
+    ("hyper_tensor", lambda v: torch.full((7,), 1.5).double(), ValueError, r"beta1 must be in \[0, 1\), got 1.5"),
+    ("scale_tensors", lambda v: v[:1], ValueError, SCALE_TENSORS),
+    ("scale_tensors", lambda v: [v[0], v[1].double()], ValueError, SCALE_TENSORS),
+    ("scale_tensors", lambda v: [v[0], v[1].expand(2)], ValueError, SCALE_TENSORS),
     ("offsets", lambda v: [0, -1], ValueError, r"offsets\[1\] must not be negative"),
-    ("scales", lambda v: [], ValueError, "scales needs one value"),
-    ("coat_scales", lambda v: [1.0], ValueError, "coat_scales needs one value"),
-    ("distribution", lambda v: 3, ValueError, "distribution must be a code in"),
-    ("coat_distribution", lambda v: -1, ValueError, "coat_distribution must be a code in"),
-    ("beta1", lambda v: 1.0, ValueError, r"beta1 must be in \[0, 1\), got 1"),
-    ("beta2", lambda v: float("nan"), ValueError, r"beta2 must be in \[0, 1\), got nan"),
+    ("distribution", lambda v: len(DISTRIBUTIONS), ValueError, "distribution must be a code in"),
+    ("distribution", lambda v: -1, ValueError, "distribution must be a code in"),
+    ("denoise_every", lambda v: -1, ValueError, "denoise_every must not be negative, got -1"),
     ("grad_scale", lambda v: torch.ones(2), ValueError, "grad_scale must be None or a float32 tensor with one"),
     ("grad_scale", lambda v: torch.ones(1).double(), ValueError, "grad_scale must be None or a float32 tensor"),
     ("found_inf", lambda v: torch.ones(3), ValueError, "found_inf must be None or a float32 tensor"),
@@ -90,47 +121,60 @@ BAD = [
     ("run_strides", lambda v: [9, 0], ValueError, r"and run_strides\[0\] be at least as long; got 10 and 9"),
     ("grads", lambda v: [v[0].repeat_interleave(2)[::2], v[1]], ValueError, r"params\[0\] is a shard in runs"),
 ]
+BAD_TARGETS = [
+    ("targets", lambda v: v[:1], ValueError, "targets needs one value for each of params: 2, got 1"),
+    ("targets", lambda v: [v[0], v[1][:7]], TypeError, rf"targets\[1\] {RECORD}"),
+    ("targets", word(3, 2**32), ValueError, r"stream must be in \[0, 2\^32\)"),
+    ("targets", word(2, len(DISTRIBUTIONS)), ValueError, "distribution must be a code in"),
+    *(bad for bad in BAD if bad[0] in ("params", "records", "masters", "offsets")),
+]
+
+
+def tensors_of(values):
+    found = [x for v in values if isinstance(v, list) for x in v if isinstance(x, torch.Tensor)]
+    return [x for x in found if x.layout == torch.strided and x.device.type != "meta"]
+
+
+def check_refused(call, given, name, spoil, error, message, backend):
+    """One argument is spoiled: the call raises, and every tensor is as it was."""
+    given = given._replace(**{name: spoil(getattr(given, name))})
+    tensors = tensors_of(given)
+    before = [x.clone() for x in tensors]
+    with pytest.raises(error, match=message):
+        call(given, backend=backend)
+    assert all(torch.equal(a, b) for a, b in zip(before, tensors))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name, spoil, error, message", BAD, ids=[f"{b[0]}-{i}" for i, b in enumerate(BAD)])
 def test_bad_arguments_leave_everything_as_it_was(backend, name, spoil, error, message):
-    named = arguments("adam")
-    named[name] = spoil(named[name])
-    tensors = [x for v in named.values() if isinstance(v, list) for x in v if isinstance(x, torch.Tensor)]
-    dense = [x for x in tensors if x.layout == torch.strided]
-    before = [x.clone() for x in dense]
-    with pytest.raises(error, match=message):
-        call("adam", named, backend)
-    assert all(torch.equal(a, b) for a, b in zip(before, dense))
+    check_refused(ops.step_, arguments(), name, spoil, error, message, backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_is_first_needs_its_length(backend):
-    named = arguments("sgd")
-    named["is_first"] = [True]
-    with pytest.raises(ValueError, match="is_first needs one value for each of params"):
-        call("sgd", named, backend)
+@pytest.mark.parametrize(
+    "name, spoil, error, message", BAD_TARGETS, ids=[f"{b[0]}-{i}" for i, b in enumerate(BAD_TARGETS)]
+)
+def test_bad_targets_leave_everything_as_it_was(backend, name, spoil, error, message):
+    check_refused(ops.reperturb_, reperturb_arguments(), name, spoil, error, message, backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_bad_noise_targets(backend):
-    from nvrm_fast.ops.step import fill_noise_
-
     for target, error, message in (
         (torch.zeros(4).double(), TypeError, "self must be float32"),
         (torch.zeros(4, 4).t()[1:], ValueError, "self must be contiguous"),
     ):
         with pytest.raises(error, match=message):
-            fill_noise_(target, 0, 0, 0, 0, 1.0, 0, backend=backend)
+            ops.fill_noise_(target, 0, 0, 0, 0, 1.0, 0, backend=backend)
     with pytest.raises(ValueError, match="offset must not be negative"):
-        fill_noise_(torch.zeros(4), 0, 0, 0, 0, 1.0, -1, backend=backend)
+        ops.fill_noise_(torch.zeros(4), 0, 0, 0, 0, 1.0, -1, backend=backend)
     with pytest.raises(ValueError, match="distribution must be a code"):
-        fill_noise_(torch.zeros(4), 0, 0, 0, 9, 1.0, 0, backend=backend)
+        ops.fill_noise_(torch.zeros(4), 0, 0, 0, 9, 1.0, 0, backend=backend)
 
 
 def test_default_kernel_is_the_reference():
     """Every operator has a kernel for devices that have none of their own."""
-    for name in ("fill_noise_", "sgd_step_", "adam_step_", "change_coat_"):
+    for name in ("fill_noise_", "step_", "reperturb_"):
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"nvrm_fast::{name}", "CompositeExplicitAutograd")
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"nvrm_fast::{name}", "CPU")

@@ -3,22 +3,22 @@
 import pytest
 import torch
 from native import each_instruction_set
-from steps import ADAM_DEFAULTS, RULES, SGD_DEFAULTS, assert_same, full_options, make_lists, run
+from steps import RULES, arguments_of, assert_same, hyper_of, make_lists, run, with_noise
 
 from nvrm_fast import noise
+from nvrm_fast.contract.arguments import ReperturbArguments
+from nvrm_fast.contract.distributions import DISTRIBUTIONS
+from nvrm_fast.contract.record import Record, pack
 from nvrm_fast.ops import step as ops
-from nvrm_fast.reference import DISTRIBUTIONS
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 SIZES = [(0,), (1,), (15,), (16,), (17,), (127,), (128,), (129,), (), (3, 5, 7)]
-CODES = {name: code for name, (code, _) in DISTRIBUTIONS.items()}
 
 
-def compare(lists, rule, options, **noise_options):
-    reference = run(lists, rule, options, backend="reference", **noise_options)
-    for name in each_instruction_set():
-        native = run(lists, rule, options, backend="native", **noise_options)
-        assert_same(native, reference, (name, rule, options, noise_options))
+def compare(lists, name, **others):
+    reference = run(lists, name, backend="reference", **others)
+    for instruction_set in each_instruction_set():
+        assert_same(run(lists, name, backend="native", **others), reference, (instruction_set, name, others))
     return reference
 
 
@@ -26,34 +26,33 @@ def compare(lists, rule, options, **noise_options):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", RULES)
 def test_every_rule_and_storage(name, dtype, masters):
-    rule, options = full_options(name)
-    lists = make_lists(SIZES, rule, dtype, masters, options)
+    lists = make_lists(SIZES, name, dtype, masters)
     for keep_noise in (False, True):
-        compare(lists, rule, options, keep_noise=keep_noise)
+        compare(lists, name, keep_noise=keep_noise)
 
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 @pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
 def test_every_noise(distribution, masters):
-    lists = make_lists(SIZES, "adam", torch.float32, masters, ADAM_DEFAULTS)
-    for coat_distribution in CODES.values():
-        for scale, coat_scale in ((0.05, 0.1), (0.0, 0.1), (0.05, 0.0), (0.0, 0.0), (-1e-3, 1e-30), (1e-60, 1e-60)):
+    lists = make_lists(SIZES, "adam", torch.float32, masters)
+    for old_distribution in DISTRIBUTIONS.values():
+        for scale, old_scale in ((0.05, 0.1), (0.0, 0.1), (0.05, 0.0), (0.0, 0.0), (-1e-3, 1e-30), (1e-60, 1e-60)):
             compare(
-                lists, "adam", ADAM_DEFAULTS, distribution=CODES[distribution], coat_distribution=coat_distribution,
-                scale=scale, coat_scale=coat_scale,
+                lists, "adam", distribution=DISTRIBUTIONS[distribution], old_distribution=old_distribution,
+                scale=scale, old_scale=old_scale,
             )  # fmt: skip
 
 
 @pytest.mark.parametrize("size", [4097, 65535, 65536, 65537])
 def test_large_sizes(size):
-    lists = make_lists([(size,), (3,), (size,)], "adam", torch.float32, False, ADAM_DEFAULTS)
-    compare(lists, "adam", ADAM_DEFAULTS)
+    lists = make_lists([(size,), (3,), (size,)], "adam", torch.float32, False)
+    compare(lists, "adam")
 
 
 def test_masters_that_outgrow_the_caches():
     """Beyond 4 Mi elements parameters are written past the caches, by other instructions."""
-    lists = make_lists([(2_100_000,), (2_100_001,), (77,)], "sgd", torch.float32, True, SGD_DEFAULTS)
-    compare(lists, "sgd", SGD_DEFAULTS)
+    lists = make_lists([(2_100_000,), (2_100_001,), (77,)], "momentum", torch.float32, True)
+    compare(lists, "momentum")
 
 
 def misalign(x):
@@ -90,43 +89,40 @@ def huge_stride(x):
 def test_strides_and_alignment(lay_out, masters):
     sizes = [(7, 3, 5, 5), (9, 31), (128, 2), (1, 1, 1, 1), (300,), (0, 4), (1, 260)]
     for dtype in (torch.float32, torch.bfloat16):
-        lists = make_lists(sizes, "adam", dtype, masters, ADAM_DEFAULTS, lay_out)
-        left = compare(lists, "adam", ADAM_DEFAULTS)
+        lists = make_lists(sizes, "adam", dtype, masters, lay_out)
+        left = compare(lists, "adam")
         # Strides change where elements lie, never which noise they get.
-        plain = make_lists(sizes, "adam", dtype, masters, ADAM_DEFAULTS)
-        assert_same(left, run(plain, "adam", ADAM_DEFAULTS, backend="native"), lay_out)
+        plain = make_lists(sizes, "adam", dtype, masters)
+        assert_same(left, run(plain, "adam", backend="native"), lay_out)
 
 
 def test_gradient_and_parameter_with_different_strides():
-    lists = make_lists([(6, 4, 3, 3), (40, 30)], "sgd", torch.float32, False, SGD_DEFAULTS)
-    plain = run(lists, "sgd", SGD_DEFAULTS, backend="native")
+    lists = make_lists([(6, 4, 3, 3), (40, 30)], "momentum", torch.float32, False)
+    plain = run(lists, "momentum", backend="native")
     lists["grads"] = [transpose(grad) for grad in lists["grads"]]
-    assert_same(compare(lists, "sgd", SGD_DEFAULTS), plain)
+    assert_same(compare(lists, "momentum"), plain)
 
 
 @pytest.mark.parametrize("offset", [1, 100, 128, 2**33 + 77])
 def test_a_shard_gets_its_place(offset):
     """A slice of a parameter, told its offset, ends as the slice of the whole parameter."""
-    rule, options = "sgd", SGD_DEFAULTS
-    whole = make_lists([(1000,)], rule, torch.float32, False, options, offsets=[offset])
-    full = compare(whole, rule, options)
+    whole = make_lists([(1000,)], "momentum", torch.float32, False, offsets=[offset])
+    full = compare(whole, "momentum")
     for begin, end in ((0, 1), (5, 900), (128, 256), (999, 1000)):
-        part = {k: [x[begin:end] if x.dim() else x for x in v] for k, v in whole.items() if k not in NOT_TENSORS}
-        part = {**whole, **part, "offsets": [offset + begin]}
-        shard = compare(part, rule, options)
-        for name in ("params", "momentum_buffers"):
+        part = {k: [x[begin:end] for x in whole[k]] for k in ELEMENTS}
+        shard = compare({**whole, **part, "offsets": [offset + begin]}, "momentum")
+        for name in ("params", "states"):
             assert torch.equal(shard[name][0], full[name][0][begin:end])
+
+
+#: The lists whose tensors have a parameter's elements.
+ELEMENTS = ("params", "grads", "states", "masters")
 
 
 def columns_of(lists, begin, end):
     """The lists of a shard that holds some columns of each (matrix) parameter, and its runs."""
     shapes = [x.shape for x in lists["params"]]
-    part = {
-        k: [x[:, begin:end].contiguous() if x.dim() == 2 else x for x in v] if k not in NOT_TENSORS else v
-        for k, v in lists.items()
-    }
-    if lists["masters"]:
-        part["masters"] = [x[:, begin:end].contiguous() for x in lists["masters"]]
+    part = {**lists, **{k: [x[:, begin:end].contiguous() for x in lists[k]] for k in ELEMENTS}}
     part["offsets"] = [offset + begin for offset in lists["offsets"]]
     return part, dict(run_lengths=[end - begin] * len(shapes), run_strides=[shape[1] for shape in shapes])
 
@@ -135,24 +131,27 @@ def columns_of(lists, begin, end):
 @pytest.mark.parametrize("name", ["nesterov", "amsgrad adamw"])
 def test_a_shard_of_columns_gets_its_place(name, masters):
     """What torch.distributed calls Shard(1): the shard lies in runs in its full tensor."""
-    rule, options = full_options(name)
-    whole = make_lists([(7, 300), (130, 9)], rule, torch.float32, masters, options, offsets=[0, 2**33 + 77])
-    full = compare(whole, rule, options)
+    whole = make_lists([(7, 300), (130, 9)], name, torch.float32, masters, offsets=[0, 2**33 + 77])
+    full = compare(whole, name)
     for begin, end in ((0, 1), (2, 9), (0, 9)):
         part, runs = columns_of(whole, begin, end)
-        shard = compare(part, rule, options, **runs)
-        for key, tensors in shard.items():
-            if key != "steps":
-                assert all(torch.equal(a, b[:, begin:end]) for a, b in zip(tensors, full[key])), key
+        shard = compare(part, name, **runs)
+        for key in ELEMENTS:
+            assert all(torch.equal(a, b[:, begin:end]) for a, b in zip(shard.get(key, []), full.get(key, []))), key
 
 
-def test_a_shard_of_columns_changes_its_coat():
+def record_of(numel, scale=0.0, seed=0, distribution=0, stream=7, step=3, rule_steps=0):
+    return torch.tensor(pack(Record(scale, seed, distribution, stream, step, 0, rule_steps, numel)))
+
+
+def test_a_shard_of_columns_changes_its_noise():
     full, part = torch.zeros(5, 300), torch.zeros(5, 130)
-    coat = ([torch.tensor(3)], [7])
-    ops.change_coat_([full], [], *coat, [0], [0.5], 1, 0, [0.0], 0, 0)
+    target = record_of(1500, 0.5, seed=1)
+    ops.reperturb_(ReperturbArguments([full], [], [record_of(1500)], [target], [0]))
     for backend in ("reference", "native"):
         part.zero_()
-        ops.change_coat_([part], [], *coat, [150], [0.5], 1, 0, [0.0], 0, 0, [130], [300], backend=backend)
+        arguments = ReperturbArguments([part], [], [record_of(1500)], [target], [150], [130], [300])
+        ops.reperturb_(arguments, backend=backend)
         assert torch.equal(part, full[:, 150:280])
 
 
@@ -160,100 +159,155 @@ def test_a_shard_of_columns_changes_its_coat():
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", ["nesterov first decay", "adamw"])
 def test_gradient_scaling(name, dtype, masters):
-    """grad_scale divides; found_inf stops everything, the counters included."""
-    rule, options = full_options(name)
-    lists = make_lists(SIZES, rule, dtype, masters, options)
+    """grad_scale divides; found_inf stops everything, counters and records included."""
+    lists = make_lists(SIZES, name, dtype, masters)
     scale = torch.tensor([3.0])
-    scaled = compare(lists, rule, options, grad_scale=scale, found_inf=torch.zeros(()))
+    scaled = compare(lists, name, grad_scale=scale, found_inf=torch.zeros(()))
     if dtype in (torch.float32, torch.float64):  # elsewhere the quotient would be rounded
         divided = {**lists, "grads": [x / 3.0 for x in lists["grads"]]}
-        left = run(divided, rule, options, backend="native")
+        left = run(divided, name, backend="native")
         assert_same({**scaled, "grads": []}, {**left, "grads": []})
     for grad_scale in (scale, None):
-        skipped = compare(lists, rule, options, grad_scale=grad_scale, found_inf=torch.ones(1))
-        assert_same(skipped, {k: lists[k] for k in skipped})
+        skipped = compare(lists, name, grad_scale=grad_scale, found_inf=torch.ones(1))
+        before = with_noise(lists)
+        assert_same(skipped, {k: before[k] for k in skipped})
 
 
-NOT_TENSORS = ("streams", "offsets", "masters")
+@pytest.mark.parametrize("name", ["nesterov", "adamw"])
+def test_denoise_every(name):
+    """Counters say whose weights are left clean: at 5 and 6 done, those that are at their sixth step."""
+    lists = make_lists([(300,), (40,)], name, torch.float32, False)
+    left, plain = compare(lists, name, denoise_every=3), run(lists, name, backend="reference")
+    clean = run(lists, name, backend="reference", scale=0.0)
+    assert torch.equal(left["params"][0], clean["params"][0]) and int(left["records"][0][0]) == 0
+    assert torch.equal(left["params"][1], plain["params"][1])
+    assert torch.equal(left["records"][1], plain["records"][1])
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_hyper_parameters_and_scales_from_tensors(name):
+    """The same numbers in tensors leave the same bits, whatever stands in their places."""
+    lists = make_lists([(300,), (40,)], name, torch.float32, False)
+    plain = run(lists, name, backend="reference", scale=0.25)
+    rule, options = RULES[name]
+    tensors = dict(
+        hyper_tensor=torch.tensor(hyper_of(rule, options), dtype=torch.float64),
+        scale_tensors=[torch.tensor(0.25), torch.tensor([0.25])],
+    )
+    assert_same(compare(lists, name, lr=7.0, scale=3.0, **tensors), plain)
+
+
+def test_records_say_what_comes_off_and_what_was_put_on():
+    """Every parameter of a call may carry another noise and see its first gradient; a shared counter counts twice."""
+    lists = make_lists([(300,), (40,), (129,)], "momentum", torch.float32, False)
+    lists["steps"] = [lists["steps"][0]] * 2 + lists["steps"][2:]
+    lists["states"][1].fill_(float("nan"))
+    lists["records"] = [
+        record_of(300, 0.5, seed=-3, distribution=2, stream=1, step=2**33 + 5, rule_steps=9),
+        record_of(40, rule_steps=0, stream=2),
+        record_of(129, 0.1, seed=2**62, distribution=1, stream=3, step=8, rule_steps=1),
+    ]
+    left = []
+    for backend in ("reference", "native"):
+        copies = {k: [x.clone() if isinstance(x, torch.Tensor) else x for x in v] for k, v in lists.items()}
+        copies["steps"] = [copies["steps"][0]] * 2 + copies["steps"][2:]
+        ops.step_(arguments_of("momentum", copies, dampening=0.3, distribution=1), backend=backend)
+        left.append({k: v for k, v in copies.items() if v and isinstance(v[0], torch.Tensor)})
+    assert_same(*left)
+    expected = [
+        Record(0.05, 11, 1, 1, 6, 0, 10, 300), Record(0.05, 11, 1, 2, 6, 0, 1, 40), Record(0.05, 11, 1, 3, 6, 0, 2, 129)
+    ]  # fmt: skip
+    assert [words.tolist() for words in left[0]["records"]] == [pack(record) for record in expected]
+    assert [int(step) for step in left[0]["steps"]] == [7, 7, 6]
 
 
 def test_threads_change_nothing(threads):
-    lists = make_lists([(50_000,), (3,), (), (129, 77)] + [(13,)] * 50, "adam", torch.float32, False, ADAM_DEFAULTS)
+    lists = make_lists([(50_000,), (3,), (), (129, 77)] + [(13,)] * 50, "adam", torch.float32, False)
     results = []
     for count in (1, 2, 7):
         threads(count)
-        results.append(run(lists, "adam", ADAM_DEFAULTS, backend="native"))
+        results.append(run(lists, "adam", backend="native"))
     assert_same(results[0], results[1])
     assert_same(results[0], results[2])
 
 
 def test_what_a_step_does():
-    """The three lines of the contract, with noise() for the coats."""
-    lists = make_lists([(1000,)], "sgd", torch.float32, False, SGD_DEFAULTS, step=41)
-    after = run(lists, "sgd", SGD_DEFAULTS, backend="native", scale=0.25, coat_scale=0.5)
-    where = dict(stream=lists["streams"][0])
+    """The three lines of the contract, with noise() for the draws."""
+    lists = make_lists([(1000,)], "momentum", torch.float32, False, step=41)
+    after = run(lists, "momentum", backend="native", scale=0.25, old_scale=0.5)
+    where = dict(stream=2**32 - 1)
     clean = lists["params"][0] - noise(1000, seed=2**64 - 12, step=41, scale=0.5, **where)
-    buffer = torch.tensor(0.9) * lists["momentum_buffers"][0] + lists["grads"][0]
+    buffer = torch.tensor(0.9) * lists["states"][0] + lists["grads"][0]
     clean = clean - torch.tensor(0.1) * buffer
     assert torch.equal(after["params"][0], clean + noise(1000, seed=11, step=42, scale=0.25, **where))
-    assert torch.equal(after["momentum_buffers"][0], buffer)
+    assert torch.equal(after["states"][0], buffer)
     assert int(after["steps"][0]) == 42
+    assert after["records"][0].tolist() == pack(Record(0.25, 11, 0, 2**32 - 1, 42, 0, 4, 1000))
+
+
+def run_reperturb(lists, backend):
+    """Laplace noise off, uniform noise on, with a target that differs in every word."""
+    copies = {k: [x.clone() for x in with_noise(lists, 0.25, 2)[k]] for k in ("params", "masters", "records")}
+    targets = [record_of(1, 0.5, 3, 1, stream=40 + i, step=2**34 + i) for i in range(len(copies["params"]))]
+    arguments = ReperturbArguments(**copies, targets=targets, offsets=lists["offsets"])
+    ops.reperturb_(arguments, backend=backend)
+    return copies
 
 
 @pytest.mark.parametrize("backend", ["reference", "native"])
 @pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_change_coat(backend, dtype, masters):
-    lists = make_lists(SIZES, "sgd", dtype, masters, {**SGD_DEFAULTS, "momentum": 0.0})
-    n = len(SIZES)
-    params, masters_list, steps = ([x.clone() for x in lists[k]] for k in ("params", "masters", "steps"))
-    before = [int(step) for step in steps]
-    ops.change_coat_(
-        params, masters_list, steps, lists["streams"], lists["offsets"], [0.5] * n, 3, 1, [0.25] * n, 4, 2,
-        backend=backend,
-    )  # fmt: skip
-    assert [int(step) for step in steps] == before
-    for i, (old, new) in enumerate(zip(lists["params"], params)):
-        where = dict(stream=lists["streams"][i], step=before[i])
+def test_reperturb(backend, dtype, masters):
+    lists = make_lists(SIZES, "momentum", dtype, masters)
+    after = run_reperturb(lists, backend)
+    for i, (old, new) in enumerate(zip(lists["params"], after["params"])):
         wide = torch.float64 if dtype == torch.float64 else torch.float32
-        off = noise(old.numel(), seed=4, distribution="laplace", scale=0.25, **where).view(old.shape)
-        on = noise(old.numel(), seed=3, distribution="uniform", scale=0.5, **where).view(old.shape)
-        clean = lists["masters"][i] if masters else old.to(wide) - off.to(wide)
-        assert torch.equal(new, (clean + on.to(wide)).to(dtype))
+        size, step = old.numel(), int(lists["steps"][i])
+        off = noise(size, seed=2**64 - 12, stream=2**32 - 1 - i, step=step, distribution="laplace", scale=0.25)
+        on = noise(size, seed=3, stream=40 + i, step=i, distribution="uniform", scale=0.5)
+        clean = lists["masters"][i] if masters else old.to(wide) - off.view(old.shape).to(wide)
+        assert torch.equal(new, (clean + on.view(old.shape).to(wide)).to(dtype))
+        assert after["records"][i].tolist() == pack(Record(0.5, 3, 1, 40 + i, 2**34 + i, 0, 3, size))
         if masters:
-            assert torch.equal(masters_list[i], lists["masters"][i])
+            assert torch.equal(after["masters"][i], lists["masters"][i])
+
+
+@pytest.mark.parametrize("backend", ["reference", "native"])
+def test_nothing_off_and_nothing_on_writes_no_weights(backend):
+    """What somebody wrote into a parameter without noise stays, whatever its master says."""
+    params, masters = [torch.ones(5)], [torch.zeros(5)]
+    records, targets = [record_of(5)], [record_of(5, stream=9)]
+    ops.reperturb_(ReperturbArguments(params, masters, records, targets, [0]), backend=backend)
+    assert torch.equal(params[0], torch.ones(5)) and records[0].tolist() == targets[0].tolist()
 
 
 def test_empty_lists_and_infinite_gradients():
-    for rule, options in (("sgd", SGD_DEFAULTS), ("adam", ADAM_DEFAULTS)):
-        lists = make_lists([], rule, torch.float32, False, options)
-        arguments = [[], 0, 0, [], 0, 0, False]
-        operator = getattr(torch.ops.nvrm_fast, f"{rule}_step_")
-        hyper = {**options, "is_first": []} if rule == "sgd" else options
-        operator(*lists.values(), *arguments, *hyper.values())
-    lists = make_lists([(200,)], "adam", torch.float32, False, ADAM_DEFAULTS)
+    for name in RULES:
+        torch.ops.nvrm_fast.step_(*arguments_of(name, make_lists([], name, torch.float32, False)))
+    torch.ops.nvrm_fast.reperturb_([], [], [], [], [])
+    lists = make_lists([(200,)], "adam", torch.float32, False)
     lists["grads"][0][7] = float("inf")
-    after = run(lists, "adam", ADAM_DEFAULTS, backend="native")
+    after = run(lists, "adam", backend="native")
     assert after["params"][0].isnan().nonzero().flatten().tolist() == [7]
 
 
 def check_versions(backend):
     """Whoever saved a tensor for backward hears that it was overwritten."""
     for masters in (False, True):
-        lists = make_lists([(5,), (2, 70)], "sgd", torch.float32, masters, SGD_DEFAULTS)
-        written = [*lists["params"], *lists["masters"], *lists["momentum_buffers"]]
+        lists = make_lists([(5,), (2, 70)], "momentum", torch.float32, masters)
+        written = [x for key in ("params", "masters", "states", "records") for x in lists[key]]
         before = [x._version for x in written]
-        noise = [[0.1] * 2, 1, 0, [0.1] * 2, 1, 0, False]
-        hyper = {**SGD_DEFAULTS, "is_first": [False] * 2}
-        ops.sgd_step_(*lists.values(), *noise, *hyper.values(), backend=backend)
+        ops.step_(arguments_of("momentum", lists), backend=backend)
         assert all(x._version > version for x, version in zip(written, before))
-        before = [x._version for x in lists["params"]]
-        coat = [lists["steps"], [0, 1], [0, 0], [0.1] * 2, 1, 0, [0.1] * 2, 1, 0]
-        ops.change_coat_(lists["params"], lists["masters"], *coat, backend=backend)
-        assert all(x._version > version for x, version in zip(lists["params"], before))
+        written = lists["params"] + lists["records"]
+        before = [x._version for x in written]
+        targets = [record_of(5, 0.1), record_of(140, 0.2)]
+        arguments = ReperturbArguments(lists["params"], lists["masters"], lists["records"], targets, [0, 0])
+        ops.reperturb_(arguments, backend=backend)
+        assert all(x._version > version for x, version in zip(written, before))
     with torch.inference_mode():
-        own = torch.zeros(3)
-        ops.change_coat_([own], [], [torch.tensor(3)], [7], [0], [0.5], 1, 0, [0.0], 0, 0, backend=backend)
+        arguments = ReperturbArguments([torch.zeros(3)], [], [record_of(3)], [record_of(3, 0.5)], [0])
+        ops.reperturb_(arguments, backend=backend)
 
 
 @pytest.mark.parametrize("backend", ["reference", "native"])

@@ -13,10 +13,11 @@ struct CpuKernels {
   const char* name;
   // out[0..count) = elements [offset, offset + count) of scale * distribution(key).
   void (*noise)(const NoiseKey& key, int distribution, float scale, int64_t offset, float* out, int64_t count);
-  // One step over superblocks [begin, end) of the plan's running count.
-  void (*sgd)(const StepPlan&, const SgdHyper<double>&, bool with_momentum, int64_t begin, int64_t end);
-  void (*adam)(const StepPlan&, const AdamHyper<double>&, bool amsgrad, int64_t begin, int64_t end);
-  void (*change_coat)(const StepPlan&, int64_t begin, int64_t end);
+  // One step, by the rule with this code (NVRM_FOR_EACH_RULE), over superblocks [begin, end) of the plan's running
+  // count. Records and step counters are only read.
+  void (*step)(int rule, const StepPlan&, int64_t begin, int64_t end);
+  // The same without a rule: only the noise changes.
+  void (*reperturb)(const StepPlan&, int64_t begin, int64_t end);
   // Tiles [begin, end) of a layer's pass, with a law of the angle (NVRM_FOR_EACH_LAW).
   void (*direction_forward)(int law, const DirectionPlan&, int64_t begin, int64_t end);
   void (*direction_backward)(int law, const DirectionPlan&, int64_t begin, int64_t end);

@@ -25,9 +25,8 @@ namespace nvrm {
 extern const CpuKernels avx2_kernels = {
     "avx2",
     noise_kernel<Avx2Lanes>,
-    sgd_kernel<Avx2Lanes>,
-    adam_kernel<Avx2Lanes>,
-    change_coat_kernel<Avx2Lanes>,
+    rule_kernel<Avx2Lanes>,
+    reperturb_kernel<Avx2Lanes>,
     direction_kernel<Avx2Lanes, false>,
     direction_kernel<Avx2Lanes, true>,
     stochastic_kernel<Avx2Lanes, false>,

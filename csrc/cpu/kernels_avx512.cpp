@@ -29,9 +29,8 @@ namespace nvrm {
 extern const CpuKernels avx512_kernels = {
     "avx512",
     noise_kernel<Avx512Lanes>,
-    sgd_kernel<Avx512Lanes>,
-    adam_kernel<Avx512Lanes>,
-    change_coat_kernel<Avx512Lanes>,
+    rule_kernel<Avx512Lanes>,
+    reperturb_kernel<Avx512Lanes>,
     direction_kernel<Avx512Lanes, false>,
     direction_kernel<Avx512Lanes, true>,
     stochastic_kernel<Avx512Lanes, false>,

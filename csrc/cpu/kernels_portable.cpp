@@ -11,9 +11,8 @@ namespace nvrm {
 extern const CpuKernels portable_kernels = {
     "portable",
     noise_kernel<PortableLanes>,
-    sgd_kernel<PortableLanes>,
-    adam_kernel<PortableLanes>,
-    change_coat_kernel<PortableLanes>,
+    rule_kernel<PortableLanes>,
+    reperturb_kernel<PortableLanes>,
     direction_kernel<PortableLanes, false>,
     direction_kernel<PortableLanes, true>,
     stochastic_kernel<PortableLanes, false>,

@@ -1,4 +1,4 @@
-// The fused step: coat off, rule, coat on, one superblock after the other.
+// The fused step: old noise off, rule, new noise on, one superblock after the other.
 #pragma once
 
 #include "strided.h"
@@ -36,27 +36,27 @@ struct Operands {
   State* state[states + 1];
 };
 
-// The coats of one tensor, superblock after superblock.
+// The old and the new noise of one tensor, superblock after superblock.
 template <class L>
-class Coats {
+class TensorNoise {
  public:
-  explicit Coats(const TensorEntry& entry)
-      : off_{philox_schedule(entry.coat_off.key), entry.coat_off.distribution, entry.coat_off.scale},
-        on_{philox_schedule(entry.coat_on.key), entry.coat_on.distribution, entry.coat_on.scale},
-        wears_(off_.scale != 0),
-        will_wear_(on_.scale != 0) {}
+  TensorNoise(const NoiseDraw& old_noise, const NoiseDraw& new_noise)
+      : off_{philox_schedule(old_noise.key), old_noise.distribution, old_noise.scale},
+        on_{philox_schedule(new_noise.key), new_noise.distribution, new_noise.scale},
+        has_off_(off_.scale != 0),
+        has_on_(on_.scale != 0) {}
 
   // Draws what `off` and `on` return, for this superblock; they are to be asked for in ascending order.
   NVRM_INLINE void draw(uint64_t superblock) {
-    if (wears_ && will_wear_) {
+    if (has_off_ && has_on_) {
       fill_two<L>(off_, superblock, buffer_[0], on_, superblock, buffer_[1]);
-    } else if (wears_ || will_wear_) {
+    } else if (has_off_ || has_on_) {
       // One draw alone: the next superblock's goes with it, to keep the pair of chains.
       if (superblock == ahead_) {
         which_ = 1;
         ahead_ = none;
       } else {
-        const Draw& draw = wears_ ? off_ : on_;
+        const Draw& draw = has_off_ ? off_ : on_;
         fill_two<L>(draw, superblock, buffer_[0], draw, superblock + 1, buffer_[1]);
         which_ = 0;
         ahead_ = superblock + 1;
@@ -65,34 +65,40 @@ class Coats {
   }
 
   // 128 values, or null: nothing to take off, nothing to put on.
-  const float* off() const { return wears_ ? buffer_[will_wear_ ? 0 : which_] : nullptr; }
-  const float* on() const { return will_wear_ ? buffer_[wears_ ? 1 : which_] : nullptr; }
+  const float* off() const { return has_off_ ? buffer_[has_on_ ? 0 : which_] : nullptr; }
+  const float* on() const { return has_on_ ? buffer_[has_off_ ? 1 : which_] : nullptr; }
 
  private:
   static constexpr uint64_t none = ~uint64_t{0};
   Draw off_;
   Draw on_;
-  bool wears_;
-  bool will_wear_;
+  bool has_off_;
+  bool has_on_;
   int which_ = 0;
   uint64_t ahead_ = none;
   alignas(64) float buffer_[2][superblock_size];
 };
 
+// What update gets beside an element, in the type in which the rule computes.
+template <class Rule, class Math>
+struct RuleArguments {
+  typename Rule::template Hyper<Math> hyper;
+  typename Rule::template Scalars<Math> scalars;
+  bool is_first;
+};
+
 // plain: no option that is off by default is on, and nothing is scaled; then the loop holds no branch for it.
 template <class L, class Rule, class Param, class Math, bool master, bool plain>
-NVRM_INLINE void step_superblock(const TensorEntry& entry, const Coats<L>& coats,
-                                 const typename Rule::template Hyper<Math>& given,
+NVRM_INLINE void step_superblock(const TensorNoise<L>& noise, const RuleArguments<Rule, Math>& rule,
                                  const Operands<Param, Math, master, Rule::states>& at, const StepPlan& plan) {
   using V = typename MathLanes<L, Math>::V;
   constexpr int width = MathLanes<L, Math>::width;
-  const float* off = coats.off();
-  const float* on = coats.on();
-  const auto hyper = plain ? Rule::defaults(given) : given;
-  const bool is_first = !plain && entry.is_first;
+  const float* off = noise.off();
+  const float* on = noise.on();
+  const auto hyper = plain ? Rule::defaults(rule.hyper) : rule.hyper;
+  const auto scalars = rule.scalars;
+  const bool is_first = !plain && rule.is_first;
   const bool stream = plan.stream_parameters && (reinterpret_cast<uintptr_t>(at.parameter) & 63) == 0;
-  const Math step_size = static_cast<Math>(entry.step_size);
-  const Math root_scale = static_cast<Math>(entry.root_scale);
   const bool scaled = !plain && Rule::reads_gradient && plan.grad_scale != nullptr;
   const Math divisor = scaled ? static_cast<Math>(*plan.grad_scale) : Math(1);
 
@@ -103,11 +109,11 @@ NVRM_INLINE void step_superblock(const TensorEntry& entry, const Coats<L>& coats
     if (off != nullptr) x = x - load_as<L, V>(off + i);
     V g = load_as<L, V>(at.gradient + i);
     if (scaled) g = g / divisor;
-    Rule::template update<L>(x, g, s, hyper, is_first, step_size, root_scale);
+    Rule::template update<L, V, Math>(x, g, s, hyper, scalars, is_first);
     for (int k = 0; k < Rule::states; ++k) L::store(at.state[k] + i, s[k]);
-    if (master && !plan.keep_noise) L::store(at.clean + i, x);
+    if (master && !plan.noise.keep_noise) L::store(at.clean + i, x);
     if (on != nullptr) x = x + load_as<L, V>(on + i);
-    if (master && plan.keep_noise) L::store(at.clean + i, x);
+    if (master && plan.noise.keep_noise) L::store(at.clean + i, x);
     if constexpr (master && std::is_same_v<Param, float>) {
       if (stream) {
         L::stream(at.parameter + i, x);
@@ -121,7 +127,7 @@ NVRM_INLINE void step_superblock(const TensorEntry& entry, const Coats<L>& coats
 // The same for part of a superblock or for tensors that are not contiguous: through buffers, so that no element ever
 // sees other arithmetic than the body's.
 template <class L, class Rule, class Param, class Math, bool master>
-void step_buffered(const TensorEntry& entry, Coats<L>& coats, const typename Rule::template Hyper<Math>& hyper,
+void step_buffered(const TensorEntry& entry, const TensorNoise<L>& noise, const RuleArguments<Rule, Math>& rule,
                    int64_t begin, int64_t count, const StepPlan& plan) {
   using Ops = Operands<Param, Math, master, Rule::states>;
   using State = typename Ops::State;
@@ -139,7 +145,7 @@ void step_buffered(const TensorEntry& entry, Coats<L>& coats, const typename Rul
     at.state[k] = state[k];
     gather<State>(entry, state_operand + k, begin, count, state[k] + skip);
   }
-  step_superblock<L, Rule, Param, Math, master, false>(entry, coats, hyper, at, plan);
+  step_superblock<L, Rule, Param, Math, master, false>(noise, rule, at, plan);
   scatter<Param>(entry, parameter_operand, begin, count, parameter + skip);
   if (master) scatter<Math>(entry, master_operand, begin, count, clean + skip);
   for (int k = 0; k < Rule::states; ++k) scatter<State>(entry, state_operand + k, begin, count, state[k] + skip);
@@ -147,18 +153,18 @@ void step_buffered(const TensorEntry& entry, Coats<L>& coats, const typename Rul
 
 // Superblocks [begin, end) of one tensor, counted from the superblock in which it starts.
 template <class L, class Rule, class Param, class Math, bool master>
-void step_tensor(const TensorEntry& entry, const typename Rule::template Hyper<Math>& hyper, int64_t begin, int64_t end,
+void step_tensor(const TensorEntry& entry, const RuleArguments<Rule, Math>& rule, int64_t begin, int64_t end,
                  const StepPlan& plan) {
   using Ops = Operands<Param, Math, master, Rule::states>;
   using State = typename Ops::State;
-  Coats<L> coats(entry);
+  TensorNoise<L> noise(old_noise(entry.place, plan.noise, master), new_noise(entry.place, plan.noise));
   const int64_t first = entry.offset / superblock_size;
-  const bool plain = plan.grad_scale == nullptr && !entry.is_first && Rule::has_defaults(hyper);
+  const bool plain = plan.grad_scale == nullptr && !rule.is_first && Rule::has_defaults(rule.hyper);
   for (int64_t b = begin; b < end; ++b) {
     const int64_t superblock = first + b;
     int64_t local = superblock * superblock_size - entry.offset;
     int64_t local_end = local + superblock_size;
-    coats.draw(static_cast<uint64_t>(superblock));
+    noise.draw(static_cast<uint64_t>(superblock));
     const bool whole = local >= 0 && local_end <= entry.numel;
     if (whole && entry.layout == nullptr) {
       Ops at{static_cast<Param*>(entry.data[parameter_operand]) + local,
@@ -167,81 +173,83 @@ void step_tensor(const TensorEntry& entry, const typename Rule::template Hyper<M
              {}};
       for (int k = 0; k < Rule::states; ++k) at.state[k] = static_cast<State*>(entry.data[state_operand + k]) + local;
       if (plain) {
-        step_superblock<L, Rule, Param, Math, master, true>(entry, coats, hyper, at, plan);
+        step_superblock<L, Rule, Param, Math, master, true>(noise, rule, at, plan);
       } else {
-        step_superblock<L, Rule, Param, Math, master, false>(entry, coats, hyper, at, plan);
+        step_superblock<L, Rule, Param, Math, master, false>(noise, rule, at, plan);
       }
     } else {
       if (local < 0) local = 0;
       if (local_end > entry.numel) local_end = entry.numel;
-      step_buffered<L, Rule, Param, Math, master>(entry, coats, hyper, local, local_end - local, plan);
+      step_buffered<L, Rule, Param, Math, master>(entry, noise, rule, local, local_end - local, plan);
     }
   }
 }
 
 template <class L, class Rule, class Param, class Math, bool master>
-void step_range(const StepPlan& plan, const typename Rule::template Hyper<Math>& hyper, int64_t begin, int64_t end) {
+void step_range(const StepPlan& plan, int64_t begin, int64_t end) {
   // The entry in which `begin` falls: binary search in the running count.
   int64_t low = 0, high = plan.entry_count;
   while (high - low > 1) {
     const int64_t middle = (low + high) / 2;
     (plan.first_superblock[middle] <= begin ? low : high) = middle;
   }
+  const double* raw = plan.hyper_tensor != nullptr ? plan.hyper_tensor : plan.hyper;
+  RuleArguments<Rule, Math> rule{Rule::template combine<Math>(raw), {}, false};
+  int64_t known_step = -1;  // whose scalars `rule` holds: neighbours nearly always share their step
   for (int64_t e = low; e < plan.entry_count && plan.first_superblock[e] < end; ++e) {
     const int64_t start = plan.first_superblock[e], stop = plan.first_superblock[e + 1];
     const int64_t from = begin > start ? begin - start : 0;
     const int64_t to = (end < stop ? end : stop) - start;
-    if (from < to) step_tensor<L, Rule, Param, Math, master>(plan.entries[e], hyper, from, to, plan);
+    if (from >= to) continue;
+    const TensorEntry& entry = plan.entries[e];
+    if (entry.place.step != nullptr && *entry.place.step != known_step) {
+      known_step = *entry.place.step;
+      rule.scalars = Rule::template scalars<Math>(raw, known_step + 1);
+    }
+    rule.is_first = Rule::has_special_first_gradient && is_first_gradient(entry.place);
+    step_tensor<L, Rule, Param, Math, master>(entry, rule, from, to, plan);
   }
   if (plan.stream_parameters) L::end_stream();
 }
 
 template <class L, class Rule, class Param, class Math>
-void step_storage(const StepPlan& plan, const typename Rule::template Hyper<double>& hyper, int64_t begin,
-                  int64_t end) {
-  const auto rounded = rounded_to<Math>(hyper);
+void step_storage(const StepPlan& plan, int64_t begin, int64_t end) {
+  static_assert(Rule::noise_scale == NoiseScale::per_tensor, "these kernels know one scale a tensor");
   if (plan.has_master) {
-    step_range<L, Rule, Param, Math, true>(plan, rounded, begin, end);
+    step_range<L, Rule, Param, Math, true>(plan, begin, end);
   } else {
-    step_range<L, Rule, Param, Math, false>(plan, rounded, begin, end);
+    step_range<L, Rule, Param, Math, false>(plan, begin, end);
   }
 }
 
 template <class L, class Rule>
-void step_kernel(const StepPlan& plan, const typename Rule::template Hyper<double>& hyper, int64_t begin, int64_t end) {
+void step_kernel(const StepPlan& plan, int64_t begin, int64_t end) {
   switch (plan.kind) {
     case ScalarKind::float32:
-      return step_storage<L, Rule, float, float>(plan, hyper, begin, end);
+      return step_storage<L, Rule, float, float>(plan, begin, end);
     case ScalarKind::float64:
-      return step_storage<L, Rule, double, double>(plan, hyper, begin, end);
+      return step_storage<L, Rule, double, double>(plan, begin, end);
     case ScalarKind::bfloat16:
-      return step_storage<L, Rule, BFloat16, float>(plan, hyper, begin, end);
+      return step_storage<L, Rule, BFloat16, float>(plan, begin, end);
     case ScalarKind::float16:
-      return step_storage<L, Rule, Float16, float>(plan, hyper, begin, end);
+      return step_storage<L, Rule, Float16, float>(plan, begin, end);
   }
 }
 
 template <class L>
-void sgd_kernel(const StepPlan& plan, const SgdHyper<double>& hyper, bool with_momentum, int64_t begin, int64_t end) {
-  if (with_momentum) {
-    step_kernel<L, Sgd<true>>(plan, hyper, begin, end);
-  } else {
-    step_kernel<L, Sgd<false>>(plan, hyper, begin, end);
+void rule_kernel(int rule, const StepPlan& plan, int64_t begin, int64_t end) {
+  switch (rule) {
+#define NVRM_CASE(code, Rule) \
+  case code:                  \
+    return step_kernel<L, Rule>(plan, begin, end);
+    NVRM_FOR_EACH_RULE(NVRM_CASE)
+#undef NVRM_CASE
   }
 }
 
 template <class L>
-void adam_kernel(const StepPlan& plan, const AdamHyper<double>& hyper, bool amsgrad, int64_t begin, int64_t end) {
-  if (amsgrad) {
-    step_kernel<L, Adam<true>>(plan, hyper, begin, end);
-  } else {
-    step_kernel<L, Adam<false>>(plan, hyper, begin, end);
-  }
-}
-
-template <class L>
-void change_coat_kernel(const StepPlan& plan, int64_t begin, int64_t end) {
-  step_kernel<L, NoUpdate>(plan, NoHyper{}, begin, end);
+void reperturb_kernel(const StepPlan& plan, int64_t begin, int64_t end) {
+  step_kernel<L, NoUpdate>(plan, begin, end);
 }
 
 }  // namespace

@@ -14,8 +14,8 @@ namespace nvrm {
 constexpr int row_elements = 4;
 constexpr int rows = 8;
 constexpr int threads_per_superblock = blocks_per_superblock / row_elements;
-constexpr int threads_per_group = 128;  // a CUDA block, called a group here: "block" is Philox's
-constexpr int superblocks_per_round = threads_per_group / threads_per_superblock;
+constexpr int threads_per_cta = 128;  // of a CUDA thread block, called a CTA here: "block" is Philox's
+constexpr int superblocks_per_round = threads_per_cta / threads_per_superblock;
 
 // A thread's part of one superblock.
 struct Part {
@@ -23,7 +23,7 @@ struct Part {
   int first_block;     // of its 4 Philox blocks, within the superblock
 };
 
-// thread: within its group; round: a group works through its superblocks, superblocks_per_round at a time.
+// thread: within its CTA; round: a CTA works through its superblocks, superblocks_per_round at a time.
 NVRM_INLINE Part part_of(int64_t first_superblock, int thread, int round) {
   return {first_superblock + static_cast<int64_t>(round) * superblocks_per_round + thread / threads_per_superblock,
           thread % threads_per_superblock * row_elements};

@@ -3,16 +3,11 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <vector>
 
 #include "launch_table.h"
 
 namespace nvrm {
-
-// What all launches of a step share.
-struct ListOptions {
-  AdamCorrections adam;
-  bool draws_next;
-};
 
 inline int bytes_of(ScalarKind kind) { return kind == ScalarKind::float64 ? 8 : kind == ScalarKind::float32 ? 4 : 2; }
 
@@ -30,13 +25,13 @@ inline bool rows_are_aligned(const TensorEntry& entry, const StepPlan& plan) {
   return true;
 }
 
-// Groups that keep a large GPU busy to the end many times over: below that a group takes one round, above it more, to
+// CTAs that keep a large GPU busy to the end many times over: below that a CTA takes one round, above it more, to
 // spare it looking up its tensor.
-constexpr int64_t busy_groups = 8192;
+constexpr int64_t busy_ctas = 8192;
 constexpr int64_t most_rounds = 8;
 
 inline int rounds_for(int64_t superblocks) {
-  return static_cast<int>(std::clamp<int64_t>(superblocks / (superblocks_per_round * busy_groups), 1, most_rounds));
+  return static_cast<int>(std::clamp<int64_t>(superblocks / (superblocks_per_round * busy_ctas), 1, most_rounds));
 }
 
 inline int64_t superblocks_of(const TensorEntry& entry) {
@@ -45,19 +40,18 @@ inline int64_t superblocks_of(const TensorEntry& entry) {
 }
 
 // Fills `table` with as many of the plan's tensors as fit, from position `next` on; returns the position behind them.
-// Empty tensors take no place. counters[i] is the step counter of entry i, on the device.
-inline int64_t fill_table(const StepPlan& plan, int64_t* const* counters, const ListOptions& options, int64_t next,
-                          LaunchTable& table) {
+// Empty tensors take no place.
+inline int64_t fill_table(const StepPlan& plan, int64_t next, LaunchTable& table) {
   LaunchHeader& header = table.header;
   header = LaunchHeader{};
-  header.adam = options.adam;
+  header.noise = plan.noise;
+  if (plan.hyper != nullptr) std::copy_n(plan.hyper, plan.hyper_count, header.hyper);
+  header.hyper_tensor = plan.hyper_tensor;
   header.grad_scale = plan.grad_scale;
   header.found_inf = plan.found_inf;
-  header.draws_next = options.draws_next;
-  header.keep_noise = plan.keep_noise;
   header.rounds = rounds_for(plan.first_superblock[plan.entry_count]);
-  const int64_t superblocks_per_group = static_cast<int64_t>(header.rounds) * superblocks_per_round;
-  constexpr int64_t most_groups = 0x7fffffff;  // a grid's limit
+  const int64_t superblocks_per_cta = static_cast<int64_t>(header.rounds) * superblocks_per_round;
+  constexpr int64_t most_ctas = 0x7fffffff;  // a grid's limit
   auto* tensors = reinterpret_cast<CudaTensor*>(table.pool);
   auto* layouts_end = reinterpret_cast<Layout*>(table.pool + pool_bytes);
   for (; next < plan.entry_count; ++next) {
@@ -65,33 +59,43 @@ inline int64_t fill_table(const StepPlan& plan, int64_t* const* counters, const 
     if (entry.numel == 0) continue;
     const size_t layouts = static_cast<size_t>(header.layout_count) + (entry.layout != nullptr ? 1 : 0);
     const size_t used = sizeof(CudaTensor) * static_cast<size_t>(header.tensor_count + 1) + sizeof(Layout) * layouts;
-    const int64_t groups = (superblocks_of(entry) + superblocks_per_group - 1) / superblocks_per_group;
-    if (groups > most_groups) throw std::length_error("a parameter has more elements than one launch can reach");
-    if (used > sizeof table.pool || header.group_count + groups > most_groups) break;
-    if (header.tensor_count == 0) {
-      header.coat_off = {philox_schedule(entry.coat_off.key), entry.coat_off.distribution};
-      header.coat_on = {philox_schedule(entry.coat_on.key), entry.coat_on.distribution};
-    }
+    const int64_t ctas = (superblocks_of(entry) + superblocks_per_cta - 1) / superblocks_per_cta;
+    if (ctas > most_ctas) throw std::length_error("a parameter has more elements than one launch can reach");
+    if (used > sizeof table.pool || header.cta_count + ctas > most_ctas) break;
     CudaTensor& tensor = tensors[header.tensor_count++];
     tensor = CudaTensor{};
     for (int o = 0; o < operand_count; ++o) tensor.data[o] = entry.data[o];
-    tensor.step = counters[next];
+    tensor.place = entry.place;
     tensor.numel = entry.numel;
     tensor.offset = entry.offset;
-    tensor.scale_off = entry.coat_off.scale;
-    tensor.scale_on = entry.coat_on.scale;
-    tensor.stream = entry.coat_on.key.stream;
-    tensor.first_group = header.group_count;
+    tensor.first_cta = header.cta_count;
     tensor.layout = -1;
     if (entry.layout != nullptr) {
       tensor.layout = static_cast<int16_t>(header.layout_count++);
       layouts_end[-1 - tensor.layout] = *entry.layout;
     }
-    tensor.is_first = entry.is_first;
     tensor.takes_rows = rows_are_aligned(entry, plan);
-    header.group_count += static_cast<uint32_t>(groups);
+    header.cta_count += static_cast<uint32_t>(ctas);
   }
   return next;
+}
+
+// Calls visit(table, writes_records, counts_steps) for each launch that must follow a step: all records are written
+// before any counter is, because parameters in different launches may share one.
+template <class Visit>
+void for_each_record_table(const std::vector<RecordPlace>& places, const StepPlan& plan, Visit visit) {
+  const bool at_once = places.size() <= places_per_launch;
+  for (const bool counts : {false, true}) {
+    if (at_once && !counts) continue;
+    for (size_t next = 0; next < places.size(); next += places_per_launch) {
+      RecordTable table{};
+      table.noise = plan.noise;
+      table.found_inf = plan.found_inf;
+      table.count = static_cast<int>(std::min<size_t>(places_per_launch, places.size() - next));
+      std::copy_n(places.data() + next, table.count, table.place);
+      visit(table, at_once || !counts, counts);
+    }
+  }
 }
 
 }  // namespace nvrm

@@ -23,51 +23,31 @@ constexpr int argument_bytes = 32764;
 
 struct CudaTensor {
   void* data[operand_count];  // as in TensorEntry
-  const int64_t* step;        // device memory: steps done before this one
+  RecordPlace place;
   int64_t numel;
   int64_t offset;
-  float scale_off;
-  float scale_on;
-  uint32_t stream;
-  uint32_t first_group;  // running count of the launch's groups before this tensor
-  int16_t layout;        // position in the pool's list of layouts, or -1 when everything is contiguous
-  bool is_first;
-  bool takes_rows;  // every row of 4 is aligned in every operand
-};
-
-// One draw of the whole list; stream and step of the schedule are each tensor's own.
-struct ListCoat {
-  PhiloxSchedule key;
-  int distribution;
-};
-
-// From the step counter on the device to Adam's bias corrections.
-struct AdamCorrections {
-  double lr;
-  double beta1;
-  double beta2;
+  uint32_t first_cta;  // running count of the launch's CTAs before this tensor
+  int16_t layout;      // position in the pool's list of layouts, or -1 when everything is contiguous
+  bool takes_rows;     // every row of 4 is aligned in every operand
 };
 
 // Whether a GradScaler found infinite gradients: then nothing at all is written.
 NVRM_INLINE bool is_skipped(const float* found_inf) { return found_inf != nullptr && *found_inf != 0; }
 
 struct LaunchHeader {
-  ListCoat coat_off;
-  ListCoat coat_on;
-  AdamCorrections adam;
-  const float* grad_scale;  // the gradients are divided by it; may be null
-  const float* found_inf;   // not 0: the step is skipped; may be null
+  NewNoise noise;
+  double hyper[max_hyper];     // the rule's, raw
+  const double* hyper_tensor;  // the same on the device, read instead; may be null
+  const float* grad_scale;     // the gradients are divided by it; may be null
+  const float* found_inf;      // not 0: the step is skipped; may be null
   int tensor_count;
   int layout_count;
-  int rounds;  // each group works through rounds * superblocks_per_round superblocks
-  uint32_t group_count;
-  bool draws_next;  // the new coat is drawn at step + 1, else at step
-  bool keep_noise;
+  int rounds;  // each CTA works through rounds * superblocks_per_round superblocks
+  uint32_t cta_count;
 };
 
 // Tensors fill the pool from the front, layouts (few lists have any) from the back.
-constexpr int hyper_bytes = 64;  // the rule's, the kernel's second argument
-constexpr int pool_bytes = (argument_bytes - hyper_bytes - static_cast<int>(sizeof(LaunchHeader))) / 16 * 16 - 16;
+constexpr int pool_bytes = (argument_bytes - static_cast<int>(sizeof(LaunchHeader))) / 16 * 16 - 16;
 
 struct LaunchTable {
   LaunchHeader header;
@@ -76,12 +56,12 @@ struct LaunchTable {
   NVRM_INLINE const CudaTensor& tensor(int i) const { return reinterpret_cast<const CudaTensor*>(pool)[i]; }
   NVRM_INLINE const Layout& layout(int i) const { return reinterpret_cast<const Layout*>(pool + pool_bytes)[-1 - i]; }
 
-  // The tensor that a group works on: binary search in the running count.
-  NVRM_INLINE int tensor_of(uint32_t group) const {
+  // The tensor that a CTA works on: binary search in the running count.
+  NVRM_INLINE int tensor_of(uint32_t cta) const {
     int low = 0, high = header.tensor_count;
     while (high - low > 1) {
       const int middle = (low + high) / 2;
-      if (tensor(middle).first_group <= group) {
+      if (tensor(middle).first_cta <= cta) {
         low = middle;
       } else {
         high = middle;
@@ -91,20 +71,26 @@ struct LaunchTable {
   }
 };
 
-static_assert(sizeof(CudaTensor) % 16 == 0 && sizeof(Layout) % 8 == 0, "both share one pool");
-static_assert(sizeof(LaunchTable) + hyper_bytes <= argument_bytes, "kernel arguments have a limit");
+static_assert(sizeof(CudaTensor) % 8 == 0 && sizeof(Layout) % 8 == 0, "both share one pool");
+static_assert(sizeof(LaunchTable) <= argument_bytes, "kernel arguments have a limit");
 
-// Pointers of step counters, for the launch that increases them: few bytes, because it follows every step.
-constexpr int counters_per_launch = 480;
-struct CounterTable {
-  int64_t* counter[counters_per_launch];
+// For the launch that writes the records and the step counters: few bytes, because it follows every step.
+constexpr int places_per_launch = 124;
+struct RecordTable {
+  RecordPlace place[places_per_launch];
+  NewNoise noise;
   const float* found_inf;
   int count;
 
-  // What one thread of the counting launch does.
-  NVRM_INLINE void add_one(int thread) const {
-    if (thread < count && !is_skipped(found_inf)) *counter[thread] += 1;
+  // What one thread of the launch does; all threads' first half comes before anyone's second.
+  NVRM_INLINE void write_record_of(int thread) const {
+    if (thread < count && !is_skipped(found_inf)) write_record(place[thread], noise);
+  }
+  template <class Add>
+  NVRM_INLINE void count_step_of(int thread, Add add_one) const {
+    if (thread < count && place[thread].step != nullptr && !is_skipped(found_inf)) add_one(place[thread].step);
   }
 };
+static_assert(sizeof(RecordTable) <= 4096, "kernel arguments have a limit");
 
 }  // namespace nvrm

@@ -3,7 +3,6 @@
 
 #include <cuda_runtime_api.h>
 
-#include "../math/update_rule.h"
 #include "launch_table.h"
 
 namespace nvrm {
@@ -12,14 +11,18 @@ namespace nvrm {
 cudaError_t launch_noise(const NoiseKey& key, int distribution, float scale, int64_t offset, float* out, int64_t count,
                          cudaStream_t stream);
 
-// One step of the table's tensors; their counters stay. kind and has_master as in StepPlan.
-cudaError_t launch_sgd(const LaunchTable&, ScalarKind kind, bool has_master, const SgdHyper<double>&,
-                       bool with_momentum, cudaStream_t);
-cudaError_t launch_adam(const LaunchTable&, ScalarKind kind, bool has_master, const AdamHyper<double>&, bool amsgrad,
-                        cudaStream_t);
-cudaError_t launch_change_coat(const LaunchTable&, ScalarKind kind, bool has_master, cudaStream_t);
+// In the place of a rule's code: only the noise changes.
+constexpr int no_rule = -1;
 
-// Adds 1 to each counter, unless found_inf says otherwise.
-cudaError_t launch_count(const CounterTable&, cudaStream_t);
+// One step of the table's tensors, by the rule with this code; their records and counters stay. A function for each
+// ScalarKind.
+cudaError_t launch_float32_step(int rule, const LaunchTable&, bool has_master, cudaStream_t);
+cudaError_t launch_float64_step(int rule, const LaunchTable&, bool has_master, cudaStream_t);
+cudaError_t launch_bfloat16_step(int rule, const LaunchTable&, bool has_master, cudaStream_t);
+cudaError_t launch_float16_step(int rule, const LaunchTable&, bool has_master, cudaStream_t);
+
+// After every launch of the step: writes what the weights carry, adds 1 to the step counters, unless found_inf says
+// otherwise.
+cudaError_t launch_records(const RecordTable&, bool writes_records, bool counts_steps, cudaStream_t);
 
 }  // namespace nvrm

@@ -7,15 +7,27 @@
 
 namespace nvrm {
 
-// A thread keeps its words in shared memory: 4 Philox blocks of two coats are 32 registers otherwise, and a loop over
+// A thread keeps its words in shared memory: 4 Philox blocks of two draws are 32 registers otherwise, and a loop over
 // them would have to move them. Word k of the thread's 4 blocks is one row; the rows of neighbouring threads are
 // neighbours, so no two threads meet in a memory bank. No thread reads another's.
 using WordRow = Row<uint32_t>;
 struct WordStore {
-  WordRow row[4][threads_per_group];
+  WordRow row[4][threads_per_cta];
 };
 
-NVRM_INLINE void draw_words(const Part& part, const PhiloxSchedule& key, int thread, WordStore& words) {
+// A key serves as its own schedule: a step's comes from device memory, and adding a constant to a word costs less than
+// keeping the words of every round (philox.h).
+NVRM_INLINE uint64_t stream_of(const NoiseKey& key) { return key.stream; }
+NVRM_INLINE uint64_t step_of(const NoiseKey& key) { return key.step; }
+NVRM_INLINE uint64_t round_key_0(const NoiseKey& key, int round) {
+  return key.seed_low + static_cast<uint32_t>(round) * philox_weyl_0;
+}
+NVRM_INLINE uint64_t round_key_1(const NoiseKey& key, int round) {
+  return key.seed_high + static_cast<uint32_t>(round) * philox_weyl_1;
+}
+
+template <class Key>
+NVRM_INLINE void draw_words(const Part& part, const Key& key, int thread, WordStore& words) {
   // 16 blocks of a superblock share the high word.
   const uint64_t block = philox_block(part);
   const uint32_t low = static_cast<uint32_t>(block), high = static_cast<uint32_t>(block >> 32);
@@ -43,7 +55,7 @@ NVRM_INLINE void two_rows(const WordRow& words, float scale, float (*out)[row_el
   }
 }
 
-// The same; the distribution is known when it runs. All threads of a launch agree on it, so the branch costs nothing.
+// The same; the distribution is known when it runs. All threads of a CTA agree on it, so the branch costs nothing.
 NVRM_INLINE void two_rows(int distribution, const WordRow& words, float scale, float (*out)[row_elements]) {
   switch (distribution) {
 #define NVRM_CASE(code, D)          \
@@ -66,9 +78,9 @@ struct FillArguments {
 };
 
 // out[0..count) = elements [offset, offset + count) of scale * distribution(key): this thread's share.
-NVRM_INLINE void noise_thread(const FillArguments& a, uint32_t group, int thread, WordStore& words) {
+NVRM_INLINE void noise_thread(const FillArguments& a, uint32_t cta, int thread, WordStore& words) {
   const Part part =
-      part_of(a.offset / superblock_size + static_cast<int64_t>(group) * superblocks_per_round, thread, 0);
+      part_of(a.offset / superblock_size + static_cast<int64_t>(cta) * superblocks_per_round, thread, 0);
   int64_t i = first_element(part, a.offset);
   if (i >= a.count) return;
   const bool whole = a.takes_rows && is_whole(i, a.count);

@@ -1,4 +1,5 @@
-// The kernel around step_thread.h, and the choice of its instance.
+// The kernel around step_thread.h, and the choice of its instance. Each storage type has a file of its own
+// (step_*.cu), so that they compile side by side; a rule comes to all of them by the list in math/update_rule.h.
 #pragma once
 
 #include "launches.h"
@@ -7,69 +8,49 @@
 namespace nvrm {
 namespace {
 
-template <class Rule>
-constexpr bool needs_corrections = false;
-template <bool amsgrad>
-constexpr bool needs_corrections<Adam<amsgrad>> = true;
-
-// Groups that fit a multiprocessor at once. The bound on registers that follows (96; 128 for amsgrad; 168 for float64)
-// is above what each instance needs: without a bound the compiler aims lower and spills.
+// CTAs that fit a multiprocessor at once. The bound on registers that follows (96; 128 for three states; 168 for
+// float64) is above what each instance needs: without a bound the compiler aims lower and spills.
 template <class Rule, class Math>
-constexpr int resident_groups = sizeof(Math) == 8   ? 3
-                                : Rule::states == 3 ? 4
-                                                    : 5;
+constexpr int resident_ctas = sizeof(Math) == 8 ? 3 : Rule::states == 3 ? 4 : 5;
 
-// The table stays in the constant bank (__grid_constant__): what is uniform in a group is read from there.
+// The table stays in the constant bank (__grid_constant__): what is uniform in a CTA is read from there.
 template <class Rule, class Param, class Math, bool master>
-__global__ void __launch_bounds__(threads_per_group, resident_groups<Rule, Math>)
-    step_kernel(const __grid_constant__ LaunchTable table,
-                const __grid_constant__ typename Rule::template Hyper<Math> hyper) {
+__global__ void __launch_bounds__(threads_per_cta, resident_ctas<Rule, Math>)
+    step_kernel(const __grid_constant__ LaunchTable table) {
   if (is_skipped(table.header.found_inf)) return;
   const int position = table.tensor_of(blockIdx.x);
-  GroupScalars scalars = {};
-  if constexpr (needs_corrections<Rule>) {
-    __shared__ GroupScalars shared;
-    if (threadIdx.x == 0) shared = adam_scalars(table.header.adam, *table.tensor(position).step + 1);
-    __syncthreads();
-    scalars = shared;
-  }
-  __shared__ CoatWords words;
-  step_thread<Rule, Param, Math, master>(table, hyper, position, blockIdx.x, static_cast<int>(threadIdx.x), scalars,
-                                         words);
-}
-
-template <class Rule, class Param, class Math, bool master>
-cudaError_t launch_instance(const LaunchTable& table, const typename Rule::template Hyper<double>& hyper,
-                            cudaStream_t stream) {
-  using Hyper = typename Rule::template Hyper<Math>;
-  static_assert(sizeof(Hyper) <= hyper_bytes, "the table leaves hyper_bytes for the rule");
-  step_kernel<Rule, Param, Math, master>
-      <<<table.header.group_count, threads_per_group, 0, stream>>>(table, rounded_to<Math>(hyper));
-  return cudaGetLastError();
+  __shared__ CtaArguments<Rule, Math> arguments;
+  if (threadIdx.x == 0) arguments = cta_arguments<Rule, Math, master>(table, position);
+  __syncthreads();
+  __shared__ NoiseWords words;
+  step_thread<Rule, Param, Math, master>(table, arguments, position, blockIdx.x, static_cast<int>(threadIdx.x), words);
 }
 
 template <class Rule, class Param, class Math>
-cudaError_t launch_storage(const LaunchTable& table, bool has_master,
-                           const typename Rule::template Hyper<double>& hyper, cudaStream_t stream) {
-  return has_master ? launch_instance<Rule, Param, Math, true>(table, hyper, stream)
-                    : launch_instance<Rule, Param, Math, false>(table, hyper, stream);
+cudaError_t launch_instance(const LaunchTable& table, bool has_master, cudaStream_t stream) {
+  static_assert(Rule::noise_scale == NoiseScale::per_tensor, "these kernels know one scale a tensor");
+  if (has_master) {
+    step_kernel<Rule, Param, Math, true><<<table.header.cta_count, threads_per_cta, 0, stream>>>(table);
+  } else {
+    step_kernel<Rule, Param, Math, false><<<table.header.cta_count, threads_per_cta, 0, stream>>>(table);
+  }
+  return cudaGetLastError();
 }
 
-template <class Rule>
-cudaError_t launch_rule(const LaunchTable& table, ScalarKind kind, bool has_master,
-                        const typename Rule::template Hyper<double>& hyper, cudaStream_t stream) {
-  if (table.header.group_count == 0) return cudaSuccess;
-  switch (kind) {
-    case ScalarKind::float32:
-      return launch_storage<Rule, float, float>(table, has_master, hyper, stream);
-    case ScalarKind::float64:
-      return launch_storage<Rule, double, double>(table, has_master, hyper, stream);
-    case ScalarKind::bfloat16:
-      return launch_storage<Rule, BFloat16, float>(table, has_master, hyper, stream);
-    case ScalarKind::float16:
-      return launch_storage<Rule, Float16, float>(table, has_master, hyper, stream);
+template <class Param, class Math>
+cudaError_t launch_storage(int rule, const LaunchTable& table, bool has_master, cudaStream_t stream) {
+  if (table.header.cta_count == 0) return cudaSuccess;
+  switch (rule) {
+#define NVRM_CASE(code, Rule) \
+  case code:                  \
+    return launch_instance<Rule, Param, Math>(table, has_master, stream);
+    NVRM_FOR_EACH_RULE(NVRM_CASE)
+#undef NVRM_CASE
+    case no_rule:
+      return launch_instance<NoUpdate, Param, Math>(table, has_master, stream);
+    default:
+      return cudaErrorInvalidValue;
   }
-  return cudaErrorInvalidValue;
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// The fused step as one thread does it: coat off, rule, coat on. Host code too, so that the tests run the very lines
+// The fused step as one thread does it: old noise off, rule, new noise on. Host code too, so that the tests run the very lines
 // of the kernel on the CPU.
 #pragma once
 
@@ -8,25 +8,28 @@
 
 namespace nvrm {
 
-// base^exponent by repeated squaring: the same few multiplications on every device, no slow path.
-NVRM_INLINE double power(double base, int64_t exponent) {
-  double result = 1;
-  NVRM_UNROLL(1)
-  for (; exponent > 0; exponent >>= 1) {
-    if (exponent & 1) result *= base;
-    base *= base;
-  }
-  return result;
-}
-
-// What a group works out once. step_size and root_scale as in TensorEntry, for the step that the counter leads to.
-struct GroupScalars {
-  double step_size;
-  double root_scale;
+// What one thread of a CTA works out for all of them, from the table and from device memory.
+template <class Rule, class Math>
+struct CtaArguments {
+  NoiseDraw old_noise;
+  NoiseDraw new_noise;
+  typename Rule::template Hyper<Math> hyper;
+  typename Rule::template Scalars<Math> scalars;
+  bool is_first;
 };
 
-NVRM_INLINE GroupScalars adam_scalars(const AdamCorrections& adam, int64_t step) {
-  return {adam.lr / (1 - power(adam.beta1, step)), 1 / ScalarLanes::sqrt(1 - power(adam.beta2, step))};
+template <class Rule, class Math, bool master>
+NVRM_INLINE CtaArguments<Rule, Math> cta_arguments(const LaunchTable& table, int tensor_position) {
+  const LaunchHeader& header = table.header;
+  const RecordPlace& place = table.tensor(tensor_position).place;
+  const double* raw = header.hyper_tensor != nullptr ? header.hyper_tensor : header.hyper;
+  CtaArguments<Rule, Math> cta;
+  cta.old_noise = old_noise(place, header.noise, master);
+  cta.new_noise = new_noise(place, header.noise);
+  cta.hyper = Rule::template combine<Math>(raw);
+  if constexpr (Rule::reads_gradient) cta.scalars = Rule::template scalars<Math>(raw, *place.step + 1);
+  cta.is_first = Rule::has_special_first_gradient && is_first_gradient(place);
+  return cta;
 }
 
 // Where element i of an operand lies, in elements.
@@ -121,37 +124,28 @@ struct TwoRows {
   }
 };
 
-struct CoatWords {
+struct NoiseWords {
   WordStore off;
   WordStore on;
 };
 
-// One part of one superblock. step: what the counter shows.
+// One part of one superblock.
 template <class Rule, class Param, class Math, bool master>
-NVRM_INLINE void step_part(const View& view, const typename Rule::template Hyper<Math>& hyper, const Part& part,
-                           int64_t step, Math step_size, Math root_scale, int thread, CoatWords& words) {
+NVRM_INLINE void step_part(const View& view, const CtaArguments<Rule, Math>& cta, const Part& part, int thread,
+                           NoiseWords& words) {
   const CudaTensor& tensor = view.tensor;
   const LaunchHeader& header = view.table.header;
   int64_t i = first_element(part, tensor.offset);
   if (i >= tensor.numel) return;
   const bool whole = tensor.takes_rows && is_whole(i, tensor.numel);
-  const bool wears = tensor.scale_off != 0, will_wear = tensor.scale_on != 0;
+  const bool has_off = !master && cta.old_noise.scale != 0, has_on = cta.new_noise.scale != 0;
+  const bool keep_noise = header.noise.keep_noise;
   const float* grad_scale = header.grad_scale;
 
-  if (wears) {
-    PhiloxSchedule key = header.coat_off.key;
-    key.stream = tensor.stream;
-    key.step = static_cast<uint32_t>(step);
-    draw_words(part, key, thread, words.off);
-  }
-  if (will_wear) {
-    PhiloxSchedule key = header.coat_on.key;
-    key.stream = tensor.stream;
-    key.step = static_cast<uint32_t>(step + (header.draws_next ? 1 : 0));
-    draw_words(part, key, thread, words.on);
-  }
+  if (has_off) draw_words(part, cta.old_noise.key, thread, words.off);
+  if (has_on) draw_words(part, cta.new_noise.key, thread, words.on);
 
-  // Two rows at a time. Rolled: unrolled it would be four times the code, for three distributions and two coats.
+  // Two rows at a time. Rolled: unrolled it would be four times the code, for three distributions and two draws.
   NVRM_UNROLL(1)
   for (int k = 0; k < 4; ++k) {
     TwoRows<Rule, Param, Math, master> two;
@@ -162,8 +156,8 @@ NVRM_INLINE void step_part(const View& view, const typename Rule::template Hyper
     }
 
     float noise[2][row_elements];
-    if (wears) {
-      two_rows(header.coat_off.distribution, words.off.row[k][thread], tensor.scale_off, noise);
+    if (has_off) {
+      two_rows(cta.old_noise.distribution, words.off.row[k][thread], cta.old_noise.scale, noise);
       NVRM_UNROLL(8)
       for (int e = 0; e < 2 * row_elements; ++e) {
         Math& x = two.x[e / row_elements][e % row_elements];
@@ -186,18 +180,19 @@ NVRM_INLINE void step_part(const View& view, const typename Rule::template Hyper
         NVRM_UNROLL(3)
         for (int n = 0; n < Rule::states; ++n) state[n] = two.s[n][r][e];
         const Math gradient = Rule::reads_gradient ? two.g[r][e] : Math(0);
-        Rule::template update<CudaLanes>(two.x[r][e], gradient, state, hyper, tensor.is_first, step_size, root_scale);
+        Rule::template update<CudaLanes, Math, Math>(two.x[r][e], gradient, state, cta.hyper, cta.scalars,
+                                                     Rule::has_special_first_gradient && cta.is_first);
         NVRM_UNROLL(3)
         for (int n = 0; n < Rule::states; ++n) two.s[n][r][e] = state[n];
       }
     }
     if (whole) {
-      two.template store_clean<true>(view, i, header.keep_noise);
+      two.template store_clean<true>(view, i, keep_noise);
     } else {
-      two.template store_clean<false>(view, i, header.keep_noise);
+      two.template store_clean<false>(view, i, keep_noise);
     }
-    if (will_wear) {
-      two_rows(header.coat_on.distribution, words.on.row[k][thread], tensor.scale_on, noise);
+    if (has_on) {
+      two_rows(cta.new_noise.distribution, words.on.row[k][thread], cta.new_noise.scale, noise);
       NVRM_UNROLL(8)
       for (int e = 0; e < 2 * row_elements; ++e) {
         Math& x = two.x[e / row_elements][e % row_elements];
@@ -205,28 +200,24 @@ NVRM_INLINE void step_part(const View& view, const typename Rule::template Hyper
       }
     }
     if (whole) {
-      two.template store_noisy<true>(view, i, header.keep_noise);
+      two.template store_noisy<true>(view, i, keep_noise);
     } else {
-      two.template store_noisy<false>(view, i, header.keep_noise);
+      two.template store_noisy<false>(view, i, keep_noise);
     }
     i += 2 * blocks_per_superblock;
   }
 }
 
-// Everything that one thread of one group does. scalars: the group's, worked out by one of its threads.
+// Everything that one thread of one CTA does.
 template <class Rule, class Param, class Math, bool master>
-NVRM_INLINE void step_thread(const LaunchTable& table, const typename Rule::template Hyper<Math>& hyper,
-                             int tensor_position, uint32_t group, int thread, const GroupScalars& scalars,
-                             CoatWords& words) {
+NVRM_INLINE void step_thread(const LaunchTable& table, const CtaArguments<Rule, Math>& arguments, int tensor_position,
+                             uint32_t cta, int thread, NoiseWords& words) {
   const View view{table.tensor(tensor_position), table};
-  const int64_t step = *view.tensor.step;
-  const int64_t first = view.tensor.offset / superblock_size + static_cast<int64_t>(group - view.tensor.first_group) *
+  const int64_t first = view.tensor.offset / superblock_size + static_cast<int64_t>(cta - view.tensor.first_cta) *
                                                                    table.header.rounds * superblocks_per_round;
   NVRM_UNROLL(1)
   for (int round = 0; round < table.header.rounds; ++round) {
-    step_part<Rule, Param, Math, master>(view, hyper, part_of(first, thread, round), step,
-                                         static_cast<Math>(scalars.step_size), static_cast<Math>(scalars.root_scale),
-                                         thread, words);
+    step_part<Rule, Param, Math, master>(view, arguments, part_of(first, thread, round), thread, words);
   }
 }
 

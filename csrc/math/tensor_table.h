@@ -1,22 +1,15 @@
 // The tensor table: what one fused step is told about each parameter. Plain data, no torch in sight, shared by every
-// kernel; the host (step_cpu.cpp) fills it after all checks.
+// kernel; the host (torch/tensor_table_builder.cpp) fills it after all checks.
 #pragma once
 
-#include "philox.h"
+#include "record.h"
 #include "storage.h"
+#include "update_rule.h"
 
 namespace nvrm {
 
-constexpr int max_states = 3;
 constexpr int max_dims = 8;
 constexpr int operand_count = 3 + max_states;  // parameter, gradient, master, states
-
-// One draw of noise on a parameter: scale * distribution(key, element). scale 0 means none.
-struct Coat {
-  NoiseKey key;
-  int distribution;
-  float scale;
-};
 
 // Strides, in elements, of tensors that are not all contiguous in row-major order.
 struct Layout {
@@ -33,11 +26,7 @@ struct TensorEntry {
   int64_t numel;
   int64_t offset;        // global row-major index of the first element (a shard's place in its tensor)
   const Layout* layout;  // null when everything is contiguous
-  Coat coat_off;         // what the parameter wears; scale 0 with a master, which is clean
-  Coat coat_on;          // what it will wear
-  bool is_first;
-  double step_size;  // Adam only, rounded to the arithmetic's type at use
-  double root_scale;
+  RecordPlace place;
 };
 
 struct StepPlan {
@@ -47,7 +36,10 @@ struct StepPlan {
   ScalarKind kind;
   bool has_master;
   bool stream_parameters;  // with masters: parameters are written past the caches
-  bool keep_noise;         // the noise stays in the weights for good (perturbed SGD, SGLD)
+  NewNoise noise;
+  int hyper_count;
+  const double* hyper;         // the rule's, raw; on the host
+  const double* hyper_tensor;  // the same in the parameters' memory, read instead of them; may be null
   // What torch.amp.GradScaler found, in the parameters' memory; each may be null.
   const float* grad_scale;  // the gradients are divided by it
   const float* found_inf;   // not 0: the step is skipped (the CPU's host asks before it starts)

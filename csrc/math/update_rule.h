@@ -1,48 +1,116 @@
 // The update rules, one element (or one vector of elements) at a time: exactly torch.optim's, in one fixed order of
 // correctly rounded operations, products and sums rounded apart, so that plain torch gives the same bits.
 //
-// A rule names its state tensors by position; `update` gets the clean weight x, the gradient g and the state s, and
-// leaves their new values. Hyper-parameters come combined and rounded once, on the host. Add a rule here, in
-// nvrm_fast/reference/rule.py, and to the operators.
+// A rule is a struct that declares what it is; the kernels of every device, their launches and the operator follow from
+// the list at the end of this file. Add a rule here and in nvrm_fast/contract/rules.py, which says the same in Python.
+//
+//     enum {..., hyper_count}    its hyper-parameters, as the operator gets them: float64, flags as 0 or 1
+//     states                     how many state tensors it has
+//     Hyper<T>, combine<T>       what the elements need of the hyper-parameters, combined in float64 and rounded once
+//                                to T: float, or double for float64 parameters
+//     update<L, V, T>            the clean weight x, the gradient g and the state s become their new values; V is L::F
+//     or
+//                                L::D, with elements of type T
+//
+// and, where it differs from what AnyRule says:
+//
+//     Scalars<T>, scalars<T>     numbers that depend on the tensor's step count (from 1), rounded once too
+//     has_special_first_gradient whether update must know that the state has not seen a gradient yet
+//     has_defaults, defaults     whether every option that update asks about is off; defaults says so in constants, and
+//                                the compiler leaves the questions out
+//     refused                    why these hyper-parameters are not valid, or null
+//     noise_scale                where the scale of the noise comes from
 #pragma once
 
 #include "lanes.h"
 
 namespace nvrm {
 
-// V is L::F or L::D, T its element: float, or double for float64 parameters.
-template <class T>
-struct SgdHyper {
-  T lr;
-  T momentum;
-  T one_minus_dampening;
-  T weight_decay;
-  bool nesterov;
-  bool maximize;
-};
+constexpr int max_states = 3;
+constexpr int max_hyper = 8;
 
-// Hyper-parameters are combined in float64 and rounded once, to the type in which the rule computes.
-template <class T>
-SgdHyper<T> rounded_to(const SgdHyper<double>& h) {
-  return {static_cast<T>(h.lr),
-          static_cast<T>(h.momentum),
-          static_cast<T>(h.one_minus_dampening),
-          static_cast<T>(h.weight_decay),
-          h.nesterov,
-          h.maximize};
+// base^exponent by repeated squaring: the same few multiplications on every device.
+NVRM_INLINE double power(double base, int64_t exponent) {
+  double result = 1;
+  NVRM_UNROLL(1)
+  for (; exponent > 0; exponent >>= 1) {
+    if (exponent & 1) result *= base;
+    base *= base;
+  }
+  return result;
 }
 
-template <bool with_momentum>
-struct Sgd {
-  static constexpr int states = with_momentum ? 1 : 0;  // momentum_buffer
-  static constexpr bool reads_gradient = true;
-  template <class T>
-  using Hyper = SgdHyper<T>;
+// The kernels know one number a tensor so far. Room is left for one number a row, and for scales that are a function of
+// the state (the old noise then comes off with the old state).
+enum class NoiseScale { per_tensor, per_row, from_states };
 
-  // Whether every option that update asks about has its default; defaults() then says so in constants, and the
-  // compiler leaves the questions out.
+struct NoScalars {};
+
+struct AnyRule {
+  static constexpr bool reads_gradient = true;
+  static constexpr bool has_special_first_gradient = false;
+  static constexpr NoiseScale noise_scale = NoiseScale::per_tensor;
+
   template <class T>
-  static bool has_defaults(const Hyper<T>& h) {
+  using Scalars = NoScalars;
+  template <class T>
+  NVRM_INLINE static NoScalars scalars(const double*, int64_t) {
+    return {};
+  }
+  template <class Hyper>
+  NVRM_INLINE static bool has_defaults(const Hyper&) {
+    return true;
+  }
+  template <class Hyper>
+  NVRM_INLINE static Hyper defaults(const Hyper& h) {
+    return h;
+  }
+  static const char* refused(const double*) { return nullptr; }
+};
+
+// No rule at all: only the noise changes.
+struct NoUpdate : AnyRule {
+  enum { hyper_count };
+  static constexpr int states = 0;
+  static constexpr bool reads_gradient = false;
+
+  template <class T>
+  struct Hyper {};
+  template <class T>
+  NVRM_INLINE static Hyper<T> combine(const double*) {
+    return {};
+  }
+  template <class L, class V, class T>
+  NVRM_INLINE static void update(V&, V, V*, const Hyper<T>&, const NoScalars&, bool) {}
+};
+
+template <bool with_momentum>
+struct Sgd : AnyRule {
+  enum { lr, momentum, dampening, weight_decay, nesterov, maximize, hyper_count };
+  static constexpr int states = with_momentum ? 1 : 0;  // momentum_buffer
+  static constexpr bool has_special_first_gradient = with_momentum;
+
+  template <class T>
+  struct Hyper {
+    T lr;
+    T momentum;
+    T one_minus_dampening;
+    T weight_decay;
+    bool nesterov;
+    bool maximize;
+  };
+
+  template <class T>
+  NVRM_INLINE static Hyper<T> combine(const double* raw) {
+    return {static_cast<T>(raw[lr]),
+            static_cast<T>(raw[momentum]),
+            static_cast<T>(1 - raw[dampening]),
+            static_cast<T>(raw[weight_decay]),
+            raw[nesterov] != 0,
+            raw[maximize] != 0};
+  }
+  template <class T>
+  NVRM_INLINE static bool has_defaults(const Hyper<T>& h) {
     return h.weight_decay == 0 && !h.nesterov && !h.maximize;
   }
   template <class T>
@@ -52,7 +120,7 @@ struct Sgd {
 
   // is_first: the momentum buffer holds nothing yet and becomes the gradient (torch.optim.SGD does so too).
   template <class L, class V, class T>
-  NVRM_INLINE static void update(V& x, V g, V* s, const Hyper<T>& h, bool is_first, T, T) {
+  NVRM_INLINE static void update(V& x, V g, V* s, const Hyper<T>& h, const NoScalars&, bool is_first) {
     if (h.maximize) g = -g;
     if (h.weight_decay != 0) g = g + h.weight_decay * x;
     if constexpr (with_momentum) {
@@ -67,78 +135,64 @@ struct Sgd {
   }
 };
 
-// No rule at all: only the coat changes.
-struct NoHyper {};
-
-struct NoUpdate {
-  static constexpr int states = 0;
-  static constexpr bool reads_gradient = false;
-  template <class T>
-  using Hyper = NoHyper;
-
-  static bool has_defaults(const NoHyper&) { return true; }
-  NVRM_INLINE static NoHyper defaults(const NoHyper& h) { return h; }
-
-  template <class L, class V, class T>
-  NVRM_INLINE static void update(V&, V, V*, const NoHyper&, bool, T, T) {}
-};
-
-template <class T>
-struct AdamHyper {
-  T beta1;
-  T one_minus_beta1;
-  T beta2;
-  T one_minus_beta2;
-  T eps;
-  T weight_decay;  // added to the gradient (Adam), or 0
-  T shrink;        // 1 - lr * weight_decay, multiplies the weight (AdamW), or 1, which changes nothing
-  bool maximize;
-};
-
-inline AdamHyper<double> adam_hyper(double lr, double beta1, double beta2, double eps, double weight_decay,
-                                    bool decoupled_weight_decay, bool maximize) {
-  return {beta1,
-          1 - beta1,
-          beta2,
-          1 - beta2,
-          eps,
-          decoupled_weight_decay ? 0 : weight_decay,
-          decoupled_weight_decay ? 1 - lr * weight_decay : 1,
-          maximize};
-}
-
-template <class T>
-NoHyper rounded_to(const NoHyper& h) {
-  return h;
-}
-
-template <class T>
-AdamHyper<T> rounded_to(const AdamHyper<double>& h) {
-  return {static_cast<T>(h.beta1),  static_cast<T>(h.one_minus_beta1),
-          static_cast<T>(h.beta2),  static_cast<T>(h.one_minus_beta2),
-          static_cast<T>(h.eps),    static_cast<T>(h.weight_decay),
-          static_cast<T>(h.shrink), h.maximize};
-}
-
+// Adam and, with decoupled_weight_decay, AdamW.
 template <bool amsgrad>
-struct Adam {
+struct Adam : AnyRule {
+  enum { lr, beta1, beta2, eps, weight_decay, decoupled_weight_decay, maximize, hyper_count };
   static constexpr int states = amsgrad ? 3 : 2;  // exp_avg, exp_avg_sq, max_exp_avg_sq
-  static constexpr bool reads_gradient = true;
-  template <class T>
-  using Hyper = AdamHyper<T>;
 
   template <class T>
-  static bool has_defaults(const Hyper<T>& h) {
+  struct Hyper {
+    T beta1;
+    T one_minus_beta1;
+    T beta2;
+    T one_minus_beta2;
+    T eps;
+    T weight_decay;  // added to the gradient (Adam), or 0
+    T shrink;        // 1 - lr * weight_decay, multiplies the weight (AdamW), or 1, which changes nothing
+    bool maximize;
+  };
+
+  template <class T>
+  NVRM_INLINE static Hyper<T> combine(const double* raw) {
+    const bool decoupled = raw[decoupled_weight_decay] != 0;
+    return {static_cast<T>(raw[beta1]),
+            static_cast<T>(1 - raw[beta1]),
+            static_cast<T>(raw[beta2]),
+            static_cast<T>(1 - raw[beta2]),
+            static_cast<T>(raw[eps]),
+            static_cast<T>(decoupled ? 0 : raw[weight_decay]),
+            static_cast<T>(decoupled ? 1 - raw[lr] * raw[weight_decay] : 1),
+            raw[maximize] != 0};
+  }
+  template <class T>
+  NVRM_INLINE static bool has_defaults(const Hyper<T>& h) {
     return h.weight_decay == 0 && !h.maximize;
   }
   template <class T>
   NVRM_INLINE static Hyper<T> defaults(const Hyper<T>& h) {
     return {h.beta1, h.one_minus_beta1, h.beta2, h.one_minus_beta2, h.eps, 0, h.shrink, false};
   }
+  static const char* refused(const double* raw) {
+    if (!(raw[beta1] >= 0 && raw[beta1] < 1)) return "beta1 must be in [0, 1)";
+    if (!(raw[beta2] >= 0 && raw[beta2] < 1)) return "beta2 must be in [0, 1)";
+    return nullptr;
+  }
 
-  // step_size = lr / (1 - beta1^t) and root_scale = 1 / sqrt(1 - beta2^t) differ from tensor to tensor.
+  // The bias corrections.
+  template <class T>
+  struct Scalars {
+    T step_size;   // lr / (1 - beta1^step)
+    T root_scale;  // 1 / sqrt(1 - beta2^step)
+  };
+  template <class T>
+  NVRM_INLINE static Scalars<T> scalars(const double* raw, int64_t step) {
+    return {static_cast<T>(raw[lr] / (1 - power(raw[beta1], step))),
+            static_cast<T>(1 / ScalarLanes::sqrt(1 - power(raw[beta2], step)))};
+  }
+
   template <class L, class V, class T>
-  NVRM_INLINE static void update(V& x, V g, V* s, const Hyper<T>& h, bool, T step_size, T root_scale) {
+  NVRM_INLINE static void update(V& x, V g, V* s, const Hyper<T>& h, const Scalars<T>& scalars, bool) {
     if (h.maximize) g = -g;
     x = x * h.shrink;
     if (h.weight_decay != 0) g = g + h.weight_decay * x;
@@ -149,9 +203,41 @@ struct Adam {
       s[2] = s[2] >= s[1] ? s[2] : s[1];
       second_moment = s[2];
     }
-    const V denominator = L::sqrt(second_moment) * root_scale + h.eps;
-    x = x - step_size * (s[0] / denominator);
+    const V denominator = L::sqrt(second_moment) * scalars.root_scale + h.eps;
+    x = x - scalars.step_size * (s[0] / denominator);
   }
 };
+
+// Code of each rule in operator arguments and checkpoints: never renumber.
+// clang-format off
+#define NVRM_FOR_EACH_RULE(visit) \
+  visit(0, Sgd<false>)            \
+  visit(1, Sgd<true>)             \
+  visit(2, Adam<false>)           \
+  visit(3, Adam<true>)
+// clang-format on
+
+// What an operator must know of a rule without its types.
+struct RuleFacts {
+  int states;
+  int hyper_count;
+  const char* (*refused)(const double* raw);
+};
+
+// Of the rule with this code, or null for an unknown one.
+inline const RuleFacts* facts_of_rule(int64_t code) {
+  switch (code) {
+#define NVRM_CASE(code, Rule)                                                                                      \
+  case code: {                                                                                                     \
+    static_assert(Rule::states <= max_states && Rule::hyper_count <= max_hyper, "the tables have so many places"); \
+    static constexpr RuleFacts facts{Rule::states, Rule::hyper_count, Rule::refused};                              \
+    return &facts;                                                                                                 \
+  }
+    NVRM_FOR_EACH_RULE(NVRM_CASE)
+#undef NVRM_CASE
+    default:
+      return nullptr;
+  }
+}
 
 }  // namespace nvrm

@@ -1,88 +1,46 @@
-// The operators' argument lists and what every device makes of them, once. A backend says where its step counters lie
-// (`counters`) and runs a finished table: sgd, adam, change_coat.
+// The operators' argument lists and what every device makes of them, once. A backend says who reads the records
+// (`reader`) and runs a finished table: step, reperturb.
 #pragma once
 
-#include <cmath>
-
-#include "../math/update_rule.h"
 #include "tensor_table_builder.h"
 
 namespace nvrm {
 
 template <class Backend>
-void sgd_step(at::TensorList params, at::TensorList grads, at::TensorList momentum_buffers, at::TensorList masters,
-              at::TensorList steps, at::IntArrayRef streams, at::IntArrayRef offsets, at::ArrayRef<double> scales,
-              int64_t seed, int64_t distribution, at::ArrayRef<double> coat_scales, int64_t coat_seed,
-              int64_t coat_distribution, bool keep_noise, const c10::List<bool>& is_first, double lr, double momentum,
-              double dampening, double weight_decay, bool nesterov, bool maximize,
-              const std::optional<at::Tensor>& grad_scale, const std::optional<at::Tensor>& found_inf,
-              at::IntArrayRef run_lengths, at::IntArrayRef run_strides) {
-  const bool with_momentum = momentum != 0;
-  TORCH_CHECK_VALUE(is_first.size() == params.size(), "is_first needs one value for each of params");
-  TensorTable table(params, grads, masters, steps, streams, offsets,
-                    {seed, distribution, coat_seed, coat_distribution, scales, coat_scales, keep_noise},
-                    Backend::counters);
-  if (with_momentum) table.add_state("momentum_buffers", momentum_buffers);
+void step(int64_t rule, at::TensorList params, at::TensorList grads, at::TensorList states, at::TensorList masters,
+          at::TensorList steps, at::TensorList records, at::ArrayRef<double> hyper, at::IntArrayRef offsets,
+          double scale, int64_t seed, int64_t distribution, bool keep_noise, at::TensorList scale_tensors,
+          int64_t denoise_every, const std::optional<at::Tensor>& hyper_tensor,
+          const std::optional<at::Tensor>& grad_scale, const std::optional<at::Tensor>& found_inf,
+          at::IntArrayRef run_lengths, at::IntArrayRef run_strides) {
+  const RuleFacts* facts = facts_of_rule(rule);
+  TORCH_CHECK_VALUE(facts != nullptr, "rule must be a known code, got ", rule);
+  check_distribution(distribution, "distribution");
+  TensorTable table(params, grads, masters, records, offsets, Backend::reader);
+  table.set_states(facts->states, states);
+  table.set_step(steps,
+                 {static_cast<uint64_t>(seed), denoise_every, static_cast<int>(distribution), static_cast<float>(scale),
+                  keep_noise},
+                 scale_tensors);
+  table.set_hyper(*facts, hyper, hyper_tensor);
   table.set_scaling({grad_scale, found_inf});
   table.set_runs(run_lengths, run_strides);
-  table.finish([&](TensorEntry& entry, size_t i, int64_t) { entry.is_first = is_first[i]; });
+  table.finish();
   if (params.empty()) return;
-  const SgdHyper<double> hyper{lr, momentum, 1 - dampening, weight_decay, nesterov, maximize};
-  Backend::sgd(table, params[0], hyper, with_momentum);
+  Backend::step(table, static_cast<int>(rule), params[0]);
   table.note_writes(true);
 }
 
 template <class Backend>
-void adam_step(at::TensorList params, at::TensorList grads, at::TensorList exp_avgs, at::TensorList exp_avg_sqs,
-               at::TensorList max_exp_avg_sqs, at::TensorList masters, at::TensorList steps, at::IntArrayRef streams,
-               at::IntArrayRef offsets, at::ArrayRef<double> scales, int64_t seed, int64_t distribution,
-               at::ArrayRef<double> coat_scales, int64_t coat_seed, int64_t coat_distribution, bool keep_noise,
-               double lr, double beta1, double beta2, double eps, double weight_decay, bool amsgrad,
-               bool decoupled_weight_decay, bool maximize, const std::optional<at::Tensor>& grad_scale,
-               const std::optional<at::Tensor>& found_inf, at::IntArrayRef run_lengths, at::IntArrayRef run_strides) {
-  TORCH_CHECK_VALUE(beta1 >= 0 && beta1 < 1, "beta1 must be in [0, 1), got ", beta1);
-  TORCH_CHECK_VALUE(beta2 >= 0 && beta2 < 1, "beta2 must be in [0, 1), got ", beta2);
-  TensorTable table(params, grads, masters, steps, streams, offsets,
-                    {seed, distribution, coat_seed, coat_distribution, scales, coat_scales, keep_noise},
-                    Backend::counters);
-  table.add_state("exp_avgs", exp_avgs);
-  table.add_state("exp_avg_sqs", exp_avg_sqs);
-  if (amsgrad) table.add_state("max_exp_avg_sqs", max_exp_avg_sqs);
-  table.set_scaling({grad_scale, found_inf});
-  table.set_runs(run_lengths, run_strides);
-
-  // Tensors nearly always share their step: remember the last one's corrections. Where the device counts (step 0 here)
-  // it works them out itself.
-  int64_t known_step = 0;
-  double step_size = 0, root_scale = 0;
-  table.finish([&](TensorEntry& entry, size_t, int64_t step) {
-    if (step != known_step) {
-      step_size = lr / (1 - std::pow(beta1, static_cast<double>(step)));
-      root_scale = 1 / std::sqrt(1 - std::pow(beta2, static_cast<double>(step)));
-      known_step = step;
-    }
-    entry.step_size = step_size;
-    entry.root_scale = root_scale;
-  });
-  if (params.empty()) return;
-  const AdamHyper<double> hyper = adam_hyper(lr, beta1, beta2, eps, weight_decay, decoupled_weight_decay, maximize);
-  Backend::adam(table, params[0], hyper, amsgrad, lr);
-  table.note_writes(true);
-}
-
-template <class Backend>
-void change_coat(at::TensorList params, at::TensorList masters, at::TensorList steps, at::IntArrayRef streams,
-                 at::IntArrayRef offsets, at::ArrayRef<double> scales, int64_t seed, int64_t distribution,
-                 at::ArrayRef<double> coat_scales, int64_t coat_seed, int64_t coat_distribution,
-                 at::IntArrayRef run_lengths, at::IntArrayRef run_strides) {
+void reperturb(at::TensorList params, at::TensorList masters, at::TensorList records, at::TensorList targets,
+               at::IntArrayRef offsets, at::IntArrayRef run_lengths, at::IntArrayRef run_strides) {
   // No rule reads the gradient; the parameters stand in for it.
-  TensorTable table(params, params, masters, steps, streams, offsets,
-                    {seed, distribution, coat_seed, coat_distribution, scales, coat_scales, false}, Backend::counters,
-                    StepCount::stays);
+  TensorTable table(params, params, masters, records, offsets, Backend::reader);
+  table.set_targets(targets);
   table.set_runs(run_lengths, run_strides);
-  table.finish([](TensorEntry&, size_t, int64_t) {});
+  table.finish();
   if (params.empty()) return;
-  Backend::change_coat(table, params[0]);
+  Backend::reperturb(table, params[0]);
   table.note_writes(false);
 }
 

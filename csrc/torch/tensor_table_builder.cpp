@@ -27,37 +27,48 @@ void check_written(const at::Tensor& tensor, const char* name, size_t i) {
                     "] has elements that share memory (an expanded tensor): clone() it first");
 }
 
+void check_record(const at::Tensor& record, at::Device device, ReadBy reader, const char* name, size_t i) {
+  TORCH_CHECK_TYPE(record.scalar_type() == at::kLong && record.numel() == record_words && record.is_contiguous() &&
+                       record.device() == device,
+                   name, "[", i, "] must be a contiguous int64 tensor of ", static_cast<int>(record_words),
+                   " elements on ", device.is_cpu() ? "the CPU" : device.str());
+  if (reader == ReadBy::device) return;
+  const int64_t* words = record.const_data_ptr<int64_t>();
+  TORCH_CHECK_VALUE(words[record_stream] >= 0 && words[record_stream] <= 0xffffffffLL, name, "[", i,
+                    "] must name a stream in [0, 2^32), got ", words[record_stream]);
+  TORCH_CHECK_VALUE(words[record_distribution] >= 0 && words[record_distribution] < distribution_count, name, "[", i,
+                    "] must name a distribution by a code in [0, ", distribution_count, "), got ",
+                    words[record_distribution]);
+  TORCH_CHECK_VALUE(words[record_scale] >= 0 && words[record_scale] <= 0xffffffffLL, name, "[", i,
+                    "] must hold a scale as the bits of a float32, got ", words[record_scale]);
+}
+
 }  // namespace
 
-TensorTable::TensorTable(at::TensorList params, at::TensorList grads, at::TensorList masters, at::TensorList steps,
-                         at::IntArrayRef streams, at::IntArrayRef offsets, NoiseArguments noise, StepCounters counters,
-                         StepCount count)
-    : params_(params), steps_(steps), noise_(noise), counters_(counters) {
+TensorTable::TensorTable(at::TensorList params, at::TensorList grads, at::TensorList masters, at::TensorList records,
+                         at::IntArrayRef offsets, ReadBy reader)
+    : params_(params), reader_(reader) {
   const size_t n = params.size();
   check_length(grads.size(), n, "grads");
-  check_length(steps.size(), n, "steps");
-  check_length(streams.size(), n, "streams");
+  check_length(records.size(), n, "records");
   check_length(offsets.size(), n, "offsets");
-  check_length(noise.scales.size(), n, "scales");
-  check_length(noise.coat_scales.size(), n, "coat_scales");
   TORCH_CHECK_VALUE(masters.empty() || masters.size() == n,
                     "masters must be empty or hold one tensor for each of params");
-  check_distribution(noise.distribution, "distribution");
-  check_distribution(noise.coat_distribution, "coat_distribution");
   operands_[parameter_operand] = params;
   operands_[gradient_operand] = grads;
   operands_[master_operand] = masters;
   if (n == 0) return;
 
   const at::Device device = params[0].device();
-  TORCH_CHECK_VALUE(device.is_cpu() == (counters == StepCounters::on_host), "params[0] must be on the ",
-                    counters == StepCounters::on_host ? "CPU" : "GPU", ", got ", device);
+  TORCH_CHECK_VALUE(device.is_cpu() == (reader == ReadBy::host), "params[0] must be on the ",
+                    reader == ReadBy::host ? "CPU" : "GPU", ", got ", device);
   dtype_ = params[0].scalar_type();
   TORCH_CHECK_TYPE(dtype_ == at::kFloat || dtype_ == at::kDouble || dtype_ == at::kBFloat16 || dtype_ == at::kHalf,
                    "params[0] must be float32, float64, bfloat16 or float16, got ", dtype_);
   const at::ScalarType math = dtype_ == at::kDouble ? at::kDouble : at::kFloat;
   state_dtype_ = masters.empty() ? dtype_ : math;
   entries_.resize(n);
+  places_.resize(n);
   for (size_t i = 0; i < n; ++i) {
     check_tensor(params[i], params[i], dtype_, device, "params", i);
     check_written(params[i], "params", i);
@@ -66,32 +77,73 @@ TensorTable::TensorTable(at::TensorList params, at::TensorList grads, at::Tensor
       check_tensor(masters[i], params[i], math, device, "masters", i);
       check_written(masters[i], "masters", i);
     }
-    TORCH_CHECK_TYPE(steps[i].scalar_type() == at::kLong && steps[i].numel() == 1 && steps[i].device() == device,
-                     "steps[", i, "] must be an int64 tensor with one element on ",
-                     device.is_cpu() ? "the CPU" : device.str());
+    check_record(records[i], device, reader, "records", i);
     TORCH_CHECK_VALUE(offsets[i] >= 0, "offsets[", i, "] must not be negative, got ", offsets[i]);
-    noise_key(noise.seed, streams[i], 0);
-    TensorEntry& entry = entries_[i];
-    entry = TensorEntry{};
-    entry.numel = params[i].numel();
-    entry.offset = offsets[i];
-    const int64_t step = step_of(i);
-    // With a master the clean weights are at hand: nothing to take off.
-    const double worn = masters.empty() && !noise.keep_noise ? noise.coat_scales[i] : 0;
-    entry.coat_off = {noise_key(noise.coat_seed, streams[i], step), static_cast<int>(noise.coat_distribution),
-                      static_cast<float>(worn)};
-    entry.coat_on = {noise_key(noise.seed, streams[i], count == StepCount::advances ? step + 1 : step),
-                     static_cast<int>(noise.distribution), static_cast<float>(noise.scales[i])};
+    places_[i] = {records[i].mutable_data_ptr<int64_t>(), nullptr, nullptr, nullptr};
+    entries_[i] = TensorEntry{};
+    entries_[i].numel = params[i].numel();
+    entries_[i].offset = offsets[i];
   }
 }
 
-void TensorTable::add_state(const char* name, at::TensorList states) {
-  check_length(states.size(), params_.size(), name);
+void TensorTable::set_states(int count, at::TensorList states) {
+  const size_t n = params_.size();
+  TORCH_CHECK_VALUE(states.size() == n * static_cast<size_t>(count), "states needs the rule's ", count,
+                    " for each of params, all first ones before all second ones: ", n * static_cast<size_t>(count),
+                    " tensors, got ", states.size());
   for (size_t i = 0; i < states.size(); ++i) {
-    check_tensor(states[i], params_[i], state_dtype_, params_[0].device(), name, i);
-    check_written(states[i], name, i);
+    check_tensor(states[i], params_[i % n], state_dtype_, params_[0].device(), "states", i);
+    check_written(states[i], "states", i);
   }
-  operands_[state_operand + states_++] = states;
+  for (size_t k = 0; k < static_cast<size_t>(count); ++k) operands_[state_operand + k] = states.slice(k * n, n);
+}
+
+void TensorTable::set_step(at::TensorList steps, const NewNoise& noise, at::TensorList scale_tensors) {
+  const size_t n = params_.size();
+  check_length(steps.size(), n, "steps");
+  TORCH_CHECK_VALUE(scale_tensors.empty() || scale_tensors.size() == n,
+                    "scale_tensors must be empty or hold one tensor for each of params");
+  TORCH_CHECK_VALUE(noise.denoise_every >= 0, "denoise_every must not be negative, got ", noise.denoise_every);
+  noise_ = noise;
+  for (size_t i = 0; i < n; ++i) {
+    const at::Device device = params_[0].device();
+    TORCH_CHECK_TYPE(steps[i].scalar_type() == at::kLong && steps[i].numel() == 1 && steps[i].device() == device,
+                     "steps[", i, "] must be an int64 tensor with one element on ",
+                     device.is_cpu() ? "the CPU" : device.str());
+    places_[i].step = steps[i].mutable_data_ptr<int64_t>();
+    if (scale_tensors.empty()) continue;
+    const at::Tensor& scale = scale_tensors[i];
+    TORCH_CHECK_TYPE(scale.scalar_type() == at::kFloat && scale.numel() == 1 && scale.device() == device,
+                     "scale_tensors[", i, "] must be a float32 tensor with one element on ",
+                     device.is_cpu() ? "the CPU" : device.str());
+    places_[i].scale = scale.const_data_ptr<float>();
+  }
+}
+
+void TensorTable::set_hyper(const RuleFacts& rule, at::ArrayRef<double> hyper,
+                            const std::optional<at::Tensor>& hyper_tensor) {
+  TORCH_CHECK_VALUE(hyper.size() == static_cast<size_t>(rule.hyper_count), "hyper needs the rule's ", rule.hyper_count,
+                    " hyper-parameters, got ", hyper.size());
+  hyper_ = hyper;
+  if (hyper_tensor.has_value() && !params_.empty()) {
+    const at::Device device = params_[0].device();
+    TORCH_CHECK_TYPE(hyper_tensor->scalar_type() == at::kDouble && hyper_tensor->numel() == rule.hyper_count &&
+                         hyper_tensor->is_contiguous() && hyper_tensor->device() == device,
+                     "hyper_tensor must be None or a contiguous float64 tensor of ", rule.hyper_count, " elements on ",
+                     device.is_cpu() ? "the CPU" : device.str());
+    hyper_tensor_ = hyper_tensor->const_data_ptr<double>();
+  }
+  if (hyper_tensor_ != nullptr && reader_ == ReadBy::device) return;  // its values are not known here
+  const char* reason = rule.refused(hyper_tensor_ != nullptr ? hyper_tensor_ : hyper_.data());
+  TORCH_CHECK_VALUE(reason == nullptr, reason);
+}
+
+void TensorTable::set_targets(at::TensorList targets) {
+  check_length(targets.size(), params_.size(), "targets");
+  for (size_t i = 0; i < targets.size(); ++i) {
+    check_record(targets[i], params_[0].device(), reader_, "targets", i);
+    places_[i].target = targets[i].const_data_ptr<int64_t>();
+  }
 }
 
 void TensorTable::set_scaling(const GradientScaling& scaling) {
@@ -121,16 +173,15 @@ void TensorTable::set_runs(at::IntArrayRef lengths, at::IntArrayRef strides) {
   run_strides_ = strides;
 }
 
-void TensorTable::finish(const std::function<void(TensorEntry&, size_t, int64_t)>& fill) {
+void TensorTable::finish() {
   for (size_t i = 0; i < entries_.size(); ++i) {
     set_layout(i);
     TORCH_CHECK_VALUE(run_lengths_.empty() || run_lengths_[i] == 0 || entries_[i].layout == nullptr, "params[", i,
                       "] is a shard in runs: it, its gradient and its state must be contiguous()");
-    fill(entries_[i], i, counters_ == StepCounters::on_host ? step_of(i) + 1 : 0);
   }
   // From here on nothing is refused.
   for (size_t i = 0; i < entries_.size(); ++i) {
-    owners_.push_back(i);
+    entries_[i].place = places_[i];
     for (int o = 0; o < operand_count; ++o) {
       if (!operands_[o].empty()) {
         entries_[i].data[o] = o == gradient_operand ? const_cast<void*>(operands_[o][i].const_data_ptr())
@@ -151,7 +202,6 @@ void TensorTable::finish(const std::function<void(TensorEntry&, size_t, int64_t)
 void TensorTable::split_into_runs() {
   const std::vector<TensorEntry> wholes = std::move(entries_);
   entries_.clear();
-  owners_.clear();
   for (size_t i = 0; i < wholes.size(); ++i) {
     const int64_t length = run_lengths_[i] == 0 ? std::max<int64_t>(wholes[i].numel, 1) : run_lengths_[i];
     for (int64_t begin = 0; begin < wholes[i].numel; begin += length) {
@@ -163,7 +213,6 @@ void TensorTable::split_into_runs() {
         run.data[o] = static_cast<char*>(run.data[o]) + begin * static_cast<int64_t>(operands_[o][i].element_size());
       }
       entries_.push_back(run);
-      owners_.push_back(i);
     }
   }
 }
@@ -210,28 +259,13 @@ StepPlan TensorTable::plan() const {
   plan.kind = scalar_kind(dtype_, "params[0]");
   plan.has_master = has_master;
   plan.stream_parameters = has_master && superblock_count() * superblock_size > cache_elements;
-  plan.keep_noise = noise_.keep_noise;
+  plan.noise = noise_;
+  plan.hyper_count = static_cast<int>(hyper_.size());
+  plan.hyper = hyper_.data();
+  plan.hyper_tensor = hyper_tensor_;
   plan.grad_scale = grad_scale_;
   plan.found_inf = found_inf_;
   return plan;
-}
-
-int64_t TensorTable::step_of(size_t i) const {
-  return counters_ == StepCounters::on_host ? *steps_[i].const_data_ptr<int64_t>() : 0;
-}
-
-std::vector<int64_t*> TensorTable::counters() const {
-  std::vector<int64_t*> counters;
-  counters.reserve(steps_.size());
-  for (const at::Tensor& step : steps_) counters.push_back(step.mutable_data_ptr<int64_t>());
-  return counters;
-}
-
-std::vector<int64_t*> TensorTable::counters_of_entries() const {
-  std::vector<int64_t*> counters;
-  counters.reserve(owners_.size());
-  for (const size_t owner : owners_) counters.push_back(steps_[owner].mutable_data_ptr<int64_t>());
-  return counters;
 }
 
 void TensorTable::note_writes(bool with_masters) const {
@@ -243,8 +277,12 @@ void TensorTable::note_writes(bool with_masters) const {
   }
 }
 
-void TensorTable::count_steps() const {
-  for (const at::Tensor& step : steps_) *step.mutable_data_ptr<int64_t>() += 1;
+void TensorTable::write_records() const {
+  for (const RecordPlace& place : places_) write_record(place, noise_);
+  // After every record: parameters may share a counter.
+  for (const RecordPlace& place : places_) {
+    if (place.step != nullptr) *place.step += 1;
+  }
 }
 
 }  // namespace nvrm

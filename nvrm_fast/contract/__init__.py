@@ -1,4 +1,4 @@
-"""What every backend agrees on and none owns: streams, seeds, distributions, laws, rules and checks.
+"""What every backend agrees on and none owns: streams, seeds, distributions, rules, records, arguments and checks.
 
 Imports nothing of nvrm_fast but itself.
 """

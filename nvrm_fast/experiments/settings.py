@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 import torch
 
+from nvrm_fast.contract.distributions import DISTRIBUTIONS
 from nvrm_fast.experiments import StudyError, data, label_flips, networks
 from nvrm_fast.experiments.augmentation import AUGMENTATIONS
-from nvrm_fast.reference import DISTRIBUTIONS
 
 
 def option(

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from ..contract.seeds import signed_seed
 from ..contract.streams import assign_streams
-from ..noise import signed_seed
 
 MODES = ("sample", "mean", "fixed")
 

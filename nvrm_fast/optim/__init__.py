@@ -1,8 +1,8 @@
-"""Optimizers: neural variable (the noise is a coat that every step changes) and with injected noise (it stays)."""
+"""Optimizers: neural variable (every step changes the noise) and with injected noise (it stays)."""
 
-from .coat import NeuralVariableOptimizer
-from .injected import SGLD, PerturbedSGD
+from .langevin import SGLD, PerturbedSGD
 from .neural_variable import NVRMSGD, NVRMAdam, NVRMAdamW
+from .perturbation import NeuralVariableOptimizer
 from .variability_scheduler import VariabilityScheduler
 
 __all__ = [

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from .batches import Part
+
 if TYPE_CHECKING:
     from .base import NoisyOptimizer
 
@@ -35,9 +37,8 @@ def step_in_backward(optimizer: NoisyOptimizer) -> Handles:
 
     def hook_for(group: dict[str, Any], i: int) -> Callable[[Tensor], None]:
         def hook(param: Tensor) -> None:
-            optimizer._check_mode()
             with torch.no_grad():
-                optimizer._step([(group, [optimizer._member(group, i)])])
+                optimizer._step([Part.of_positions(group, (i,))])
             param.grad = None
 
         return hook

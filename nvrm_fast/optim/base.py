@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, overload
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ..contract import record
+from ..contract.arguments import StepArguments
+from ..contract.checks import wide_dtype
+from ..contract.distributions import DISTRIBUTIONS, distribution_code
+from ..contract.record import Record
+from ..contract.rules import Hyper, Rule
+from ..contract.seeds import signed_seed
 from ..contract.streams import assign_streams
-from ..noise import distribution_code, signed_seed
 from ..ops import registry as backends
+from ..ops import step as ops
 from . import amp, backward, checkpoint, compiled
-from .bucket import Bucket, Member, in_buckets
-from .checks import check_overlap, check_param, explain, fits
+from .batches import MASTER, PERTURBATION, STEP, ParamBatch, ParamRef, Part, Plan
+from .checks import check_number, check_overlap, check_param, check_step_of
 from .memory import allocate
-from .shards import WHOLE, is_distributed, local, local_gradient, place_of
+from .shards import local_tensor, place_of
 
 LOW_PRECISION = (torch.bfloat16, torch.float16)
-#: Groups with the members that a step is for.
-Members = list[tuple[dict[str, Any], list[Member]]]
+#: So many plans are kept: one for each set of parameters that had gradients together.
+MOST_PLANS = 4096
 
 
 class ParameterName:
@@ -44,9 +51,12 @@ class NoisyOptimizer(Optimizer):
 
     Parameters may have any strides; gradients must be dense. `seed`, `noise` and the other noise arguments are options
     of a parameter group and may be changed between steps.
+
+    A parameter's state holds torch's tensors for the rule, `step` (int64), `master_param` (the clean weights, where
+    there are any) and `perturbation`, the record of its noise: see nvrm_fast/contract/record.py.
     """
 
-    #: The noise stays in the weights for good: there is no coat to take off.
+    #: The noise stays in the weights for good: there is none to take off.
     keep_noise = False
 
     #: torch.amp.GradScaler leaves `grad_scale` and `found_inf` here; the kernels divide by the one and heed the other.
@@ -59,8 +69,12 @@ class NoisyOptimizer(Optimizer):
 
     # What a subclass decides.
 
-    def _noise_scale(self, group: dict[str, Any]) -> float:
-        """b of the noise of this step."""
+    def _rule(self, group: dict[str, Any]) -> Rule:
+        """The update rule of a group."""
+        raise NotImplementedError
+
+    def _noise_scale(self, group: dict[str, Any]) -> float | Tensor:
+        """b of the noise of this step; a tensor where it is made of tensors that the host does not read."""
         raise NotImplementedError
 
     def _seed(self, group: dict[str, Any]) -> int:
@@ -74,8 +88,8 @@ class NoisyOptimizer(Optimizer):
     def _check_mode(self) -> None:
         """Raises RuntimeError where no step may be done."""
 
-    def _take_coat_off(self, group: dict[str, Any], member: Member) -> None:
-        """Leaves the parameter clean, if it wears a coat."""
+    def _take_noise_off(self, group: dict[str, Any], refs: list[ParamRef]) -> None:
+        """Leaves these parameters clean."""
 
     def _check_group(self, group: dict[str, Any]) -> None:
         """Raises ValueError for hyper-parameters out of range. Rules extend it."""
@@ -85,21 +99,14 @@ class NoisyOptimizer(Optimizer):
             raise ValueError(f"master_weights must be None, True or False, got {group['master_weights']!r}")
         if group["backend"] is not None:
             backends.check_backend(group["backend"])
-
-    def _init_state(self, group: dict[str, Any], state: dict[str, Any], like: Tensor) -> None:
-        """Adds the rule's tensors that are missing; `like` has their shape, strides and dtype."""
-        raise NotImplementedError
-
-    def _apply(
-        self, group: dict[str, Any], bucket: Bucket, noise_arguments: tuple[Any, ...], last_arguments: tuple[Any, ...]
-    ) -> None:
-        """Calls the rule's operator."""
-        raise NotImplementedError
+        for hyper in self._rule(group).hyper:
+            if not hyper.is_flag:
+                check_number(_option(group, hyper), hyper.title or hyper.name, low=hyper.low, high=hyper.high)
 
     # Groups.
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch.optim's; also checks parameters and hyper-parameters and gives every parameter its stream."""
+        """As torch.optim's; also checks parameters and hyper-parameters."""
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         try:
@@ -114,28 +121,23 @@ class NoisyOptimizer(Optimizer):
         except Exception:
             self.param_groups.pop()
             raise
-        taken = {stream for other in self.param_groups[:-1] for stream in other["streams"]}
-        group["streams"] = assign_streams(group.get("param_names"), len(group["params"]), taken)
-        group["coat_version"] = checkpoint.VERSION
+        group["checkpoint_version"] = checkpoint.VERSION
         self._set_up()
 
     def _named(self, group: dict[str, Any]) -> Iterator[tuple[ParameterName, Tensor]]:
         return ((ParameterName(self, group, i), param) for i, param in enumerate(group["params"]))
 
     def _set_up(self) -> None:
-        """What belongs to this process and is neither copied nor pickled."""
-        self._verdicts = amp.Verdicts()
-        self._complete: dict[int, tuple[Any, ...]] = {}  # for what a state was completed last, by its identity
+        """What belongs to this process and is neither copied nor pickled: caches, every one of them."""
+        self._plans: dict[tuple[int, tuple[int, ...] | None], Plan] = {}
+        self._streams: dict[Tensor, int] = {}
         compiled.register(self)
 
-    def __getstate__(self) -> dict[str, Any]:
-        self._verdicts.settle()
-        return super().__getstate__()
-
     def __setstate__(self, state: dict[str, Any]) -> None:
+        """Also called by load_state_dict, copy and pickle."""
         super().__setstate__(state)
-        checkpoint.complete_groups(self)
         self._set_up()
+        checkpoint.complete(self, vars(self).pop("_loading", None))
 
     # One step.
 
@@ -155,12 +157,14 @@ class NoisyOptimizer(Optimizer):
         A first step with learning rates and gradients of 0 makes the state and writes no weights: so
         torch.distributed.checkpoint prepares an optimizer for loading.
         """
-        self._check_mode()
+        is_compiling = torch.compiler.is_compiling()
+        if not is_compiling:  # the compiler would guard every entry of the state; the operator in its graph checks
+            self._check_mode()
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if torch.compiler.is_compiling():
+        if is_compiling:
             compiled.step(self)
         else:
             self._step_now()
@@ -168,16 +172,12 @@ class NoisyOptimizer(Optimizer):
 
     @torch.no_grad()
     def _step_now(self) -> None:
-        members = [
-            (group, [self._member(group, i) for i, param in enumerate(group["params"]) if param.grad is not None])
-            for group in self.param_groups
-        ]
-        if checkpoint.is_state_initialization(self, members):
-            for group, some in members:
-                for member in some:
-                    self._make_state(group, member)
+        parts = [part for group in self.param_groups if (part := Part.of_group(group)).params]
+        if not self.state and checkpoint.is_state_initialization(self, parts):
+            for part in parts:
+                self._make_plan(part)
         else:
-            self._step(members, *amp.scaling_of(self))
+            self._step(parts, *amp.scaling_of(self))
 
     def step_in_backward(self) -> backward.Handles:
         """From now on every parameter is stepped in the backward pass, as soon as its gradient is there, and the
@@ -190,117 +190,239 @@ class NoisyOptimizer(Optimizer):
         """
         return backward.step_in_backward(self)
 
-    def _member(self, group: dict[str, Any], i: int) -> Member:
-        param, stream = group["params"][i], group["streams"][i]
-        if not is_distributed(param):
-            return Member(param, param, param.grad, stream, WHOLE, i)
-        grad = local_gradient(param, ParameterName(self, group, i))
-        return Member(param, local(param), grad, stream, place_of(param), i)
-
-    def _step(self, groups: Members, grad_scale: Tensor | None = None, found_inf: Tensor | None = None) -> None:
+    def _step(self, parts: list[Part], grad_scale: Tensor | None = None, found_inf: Tensor | None = None) -> None:
+        """All checks, then one operator call a batch."""
+        self._check_mode()
         for group in self.param_groups:
             self._check_group(group)
-        for group, members in groups:
-            for member in members:
-                state = self.state.get(member.param)
-                if not fits(member, state):
-                    explain(member, state or {}, ParameterName(self, group, member.position))
+        plans = [self._find_plan(part) for part in parts]
+        # A single call is checked by its operator. Of several, none may be refused after another has written.
+        is_one_call = len(parts) == 1 and plans[0] is not None and len(plans[0].batches) == 1
+        if not is_one_call:
+            plans = [plan if plan is not None and plan.has_state() else None for plan in plans]
+            for part, plan in zip(parts, plans):
+                if plan is None or not plan.fits(part.grads):
+                    self._check_part(part)
         if amp.is_skipped_here(found_inf):
             return
-        self._verdicts.settle()
-        for group, members in groups:
-            self._step_group(group, members, grad_scale, found_inf)
-
-    def _step_group(
-        self, group: dict[str, Any], members: list[Member], grad_scale: Tensor | None, found_inf: Tensor | None
-    ) -> None:
-        scale, seed = self._noise_scale(group), self._seed(group)
-        noise = distribution_code(group["noise"], "noise")
-        ready = [(member, self._ready_state(group, member)) for member in members]
-        for bucket in in_buckets(ready, noise, seed):
-            bucket.scales = self._scales(group, bucket, scale)
-            device = bucket.members[0].data.device
-            scaling = [None if x is None else x.to(device) for x in (grad_scale, found_inf)]
-            belief = None if found_inf is None else amp.Belief(bucket.states)
+        try:
             self._apply(
-                group, bucket, (*bucket.coat_arguments(seed, noise), self.keep_noise),
-                (*scaling, *bucket.run_arguments()),
-            )  # fmt: skip
-            if not self.keep_noise:
-                for member, state, worn in zip(bucket.members, bucket.states, bucket.scales):
-                    state.update(
-                        coat_scale=worn, coat_noise=noise, coat_seed=seed, coat_numel=member.param.numel()
-                    )  # fmt: skip
-            # The kernels have told the local tensors' versions only.
-            torch.autograd.graph.increment_version([m.param for m in bucket.members if m.param is not m.data])
-            if belief is not None and scaling[1] is not None:
-                self._verdicts.expect(scaling[1], belief)
+                parts, [plan or self._make_plan(part) for part, plan in zip(parts, plans)], grad_scale, found_inf
+            )
+        except (RuntimeError, TypeError, ValueError, KeyError):
+            if not is_one_call:
+                raise
+            self._check_part(parts[0])
+            if all(self._is_ready(parts[0].group, param, self.state[param]) for param in parts[0].params):
+                raise
+            # Somebody has put state in that the operator refused, before it wrote anything.
+            self._apply(parts, [self._make_plan(parts[0])], grad_scale, found_inf)
 
-    def _scales(self, group: dict[str, Any], bucket: Bucket, scale: float) -> list[float]:
-        every = group.get("denoise_every")
-        if every is None:
-            return [scale] * len(bucket.states)
-        # All counters at once: they may lie on a GPU, and the host has to wait for them.
-        done = torch.stack([state["step"].reshape(()) for state in bucket.states]).tolist()
-        return [0.0 if (step + 1) % every == 0 else scale for step in done]
+    def _apply(self, parts: list[Part], plans: list[Plan], grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
+        calls = [
+            (self._step_arguments(part, plan, batch, grad_scale, found_inf), part.group["backend"])
+            for part, plan in zip(parts, plans)
+            for batch in plan.batches
+        ]
+        for arguments, backend in calls:
+            ops.step_(arguments, backend=backend)
+        for plan in plans:
+            if plan.has_shards:  # the kernels have told the local tensors' versions only
+                torch.autograd.graph.increment_version(plan.params)
+
+    def _step_arguments(
+        self, part: Part, plan: Plan, batch: ParamBatch, grad_scale: Tensor | None, found_inf: Tensor | None
+    ) -> StepArguments:
+        group, rule = part.group, plan.rule
+        data, grads = plan.data(part), plan.grads(part)
+        states = [state[key] for key in rule.states for state in batch.states]
+        masters = batch.tensors(MASTER) if batch.has_masters else []
+        if plan.has_shards:
+            states, masters = [local_tensor(x) for x in states], [local_tensor(x) for x in masters]
+        if len(plan.batches) > 1:
+            data, grads = [data[i] for i in batch.members], [grads[i] for i in batch.members]
+        device = data[0].device
+        scale = self._noise_scale(group)
+        scale_tensors: list[Tensor] = []
+        if isinstance(scale, Tensor):
+            scale_tensors = [scale.detach().to(device, torch.float32)] * len(data)
+            scale = 0.0
+        hyper = [_option(group, each) for each in rule.hyper]
+        hyper_tensor = None
+        if any(_stays_on_device(value, group) for value in hyper):
+            hyper_tensor = torch.stack([_on_device(value, device) for value in hyper])
+            hyper = [0.0 if _stays_on_device(value, group) else value for value in hyper]
+        return StepArguments(
+            rule=rule.code,
+            params=data,
+            grads=grads,
+            states=states,
+            masters=masters,
+            steps=batch.tensors(STEP),
+            records=batch.tensors(PERTURBATION),
+            hyper=[float(value) for value in hyper],
+            offsets=batch.offsets,
+            scale=scale,
+            seed=signed_seed(self._seed(group)),
+            distribution=DISTRIBUTIONS[group["noise"]],
+            keep_noise=self.keep_noise,
+            denoise_every=group.get("denoise_every") or 0,
+            hyper_tensor=hyper_tensor,
+            scale_tensors=scale_tensors,
+            grad_scale=None if grad_scale is None else grad_scale.to(device),
+            found_inf=None if found_inf is None else found_inf.to(device),
+            run_lengths=batch.run_lengths,
+            run_strides=batch.run_strides,
+        )
+
+    # Plans.
+
+    def _options(self, group: dict[str, Any]) -> tuple[Any, ...]:
+        """What of a group a plan depends on."""
+        return self._rule(group), group["master_weights"], group.get("decorrelate_ranks")
+
+    def _find_plan(self, part: Part) -> Plan | None:
+        plan = self._plans.get((id(part.group), part.positions))
+        return plan if plan is not None and plan.is_valid(part, self.state, self._options(part.group)) else None
+
+    def _refs(self, part: Part) -> list[ParamRef]:
+        positions: Iterable[int] = range(len(part.params)) if part.positions is None else part.positions
+        return [
+            ParamRef(param, place_of(param), ParameterName(self, part.group, i), self._stream(param))
+            for param, i in zip(part.params, positions)
+        ]
+
+    def _check_part(self, part: Part) -> None:
+        data = part.data or [local_tensor(param) for param in part.params]
+        rule = self._rule(part.group)
+        for ref, own, grad in zip(self._refs(part), data, part.grads):
+            check_step_of(ref, own, grad, self.state.get(ref.param, {}), rule)
+
+    def _make_plan(self, part: Part) -> Plan:
+        """Completes the state of the part's parameters and batches them. Everything is checked."""
+        refs, group = self._refs(part), part.group
+        new = [ref.param for ref in refs if PERTURBATION not in self.state.get(ref.param, {})]
+        taken = self._taken_streams() if new else set()
+        states = [self._ready_state(group, ref, taken) for ref in refs]
+        plan = Plan(refs, self._rule(group), self._options(group), list(part.params), states)
+        if len(self._plans) >= MOST_PLANS:
+            self._plans.clear()
+        self._plans[id(group), part.positions] = plan
+        return plan
 
     # State.
 
-    def _ready_state(self, group: dict[str, Any], member: Member) -> dict[str, Any]:
-        """The parameter's state, completed where this step needs more than there is."""
-        param = member.param
+    def _stream(self, param: Tensor) -> int:
+        """The stream that a parameter gets with its record: by its name, or by its position among all."""
+        if param not in self._streams:
+            self._streams.clear()
+            for group in self.param_groups:
+                streams = assign_streams(group.get("param_names"), len(group["params"]), set(self._streams.values()))
+                self._streams.update(zip(group["params"], streams))
+        return self._streams[param]
+
+    def _taken_streams(self) -> set[int]:
+        """The streams of all records."""
+        records = [state[PERTURBATION] for state in self.state.values() if PERTURBATION in state]
+        return {words[record.STREAM] for words in read_records(records)}
+
+    def _new_record(self, ref: ParamRef, taken: set[int], rule_steps: int) -> Tensor:
+        """A record without noise, with a stream that no other parameter has (which is noted in `taken`)."""
+        stream = ref.stream
+        while stream in taken:
+            stream = (stream + 1) % 2**32
+        taken.add(stream)
+        words = Record(0.0, 0, 0, stream, 0, 0, rule_steps, ref.param.numel())
+        return torch.tensor(record.pack(words), device=local_tensor(ref.param).device)
+
+    def _is_ready(self, group: dict[str, Any], param: Tensor, state: dict[str, Any]) -> bool:
+        """Whether a step needs no other state than this."""
+        home, wide = local_tensor(param).device, wide_dtype(param.dtype)
+        step, like = state.get(STEP), state.get(MASTER, param)
+        return (
+            isinstance(step, Tensor)
+            and step.dtype == torch.int64
+            and step.device == home
+            and PERTURBATION in state
+            and (state[MASTER].dtype == wide if MASTER in state else not self._wants_master(group, param))
+            and all(state.get(key) is not None and state[key].dtype == like.dtype for key in self._rule(group).states)
+        )
+
+    def _ready_state(self, group: dict[str, Any], ref: ParamRef, taken: set[int]) -> dict[str, Any]:
+        """The parameter's state, completed where a step needs more than there is.
+
+        Whatever interrupts it, what is there then is true: a record says that the rule's state is new before it is.
+        """
+        param, rule = ref.param, self._rule(group)
         state = self.state[param]
-        # What was complete for these is complete: most steps stop here.
-        known = (len(state), param.dtype, self._wants_master(group, param), group.get("amsgrad"))
-        if self._complete.get(id(state)) == known:
-            return state
-        # The record of the coat is plain numbers: torch's load_state_dict casts tensors to the parameter's dtype.
-        if "coat_scale" not in state:
-            state.update(coat_scale=0.0, coat_noise=0, coat_seed=0, coat_numel=param.numel())
-        step = state.get("step")
-        # On a GPU the kernels read the counter there: the host never waits, and a captured graph counts on.
-        home = param.device if param.device.type == "cuda" else torch.device("cpu")
+        home = local_tensor(param).device
+        step = state.get(STEP)
         if not isinstance(step, Tensor) or step.dtype != torch.int64 or step.device != home:
             # It may be a number in what an old torch saved. int64, because noise must stay fresh beyond the 2^24 steps
             # that a float32 counter counts.
-            state["step"] = torch.tensor(0 if step is None else int(step), dtype=torch.int64, device=home)
-        if self._wants_master(group, param) and "master_param" not in state:
-            self._take_coat_off(group, member)
-            wide = torch.float64 if param.dtype == torch.float64 else torch.float32
-            state["master_param"] = allocate(param, wide).copy_(param)
-        like = state.get("master_param", param)
-        # State of another dtype: the model was cast, or the checkpoint is of a run without masters.
-        for key, value in state.items():
-            if isinstance(value, Tensor) and key not in ("step", "master_param") and value.dtype != like.dtype:
+            state[STEP] = torch.tensor(0 if step is None else int(step), dtype=torch.int64, device=home)
+        is_complete = all(state.get(key) is not None for key in rule.states)
+        if PERTURBATION not in state:
+            # A state of torch's, say: it has seen steps if it is complete.
+            steps = max(int(state[STEP]), 1) if is_complete and rule.states else 0
+            state[PERTURBATION] = self._new_record(ref, taken, steps)
+        if self._wants_master(group, param) and MASTER not in state:
+            self._take_noise_off(group, [ref])
+            state[MASTER] = allocate(param, wide_dtype(param.dtype)).copy_(param)
+        elif MASTER in state and state[MASTER].dtype != wide_dtype(param.dtype):  # the model was cast
+            state[MASTER] = allocate(param, wide_dtype(param.dtype)).copy_(state[MASTER])
+        like = state.get(MASTER, param)
+        if not is_complete:
+            state[PERTURBATION][record.RULE_STEPS] = 0
+        for key in rule.states:
+            value = state.get(key)
+            if value is None:
+                state[key] = allocate(like).zero_()
+            elif value.dtype != like.dtype:  # the model was cast, or the checkpoint is of a run without masters
                 state[key] = allocate(like).copy_(value)
-        self._init_state(group, state, like)
-        self._complete[id(state)] = (len(state), *known[1:])
         return state
-
-    def _make_state(self, group: dict[str, Any], member: Member) -> None:
-        """All state that a first step would leave, with nothing in it."""
-        state = self._ready_state(group, member)
-        self._init_first_state(group, state, state.get("master_param", member.param))
-
-    def _init_first_state(self, group: dict[str, Any], state: dict[str, Any], like: Tensor) -> None:
-        """What the rule's operator, and not `_init_state`, brings in at the first step."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """As torch.optim's. It holds the record of the coats: saved with the parameters that wear them, training goes
-        on bit for bit."""
-        self._verdicts.settle()
-        return super().state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch.optim's; also takes checkpoints of the torch.optim class of the same rule.
 
-        Group options that the checkpoint has not got keep their present values, and so does `backend`, which belongs
-        to the machine and not to the training. State that was saved in float32 or float64 stays so beside 16-bit
-        parameters (torch.optim casts it).
+        Everything is copied, with the dtype that it was saved with (torch.optim casts state to the parameters' dtype
+        and shares what it need not cast). Group options that the checkpoint has not got keep their present values, and
+        so does `backend`, which belongs to the machine and not to the training.
 
         Raises ValueError for a checkpoint of a later version than this one reads.
         """
-        self._verdicts.settle()
-        super().load_state_dict(checkpoint.with_own_options(self, state_dict))
-        self._complete.clear()
-        checkpoint.restore_wide_state(self, state_dict)
+        # After the user's own hooks: what they return is what is loaded.
+        handle = self.register_load_state_dict_pre_hook(checkpoint.prepare)
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            handle.remove()
+            vars(self).pop("_loading", None)
+
+
+def _option(group: dict[str, Any], hyper: Hyper) -> Any:
+    value = group[hyper.option or hyper.name]
+    return value if hyper.index is None else value[hyper.index]
+
+
+def _stays_on_device(value: Any, group: dict[str, Any]) -> bool:
+    """Whether kernels read the value there: it may change within a captured graph, and the host does not wait."""
+    return isinstance(value, Tensor) and (value.device.type != "cpu" or bool(group.get("capturable")))
+
+
+def _on_device(value: Any, device: torch.device) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.detach().to(device, torch.float64).reshape(())
+    return torch.full((), float(value), dtype=torch.float64, device=device)
+
+
+def read_records(records: list[Tensor]) -> list[list[int]]:
+    """The words of records, with one transfer a device."""
+    by_device: dict[torch.device, list[int]] = {}
+    for i, words in enumerate(records):
+        by_device.setdefault(words.device, []).append(i)
+    found: list[list[int]] = [[] for _ in records]
+    for positions in by_device.values():
+        for i, words in zip(positions, torch.stack([records[i] for i in positions]).tolist()):
+            found[i] = words
+    return found

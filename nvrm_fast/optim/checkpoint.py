@@ -1,66 +1,122 @@
 """What checkpoints need beyond torch.optim's: versions, options that they have not got, state that must not be cast.
 
-Version 1 (its groups carry `coat_version`): a parameter's state is torch's, with int64 `step`, and `coat_scale`,
-`coat_noise`, `coat_seed` (the coat that it wears, drawn at `step`), `coat_numel` (its elements then) and, with master
-weights, `master_param`; saved in evaluation mode, `resting_scale` (of the coat to put on again, while `coat_scale` is
-0) and, without master weights, `noisy_param`; a group has torch's options, the noise's, and `streams`. The first
-checkpoints have neither `coat_version` nor `coat_numel`.
+Version 2 (its groups carry `checkpoint_version`): a parameter's state is torch's, with int64 `step`, and
+`perturbation`, the record of its noise (nvrm_fast/contract/record.py); with master weights `master_param`, the clean
+weights; saved in evaluation mode `suspended_perturbation` (the record of the noise to put on again, while
+`perturbation` says that there is none) and, without master weights, `suspended_param` (the noisy values). A group has
+torch's options and the noise's.
+
+Version 1 (its groups carry `coat_version`, or nothing in the very first ones) has plain numbers in place of the record:
+`coat_scale`, `coat_noise`, `coat_seed` (of the noise that is on, drawn at `step`) and `coat_numel` (the parameter's
+elements then; missing in the first ones); saved in evaluation mode `resting_scale` in place of the suspended record and
+`noisy_param` in place of `suspended_param`. The streams lie in the groups, as `streams`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .bucket import Member
+from ..contract.record import Record, pack
+from ..contract.seeds import signed_seed
+from .batches import PERTURBATION, STEP, Part
+from .shards import local_tensor
 
-VERSION = 1
+if TYPE_CHECKING:
+    from .base import NoisyOptimizer
+
+VERSION = 2
+#: State keys of evaluation mode.
+SUSPENDED, SUSPENDED_PARAM = "suspended_perturbation", "suspended_param"
+_FIRST_KEYS = ("coat_scale", "coat_noise", "coat_seed", "coat_numel", "resting_scale", "noisy_param")
 
 
-def with_own_options(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
-    """The state dict, completed by the options of the optimizer that it has not got. Raises ValueError for a version
-    from the future."""
+def prepare(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+    """The state dict, completed by the options of the optimizer that it has not got; noted for `complete`.
+
+    The last of the hooks that run before a state dict is loaded. Raises ValueError for a version from the future.
+    """
     groups = []
     for saved, mine in zip(state_dict["param_groups"], optimizer.param_groups):
-        version = saved.get("coat_version", VERSION)
+        version = saved.get("checkpoint_version", saved.get("coat_version", VERSION))
         if version > VERSION:
             raise ValueError(
                 f"the checkpoint has version {version}, and this nvrm_fast reads up to {VERSION}: install a later one"
             )
         kept = {key: value for key, value in mine.items() if key not in ("params", *saved)}
-        groups.append({**saved, **kept, "backend": mine["backend"], "coat_version": VERSION})
+        groups.append({**saved, **kept, "backend": mine["backend"], "checkpoint_version": VERSION})
     groups += state_dict["param_groups"][len(groups) :]
-    return {**state_dict, "param_groups": groups}
+    optimizer._loading = state_dict = {**state_dict, "param_groups": groups}  # type: ignore[attr-defined]
+    return state_dict
 
 
-def complete_groups(optimizer: Optimizer) -> None:
-    """For optimizers that were pickled by an earlier version."""
-    for group in optimizer.param_groups:
-        group.setdefault("coat_version", VERSION)
+def complete(optimizer: NoisyOptimizer, loading: dict[str, Any] | None) -> None:
+    """Brings state that torch has loaded, copied or unpickled to this version.
+
+    loading: the state dict that it comes from, if it comes from one: torch casts its tensors to the parameters' dtype
+    (the words of a record would be lost, and in float16 small second moments), and shares those that it need not cast.
+    """
+    for group in optimizer.param_groups:  # an earlier version may have pickled the optimizer
         for key, value in optimizer.defaults.items():
             if key != "differentiable":  # torch's __setstate__ adds it to the defaults: it is no option here
                 group.setdefault(key, value)
+    if loading is not None:
+        ids = [i for group in loading["param_groups"] for i in group["params"]]
+        params = [param for group in optimizer.param_groups for param in group["params"]]
+        for index, param in zip(ids, params):
+            for key, value in loading["state"].get(index, {}).items():
+                if isinstance(value, Tensor):
+                    value = value.detach().to(device=param.device, copy=True)
+                    optimizer.state[param][key] = value.to(torch.int64) if key == STEP else value
+                elif value is None:  # torch.optim.SGD's momentum buffer, without momentum
+                    optimizer.state[param].pop(key, None)
+    for group in optimizer.param_groups:
+        group.pop("coat_version", None)
+        streams: Sequence[int] = group.pop("streams", ())
+        group["checkpoint_version"] = VERSION
+        for i, param in enumerate(group["params"]):
+            _read_first_version(optimizer, group, param, streams[i] if i < len(streams) else None)
 
 
-def restore_wide_state(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
-    """Beside 16-bit parameters: what load_state_dict has cast to their dtype, as it was saved (in float16 small second
-    moments would vanish). The next step brings it into the dtype that it needs."""
-    ids = [i for group in state_dict["param_groups"] for i in group["params"]]
-    params = [param for group in optimizer.param_groups for param in group["params"]]
-    for index, param in zip(ids, params):
-        for key, value in state_dict["state"].get(index, {}).items():
-            if isinstance(value, Tensor) and key != "step" and value.dtype in (torch.float32, torch.float64):
-                if value.dtype != param.dtype:
-                    optimizer.state[param][key] = value.detach().to(device=param.device, copy=True)
+def _read_first_version(optimizer: NoisyOptimizer, group: dict[str, Any], param: Tensor, stream: int | None) -> None:
+    state = optimizer.state.get(param, {})
+    if PERTURBATION in state or not ("coat_scale" in state or stream is not None):
+        return
+    if not state and stream == optimizer._stream(param):
+        return  # a parameter without state: it will get this stream anyway
+    number = {key: state.pop(key) for key in _FIRST_KEYS if key in state}
+    step, rule = int(state.get(STEP, 0)), optimizer._rule(group)
+    has_states = bool(rule.states) and all(key in state for key in rule.states)
+    record = Record(
+        scale=float(number.get("coat_scale", 0.0)),
+        seed=signed_seed(number.get("coat_seed", 0)),
+        distribution=number.get("coat_noise", 0),
+        stream=optimizer._stream(param) if stream is None else stream,
+        step=step,
+        turn=0,
+        rule_steps=max(step, 1) if has_states else step,
+        numel=number.get("coat_numel", param.numel()),
+    )
+
+    def words(record: Record) -> Tensor:
+        return torch.tensor(pack(record), device=local_tensor(param).device)
+
+    if "resting_scale" in number:
+        if "noisy_param" in number:
+            state[SUSPENDED_PARAM] = number["noisy_param"]
+        state[SUSPENDED] = words(record._replace(scale=float(number["resting_scale"])))
+    state[PERTURBATION] = words(record)
+    optimizer.state[param] = state
 
 
-def is_state_initialization(optimizer: Optimizer, members: list[tuple[dict[str, Any], list[Member]]]) -> bool:
+def is_state_initialization(optimizer: Optimizer, parts: list[Part]) -> bool:
     """Whether this step only wants the state to be made, as torch.distributed.checkpoint does before it loads one: the
-    first step, every learning rate 0, every gradient 0. It must not put a coat on weights that are loaded already."""
+    first step, every learning rate 0, every gradient 0. It must put no noise on weights that are loaded already."""
     if optimizer.state or any(float(group["lr"]) != 0 for group in optimizer.param_groups):
         return False
-    grads = [member.grad for _, some in members for member in some if member.grad is not None]
+    grads = [grad for part in parts for grad in part.grads]
     return bool(grads) and not any(bool(grad.count_nonzero()) for grad in grads if grad.layout == torch.strided)

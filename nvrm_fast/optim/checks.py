@@ -1,4 +1,7 @@
-"""What optimizers refuse, before anything is written."""
+"""What optimizers refuse, before anything is written, in words that name the parameter and the remedy.
+
+What is valid is said in nvrm_fast/contract/checks.py.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..noise import check_integer
-from .bucket import Member
-from .shards import local
-
-DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+from ..contract import record
+from ..contract.checks import DTYPES, record_fault, tensor_fault
+from ..contract.rules import Rule
+from ..contract.seeds import check_integer
+from .batches import MASTER, PERTURBATION, ParamRef
+from .shards import local_gradient, local_tensor
 
 
 def check_number(value: Any, name: str, *, low: float = 0.0, high: float = math.inf) -> None:
-    """Raises ValueError unless low <= value < high (which NaN and infinities never are), in torch.optim's words."""
-    if isinstance(value, Tensor) and value.numel() != 1:
-        what = "lr" if name == "learning rate" else name
-        raise ValueError(f"Tensor {what} must be 1-element; its shape is {tuple(value.shape)}")
+    """Raises ValueError unless low <= value < high (which NaN and infinities never are), in torch.optim's words.
+
+    A tensor on another device than the CPU is not looked at: the host would have to wait for it.
+    """
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
+            what = "lr" if name == "learning rate" else name
+            raise ValueError(f"Tensor {what} must be 1-element; its shape is {tuple(value.shape)}")
+        if value.device.type != "cpu":
+            return
     if not low <= float(value) < high:
         limits = f"in [{low:g}, {high:g})" if high < math.inf else f"finite and at least {low:g}"
         colon = ":" if name.startswith(("learning rate", "beta parameter")) else " value:"
@@ -44,63 +54,67 @@ def check_param(param: Tensor, name: object) -> None:
         )
 
 
-def fits(member: Member, state: dict[str, Any] | None) -> bool:
-    """Whether `explain` has nothing to say. Runs for every parameter in every step, so it is quick."""
-    param, data, grad = member.param, member.data, member.grad
-    shape, device = param.shape, param.device
-    assert grad is not None  # a step's members have one
-    if state:
-        for key, value in state.items():
-            if isinstance(value, Tensor) and key != "step" and (value.shape != shape or value.device != device):
-                return False
-        if state.get("coat_numel", param.numel()) != param.numel():
-            return False
-    return (
-        grad.layout == torch.strided
-        and data.dtype in DTYPES
-        and grad.dtype == data.dtype
-        and grad.shape == data.shape
-        and grad.device == device
-    )
-
-
-def explain(member: Member, state: dict[str, Any], name: object) -> None:
-    """Raises the error that tells what is wrong with a parameter, its gradient or its state."""
-    param, data, grad = member.param, member.data, member.grad
-    assert grad is not None
-    if grad.layout != torch.strided:
+def check_step_of(ref: ParamRef, data: Tensor, grad: Tensor, state: dict[str, Any], rule: Rule) -> None:
+    """Raises the error that tells what is wrong with a parameter, its gradient or its state; nothing is written."""
+    param, name = ref.param, ref.name
+    grad = local_gradient(param, grad, name)
+    fault = tensor_fault(grad, data, data.dtype, written=False)
+    if fault == "layout":
         raise RuntimeError(
             f"parameter {name} has a sparse gradient, which is not supported: use sparse=False in its embedding"
         )
-    if data.dtype not in DTYPES or grad.dtype != data.dtype:
+    if fault == "dtype" or data.dtype not in DTYPES:
         raise TypeError(
             f"parameter {name} is {data.dtype} with a {grad.dtype} gradient; both must be the same: float32, float64, "
             "bfloat16 or float16"
         )
-    if grad.shape != data.shape or grad.device != data.device:
+    if fault is not None:
         raise ValueError(
             f"parameter {name} has shape {list(data.shape)} on {data.device} and its gradient {list(grad.shape)} on "
             f"{grad.device}: call zero_grad(set_to_none=True) after changing a parameter"
         )
-    for key, value in state.items():
-        if isinstance(value, Tensor) and key != "step":
-            if value.shape != param.shape or value.device != param.device:
-                raise ValueError(
-                    f"parameter {name} has shape {list(param.shape)} on {param.device}, but its {key} "
-                    f"{list(value.shape)} on {value.device}: make a new optimizer, or delete optimizer.state[parameter]"
-                )
-    if state.get("coat_scale") and state.get("coat_numel", param.numel()) != param.numel():
+    if tensor_fault(data, data, data.dtype, written=True) == "overlap":
+        raise ValueError(
+            f"parameter {name} has elements that share memory (an expanded tensor): clone() it before training"
+        )
+    for key in (*rule.states, MASTER):
+        value = state.get(key)
+        if isinstance(value, Tensor) and tensor_fault(value, param, value.dtype, written=True) is not None:
+            raise ValueError(
+                f"parameter {name} has shape {list(param.shape)} on {param.device}, but its {key} "
+                f"{list(value.shape)} on {value.device}: make a new optimizer, or delete optimizer.state[parameter] "
+                "after optimizer.denoise()"
+            )
+    words = state.get(PERTURBATION)
+    if words is not None:
+        check_record(ref, words)
+
+
+def check_record(ref: ParamRef, words: Any) -> None:
+    """Raises ValueError for a record that is none, or whose noise was put on a parameter of another size."""
+    param, name = ref.param, ref.name
+    if not isinstance(words, Tensor) or record_fault(words, local_tensor(param).device) is not None:
+        what = f"{list(words.shape)} on {words.device}" if isinstance(words, Tensor) else repr(words)
+        raise ValueError(
+            f"parameter {name} has shape {list(param.shape)} on {param.device}, but its {PERTURBATION} {what} is no "
+            f"record of {record.WORDS} int64 words there: load a state that is complete, or move the model before the "
+            "optimizer is made"
+        )
+    if words.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        return  # nothing can be read now
+    worn = record.unpack(words.tolist())
+    if worn.scale != 0 and worn.numel != param.numel():
         raise ValueError(
             f"parameter {name} has {param.numel()} elements, but the noise that it is to take off has "
-            f"{state['coat_numel']}: put other data into a parameter after optimizer.denoise()"
+            f"{worn.numel}: put other data into a parameter after optimizer.denoise()"
         )
 
 
 def check_overlap(named: Iterable[tuple[object, Tensor]]) -> None:
-    """Raises ValueError for two parameters that share memory: they would wear two coats at once."""
+    """Raises ValueError for two parameters that share memory: they would carry two draws of noise at once."""
     spans = []
     for name, param in named:
-        tensor = local(param)
+        tensor = local_tensor(param)
         if tensor.numel() == 0 or tensor.device.type == "meta" or tensor.layout != torch.strided:
             continue
         # Tensors with gaps may be interleaved without sharing an element (columns of a matrix): not judged here.

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..ops.step import _library
 from . import amp
+from .batches import Part
 from .shards import is_distributed
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def step(optimizer: NoisyOptimizer) -> None:
         )
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # torch's
+@torch._disable_dynamo  # as torch.optim does: torch.compiler.disable would import the compiler for everybody
 def _step_outside(optimizer: NoisyOptimizer) -> None:
     optimizer._step_now()
 
@@ -59,19 +60,16 @@ def _run(
 ) -> None:  # fmt: skip
     """The operator. It writes into the tensors that it is given: they may stand for the parameters."""
     optimizer = _optimizers[number]
-    optimizer._check_mode()
     given = {position: pair for position, pair in zip(positions, zip(params, grads))}
-    members, first = [], 0
+    parts, first = [], 0
+    for group in optimizer.param_groups:
+        own = tuple(i for i in range(len(group["params"])) if first + i in given)
+        if own:
+            data, own_grads = zip(*(given[first + i] for i in own))
+            parts.append(Part(group, own, [group["params"][i] for i in own], list(data), list(own_grads)))
+        first += len(group["params"])
     with torch.no_grad():
-        for group in optimizer.param_groups:
-            some = [
-                optimizer._member(group, i)._replace(data=given[first + i][0], grad=given[first + i][1])
-                for i in range(len(group["params"]))
-                if first + i in given
-            ]
-            members.append((group, some))
-            first += len(group["params"])
-        optimizer._step(members, grad_scale, found_inf)
+        optimizer._step(parts, grad_scale, found_inf)
 
 
 _SCHEMA = (

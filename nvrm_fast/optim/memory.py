@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..ops import registry as backends
-from .shards import local
+from .shards import local_tensor
 
 
 def allocate(like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -16,7 +16,7 @@ def allocate(like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     elements (fewer walks through the page table).
     """
     tensor = torch.empty_like(like, dtype=dtype)
-    here = local(tensor)
+    here = local_tensor(tensor)
     if here.device.type == "cpu" and backends._native is not None:
         backends._native.advise_huge_pages(here.data_ptr(), here.nbytes)
     return tensor

@@ -1,11 +1,11 @@
-"""NVRM-SGD and NVRM-Adam(W): torch.optim's rules on clean weights under a coat of fresh noise (Xie et al. 2021)."""
+"""NVRM-SGD and NVRM-Adam(W): torch.optim's rules on clean weights under fresh noise (Xie et al. 2021)."""
 
 from __future__ import annotations
 
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from .coat import NeuralVariableOptimizer
+from .perturbation import NeuralVariableOptimizer
 from .rules import AdamRule, SgdRule, refuse_differentiable
 
 _NOISE_ARGUMENTS = """
@@ -19,9 +19,9 @@ _NOISE_ARGUMENTS = """
         master_weights: True keeps the clean weights in float32 (float64 for float64 parameters) in the state under
             "master_param", so that taking the noise off is exact; False: in place, no extra memory. None (default):
             True for bfloat16 and float16 parameters, False for float32 and float64.
-        decorrelate_ranks: under DistributedDataParallel, every rank wears a coat of its own: the averaged gradient then
-            is a mean over as many samples of the noise as there are ranks, at no cost. Implies master_weights; clean
-            weights stay the same bits on all ranks (default: False, one coat for all).
+        decorrelate_ranks: under DistributedDataParallel, every rank carries noise of its own: the averaged gradient
+            then is a mean over as many samples of the noise as there are ranks, at no cost. Implies master_weights;
+            clean weights stay the same bits on all ranks (default: False, one noise for all).
         backend: "native", "triton" or "reference"; None (default) takes the fastest that serves the parameters' device.
         maximize: ascend instead of descend.
         foreach, fused, capturable: accepted for compatibility and without effect: the step is always one fused pass.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Place(NamedTuple):
-    """Where a parameter's elements lie in its full tensor, in row-major order (see nvrm_fast/ops/step.py)."""
+    """Where a parameter's elements lie in its full tensor, in row-major order (see nvrm_fast/contract/arguments.py)."""
 
     offset: int
     run_length: int
@@ -41,20 +41,19 @@ def is_distributed(tensor: Tensor) -> bool:
     return module is not None and isinstance(tensor, module.DTensor)
 
 
-def local(tensor: Tensor) -> Tensor:
+def local_tensor(tensor: Tensor) -> Tensor:
     """The memory of this process: what the kernels read and write."""
     return cast("DTensor", tensor)._local_tensor if is_distributed(tensor) else tensor
 
 
-def local_gradient(param: Tensor, name: object) -> Tensor | None:
+def local_gradient(param: Tensor, grad: Tensor, name: object) -> Tensor:
     """This process's part of the gradient. Raises ValueError if it is cut in another way than the parameter."""
-    grad = param.grad
-    if grad is None or not is_distributed(param):
+    if not is_distributed(param):
         return grad
     placements = cast("DTensor", param).placements
     if not is_distributed(grad) or cast("DTensor", grad).placements != placements:
         raise ValueError(f"parameter {name} has placements {placements}, and its gradient others: redistribute() it")
-    grad = local(grad)
+    grad = local_tensor(grad)
     # Runs (see Place) are told to the kernels for contiguous memory only.
     return grad.contiguous() if place_of(param).run_length else grad
 

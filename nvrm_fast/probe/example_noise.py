@@ -23,7 +23,7 @@ def elements(index: Tensor, key: Tensor, *, stream: int, step: int = 0, distribu
             a key drawn on a GPU never travels to the CPU.
         stream: which tensor draws, in [0, 2^32).
         step: which draw, in [0, 2^32).
-        distribution: a code of `nvrm_fast.reference.DISTRIBUTIONS`.
+        distribution: a code of `nvrm_fast.contract.distributions`.
 
     Returns:
         float32 of the shape of `index`.

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nvrm_fast.contract.distributions import distribution_code
+from nvrm_fast.contract.seeds import check_integer
 from nvrm_fast.contract.streams import stream_of_name
-from nvrm_fast.noise import check_integer, distribution_code
 
 from .add_noise import Draw, add_drawn_noise, add_shift, draw_noise
 from .example_noise import drawn_key, key_of_seed

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.modules.conv import _ConvNd
 
+from nvrm_fast.contract.distributions import distribution_code
+from nvrm_fast.contract.seeds import check_integer
 from nvrm_fast.contract.streams import assign_streams
-from nvrm_fast.noise import check_integer, distribution_code, noise
+from nvrm_fast.noise import noise
 
 #: Maps a model's outputs and the targets of a batch to one number, the batch's mean.
 Measure = Callable[[Tensor, Tensor], Tensor]

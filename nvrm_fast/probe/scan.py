@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from nvrm_fast.noise import distribution_code, noise
+from nvrm_fast.contract.distributions import distribution_code
+from nvrm_fast.noise import noise
 
 from .example_noise import example_noise, key_of_seed
 from .injection import NoiseInjection

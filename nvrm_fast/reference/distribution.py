@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..contract.distributions import DISTRIBUTIONS
 from .elementary import fused_multiply_add, negative_ln, sine_cosine_of_eighth_turns, square_root
 
 
@@ -42,11 +43,10 @@ def laplace(word: Tensor) -> tuple[Tensor, Tensor]:
     return values[0], values[1]
 
 
-#: name -> (code in operator arguments and checkpoints, function). Never renumber; the native list is
-#: NVRM_FOR_EACH_DISTRIBUTION in csrc/math/distribution.h.
-DISTRIBUTIONS: dict[str, tuple[int, Callable[[Tensor], tuple[Tensor, Tensor]]]] = {
-    "gaussian": (0, gaussian),
-    "uniform": (1, uniform),
-    "laplace": (2, laplace),
+FUNCTIONS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
+    "gaussian": gaussian,
+    "uniform": uniform,
+    "laplace": laplace,
 }
-BY_CODE = {code: function for code, function in DISTRIBUTIONS.values()}
+#: The functions by the codes of contract/distributions.py.
+BY_CODE = {code: FUNCTIONS[name] for name, code in DISTRIBUTIONS.items()}

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checks import check_fill
+from ..contract.checks import check_fill
 from .distribution import BY_CODE
 from .elementary import rounded
 from .philox import MASK, philox4x32_10

@@ -1,25 +1,39 @@
-"""The update rules of torch.optim in one fixed order of operations, products and sums rounded apart.
+"""The update rules, in the order of operations of csrc/math/update_rule.h.
 
-Tensors are float32 (or float64 for float64 parameters). Scalars are combined in float64 and rounded once, by
-`rounded`; the kernels do the same, so a whole step has the same bits everywhere. Add a rule here, in
-csrc/math/update_rule.h, and to the operators.
+Everything is computed in the dtype of the clean weights x: float32, or float64 for float64 parameters. Hyper-parameters
+are combined in float64 and rounded to that dtype once, before they meet a tensor. A function takes the state that its
+specification (contract/rules.py) names and returns the new weights and the new state.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..contract import rules
 from .elementary import rounded, square_root
 
 
+def power(base: float, exponent: int) -> float:
+    """base^exponent in float64 by repeated squaring: the same bits wherever it is computed."""
+    result = 1.0
+    while exponent > 0:
+        if exponent & 1:
+            result *= base
+        base *= base
+        exponent >>= 1
+    return result
+
+
 def sgd(
-    x: Tensor, g: Tensor, momentum_buffer: Tensor | None, *, is_first: bool, lr: float, momentum: float,
-    dampening: float, weight_decay: float, nesterov: bool, maximize: bool,
-) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-    """torch.optim.SGD on clean weights x: the new weights and the new momentum buffer.
+    x: Tensor, g: Tensor, momentum_buffer: Tensor | None = None, *, is_first: bool, step: int, lr: float,
+    momentum: float, dampening: float, weight_decay: float, nesterov: float, maximize: float,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """torch.optim.SGD; without a momentum buffer there is no momentum.
 
     is_first: the buffer holds nothing yet and becomes the gradient, without dampening.
     """
@@ -28,22 +42,21 @@ def sgd(
         g = -g
     if weight_decay != 0:
         g = g + r(weight_decay) * x
-    if momentum != 0:
-        if is_first or momentum_buffer is None:
-            momentum_buffer = g
-        else:
-            momentum_buffer = r(momentum) * momentum_buffer + r(1 - dampening) * g
-        g = g + r(momentum) * momentum_buffer if nesterov else momentum_buffer
+    if momentum_buffer is None:
+        return (x - r(lr) * g,)
+    momentum_buffer = g if is_first else r(momentum) * momentum_buffer + r(1 - dampening) * g
+    g = g + r(momentum) * momentum_buffer if nesterov else momentum_buffer
     return x - r(lr) * g, momentum_buffer
 
 
 def adam(
-    x: Tensor, g: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, max_exp_avg_sq: Tensor | None, *, step: int, lr: float,
-    beta1: float, beta2: float, eps: float, weight_decay: float, decoupled_weight_decay: bool, maximize: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:  # fmt: skip
-    """torch.optim.Adam or AdamW (decoupled_weight_decay) on clean weights x, with amsgrad if max_exp_avg_sq is given.
+    x: Tensor, g: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, max_exp_avg_sq: Tensor | None = None, *,
+    is_first: bool, step: int, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float,
+    decoupled_weight_decay: float, maximize: float,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """torch.optim.Adam or AdamW (decoupled_weight_decay), with amsgrad if max_exp_avg_sq is given.
 
-    step counts from 1. Returns the new x, exp_avg, exp_avg_sq and max_exp_avg_sq.
+    step counts from 1.
     """
     r = lambda value: rounded(value, x.dtype)  # noqa: E731
     if maximize:
@@ -59,7 +72,17 @@ def adam(
     if max_exp_avg_sq is not None:
         max_exp_avg_sq = torch.where(max_exp_avg_sq >= exp_avg_sq, max_exp_avg_sq, exp_avg_sq)
         second_moment = max_exp_avg_sq
-    step_size = r(lr / (1 - beta1**step))
-    root_scale = r(1 / math.sqrt(1 - beta2**step))
+    step_size = r(lr / (1 - power(beta1, step)))
+    root_scale = r(1 / math.sqrt(1 - power(beta2, step)))
     denominator = square_root(second_moment) * root_scale + r(eps)
-    return x - step_size * (exp_avg / denominator), exp_avg, exp_avg_sq, max_exp_avg_sq
+    x = x - step_size * (exp_avg / denominator)
+    return (x, exp_avg, exp_avg_sq) if max_exp_avg_sq is None else (x, exp_avg, exp_avg_sq, max_exp_avg_sq)
+
+
+#: The function of each rule, by its code.
+BY_CODE: dict[int, Callable[..., Any]] = {
+    rules.SGD.code: sgd,
+    rules.SGD_MOMENTUM.code: sgd,
+    rules.ADAM.code: adam,
+    rules.ADAM_AMSGRAD.code: adam,
+}

@@ -1,95 +1,97 @@
-"""The fused step: coat off, rule on the clean weights, coat on (NVRM paper, section 3, algorithm 1).
+"""The fused step: noise off, rule on the clean weights, noise on (NVRM paper, section 3, algorithm 1).
 
-    clean  = p - b_prev * eps(step)
+    clean  = p - b_prev * eps(the draw that the record tells of)
     clean' = rule(clean, grad, state)
     p      = clean' + b_now * eps(step + 1)
 
-Arguments of the operators are documented in nvrm_fast/ops/step.py.
+Arguments are documented in nvrm_fast/contract/arguments.py. Everything that belongs to one parameter is written by one
+call of torch, so that not even Ctrl-C leaves weights and record that do not fit together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .arguments import AdamStep, ChangeCoat, SgdStep, Step
-from .checks import check_step
+from ..contract.arguments import Arguments, ReperturbArguments, StepArguments
+from ..contract.checks import check_reperturb, check_step, wide_dtype
+from ..contract.record import NOISE_WORDS, Record, pack, unpack
+from ..contract.rules import RULES
 from .noise import add_noise
-from .rule import adam, sgd
+from .rule import BY_CODE
 
 
-def _place(a: Step, i: int) -> dict[str, int]:
+def _place(a: Arguments, i: int) -> dict[str, int]:
     """Where the noise of parameter i begins, and how it runs on."""
     runs = dict(run_length=a.run_lengths[i], run_stride=a.run_strides[i]) if a.run_lengths else {}
-    return dict(stream=a.streams[i], offset=a.offsets[i], **runs)
+    return dict(offset=a.offsets[i], **runs)
 
 
-def _coat_off(a: Step, i: int, step: int, worn: float) -> Tensor:
+def _clean(a: Arguments, i: int, worn: Record, keep_noise: bool = False) -> Tensor:
     """Clean weights in the dtype in which the rule computes."""
     if a.masters:
         return a.masters[i]
-    wide = a.params[i].to(torch.float64 if a.params[i].dtype == torch.float64 else torch.float32)
+    wide = a.params[i].to(wide_dtype(a.params[i].dtype))
+    return wide if keep_noise else _with_noise(a, i, wide, worn._replace(scale=-worn.scale))
+
+
+def _with_noise(a: Arguments, i: int, x: Tensor, draw: Record) -> Tensor:
     return add_noise(
-        wide, seed=a.coat_seed, step=step, distribution=a.coat_distribution, scale=-worn, **_place(a, i)
+        x, seed=draw.seed, stream=draw.stream, step=draw.step, distribution=draw.distribution, scale=draw.scale,
+        **_place(a, i),
     )  # fmt: skip
 
 
-def _coat_on(a: Step, i: int, step: int, x: Tensor) -> Tensor:
-    return add_noise(x, seed=a.seed, step=step, distribution=a.distribution, scale=a.scales[i], **_place(a, i))
+def _write(values: list[tuple[Tensor, Tensor]]) -> None:
+    """Overwrites each first tensor with the second; one call, which no signal handler interrupts."""
+    torch._foreach_copy_([target for target, _ in values], [value for _, value in values])
 
 
-def _step_(a: SgdStep | AdamStep, rule: Callable) -> None:
-    """rule(i, step, x, g, state tensors...) -> new x, new state tensors..."""
+def step_(*args: Any) -> None:
+    a = StepArguments(*args)
     check_step(a)
     if a.found_inf is not None and bool(a.found_inf != 0):
         return
+    update, n = BY_CODE[a.rule], len(a.params)
+    values = a.hyper if a.hyper_tensor is None else a.hyper_tensor.tolist()
+    hyper = dict(zip((hyper.name for hyper in RULES[a.rule].hyper), values))
+    done = [int(step) for step in a.steps]
     for i, (param, grad) in enumerate(zip(a.params, a.grads)):
-        step = int(a.steps[i])
-        x = _coat_off(a, i, step, 0.0 if a.keep_noise else a.coat_scales[i])
+        step, words = done[i] + 1, a.records[i]
+        record = unpack(words.tolist())
+        x = _clean(a, i, record, a.keep_noise)
         g = grad.to(x.dtype)
         if a.grad_scale is not None:
             g = g / a.grad_scale.reshape(()).to(x.dtype)
-        old = [state[i] for state in a.states.values()]
-        x, *new = rule(i, step + 1, x, g, *(state.to(x.dtype) for state in old))
-        noisy = _coat_on(a, i, step + 1, x)
-        for state, value in zip(old, new):
-            state.copy_(value)
-        if a.masters:
-            a.masters[i].copy_(noisy if a.keep_noise else x)
-        param.copy_(noisy)
-        a.steps[i].add_(1)
+        states = a.states[i::n]
+        x, *new = update(
+            x, g, *(state.to(x.dtype) for state in states), is_first=record.rule_steps == 0, step=step, **hyper
+        )
+        scale = float(a.scale_tensors[i]) if a.scale_tensors else a.scale
+        if a.denoise_every and step % a.denoise_every == 0:
+            scale = 0.0
+        drawn = record._replace(
+            scale=scale, seed=a.seed, distribution=a.distribution, step=step, turn=0, rule_steps=record.rule_steps + 1
+        )
+        noisy = _with_noise(a, i, x, drawn)
+        left = drawn._replace(scale=0.0) if a.keep_noise else drawn
+        _write([
+            *zip(states, new),
+            *([(a.masters[i], noisy if a.keep_noise else x)] if a.masters else []),
+            (param, noisy),
+            (words, torch.tensor(pack(left), device=words.device)),
+            (a.steps[i], a.steps[i] + 1),
+        ])  # fmt: skip
 
 
-def sgd_step_(*args: Any) -> None:
-    a = SgdStep(*args)
-
-    def rule(i, step, x, g, buffer=None):
-        return sgd(
-            x, g, buffer, is_first=a.is_first[i], lr=a.lr, momentum=a.momentum, dampening=a.dampening,
-            weight_decay=a.weight_decay, nesterov=a.nesterov, maximize=a.maximize,
-        )  # fmt: skip
-
-    _step_(a, rule)
-
-
-def adam_step_(*args: Any) -> None:
-    a = AdamStep(*args)
-
-    def rule(i, step, x, g, exp_avg, exp_avg_sq, max_exp_avg_sq=None):
-        return adam(
-            x, g, exp_avg, exp_avg_sq, max_exp_avg_sq, step=step, lr=a.lr, beta1=a.beta1, beta2=a.beta2, eps=a.eps,
-            weight_decay=a.weight_decay, decoupled_weight_decay=a.decoupled_weight_decay, maximize=a.maximize,
-        )  # fmt: skip
-
-    _step_(a, rule)
-
-
-def change_coat_(*args: Any) -> None:
-    a = ChangeCoat(*args)
-    check_step(a)
-    for i, param in enumerate(a.params):
-        step = int(a.steps[i])
-        param.copy_(_coat_on(a, i, step, _coat_off(a, i, step, a.coat_scales[i])))
+def reperturb_(*args: Any) -> None:
+    a = ReperturbArguments(*args)
+    check_reperturb(a)
+    for i, (param, words, target) in enumerate(zip(a.params, a.records, a.targets)):
+        record, wanted = unpack(words.tolist()), unpack(target.tolist())
+        written = [(words[:NOISE_WORDS], target[:NOISE_WORDS])]
+        if record.scale != 0 or wanted.scale != 0:
+            written.append((param, _with_noise(a, i, _clean(a, i, record), wanted)))
+        _write(written)

@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..contract.checks import check_code, check_stream
 from .activation import gaussian_like
-from .checks import check_code, check_stream
 from .elementary import LOGARITHM, MINUS_LN_2, fused_multiply_add, polynomial
 from .functions import exponential, negative_ln_of
 

@@ -4,13 +4,13 @@ line in `values`, with the code that nvrm_fast/reference/distribution.py gives i
 import triton
 import triton.language as tl
 
-from ..reference.distribution import DISTRIBUTIONS
+from ..contract.distributions import DISTRIBUTIONS
 from .elementary import negative_ln, sine_cosine_of_eighth_turns, square_root
 from .philox import philox4x32_10
 
-GAUSSIAN = tl.constexpr(DISTRIBUTIONS["gaussian"][0])
-UNIFORM = tl.constexpr(DISTRIBUTIONS["uniform"][0])
-LAPLACE = tl.constexpr(DISTRIBUTIONS["laplace"][0])
+GAUSSIAN = tl.constexpr(DISTRIBUTIONS["gaussian"])
+UNIFORM = tl.constexpr(DISTRIBUTIONS["uniform"])
+LAPLACE = tl.constexpr(DISTRIBUTIONS["laplace"])
 
 
 @triton.jit
@@ -50,22 +50,23 @@ def laplace(word):
 
 
 @triton.jit
-def values(word, DISTRIBUTION: tl.constexpr):
-    """A word's two values: float32 tensors of its shape."""
-    if DISTRIBUTION == GAUSSIAN:
-        return gaussian(word)
-    elif DISTRIBUTION == UNIFORM:
-        return uniform(word)
+def values(word, distribution):
+    """A word's two values: float32 tensors of its shape. distribution: a code, of the compiler or of a record."""
+    if distribution == GAUSSIAN:
+        first, second = gaussian(word)
+    elif distribution == UNIFORM:
+        first, second = uniform(word)
     else:
-        tl.static_assert(DISTRIBUTION == LAPLACE)
-        return laplace(word)
+        first, second = laplace(word)
+    return first, second
 
 
 @triton.jit
-def draw(block, stream, step, seed, scale, DISTRIBUTION: tl.constexpr):
+def draw(block, stream, step, seed, scale, distribution):
     """scale * noise of whole Philox blocks: float32, shape (blocks, 8), one column a lane.
 
-    block: int64, shape (blocks,). stream, step, seed: int64 scalars, of which stream and step count modulo 2^32.
+    distribution: its code, a constexpr or a scalar. block: int64, shape (blocks,). stream, step, seed: int64 scalars,
+    of which stream and step count modulo 2^32.
     Each block is drawn once and serves the eight elements of its row.
     """
     w0, w1, w2, w3 = philox4x32_10(
@@ -74,5 +75,5 @@ def draw(block, stream, step, seed, scale, DISTRIBUTION: tl.constexpr):
     )  # fmt: skip
     # Joins append a dimension of two; in this order the flattened ones count words, then values within a word.
     word = tl.reshape(tl.join(tl.join(w0, w2), tl.join(w1, w3)), (block.shape[0], 4))
-    first, second = values(word, DISTRIBUTION)
+    first, second = values(word, distribution)
     return tl.reshape(tl.join(first, second), (block.shape[0], 8)) * scale

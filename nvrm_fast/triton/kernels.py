@@ -9,43 +9,53 @@ tile, the rest is masked.
 import triton
 import triton.language as tl
 
+from ..contract import record as contract
 from .distribution import draw
-from .elementary import divide, power
+from .elementary import divide
 from .layout import (
-    BIAS,
-    COAT_SCALE,
-    COAT_SEED,
     COLUMN_COUNT,
     COUNT,
+    DENOISE_EVERY,
+    FINISHED,
     FOUND_INF,
     GRAD_SCALE,
     GRADIENT,
     HEADER,
     HYPER,
-    IS_FIRST,
+    HYPER_POINTER,
     MASTER,
     NUMEL,
     OFFSET,
+    OWNER,
     PARAMETER,
     PROGRAM_SUPERBLOCKS,
-    ROOT_SCALE,
+    PROGRAMS,
+    RECORD,
     SCALE,
+    SCALE_POINTER,
     SEED,
     STATE_0,
     STATE_1,
     STATE_2,
     STEP,
     STEP_POINTER,
-    STEP_SIZE,
     STREAM,
     SUPERBLOCK_ELEMENTS,
+    TARGET,
     TILE_BLOCKS,
     TILE_ELEMENTS,
     TILE_SUPERBLOCKS,
 )
-from .rule import adam, sgd
+from .rule import NO_RULE, combine, update
 
-NO_RULE, SGD, ADAM = (tl.constexpr(i) for i in range(3))
+#: Words of a record.
+R_SCALE, R_SEED, R_DISTRIBUTION, R_STREAM, R_STEP, R_TURN, R_RULE_STEPS = (
+    tl.constexpr(word)
+    for word in (
+        contract.SCALE, contract.SEED, contract.DISTRIBUTION, contract.STREAM, contract.STEP, contract.TURN,
+        contract.RULE_STEPS,
+    )
+)  # fmt: skip
 
 
 @triton.jit
@@ -99,9 +109,9 @@ def fill_noise_kernel(table, DISTRIBUTION: tl.constexpr):
     target = base(table, PARAMETER, tensor, tl.float32)
     numel = tl.load(cell(table, NUMEL, tensor))
     offset = tl.load(cell(table, OFFSET, tensor))
-    stream = tl.load(cell(table, STREAM, tensor))
-    step = tl.load(cell(table, STEP, tensor))
-    scale = real(cell(table, SCALE, tensor), tl.float32)
+    stream = tl.load(table + STREAM)
+    step = tl.load(table + STEP)
+    scale = real(table + SCALE, tl.float32)
     seed = tl.load(table + SEED)
     for superblock in range(first, last, TILE_SUPERBLOCKS):
         block, place, mask, start = tile(superblock, offset, numel)
@@ -109,24 +119,24 @@ def fill_noise_kernel(table, DISTRIBUTION: tl.constexpr):
 
 
 @triton.jit
+def scale_of(record):
+    """The b that a record tells of: float32 from its bits."""
+    return tl.load(record + R_SCALE).to(tl.uint32).to(tl.float32, bitcast=True)
+
+
+@triton.jit
 def step_kernel(
     table,
     RULE: tl.constexpr,
+    STATES: tl.constexpr,  # of the rule
     DTYPE: tl.constexpr,  # of parameters and gradients
     MATH: tl.constexpr,  # in which the rule computes: float64 for float64 parameters, else float32
     WITH_MASTERS: tl.constexpr,
     KEEP_NOISE: tl.constexpr,
-    DISTRIBUTION: tl.constexpr,
-    COAT_DISTRIBUTION: tl.constexpr,
-    STATES: tl.constexpr,  # SGD: 1 with momentum; Adam: 3 with amsgrad, else 2
-    WITH_DECAY: tl.constexpr,
-    NESTEROV: tl.constexpr,
-    DECOUPLED: tl.constexpr,
-    MAXIMIZE: tl.constexpr,
-    BIAS_ON_DEVICE: tl.constexpr,
+    DISTRIBUTION: tl.constexpr,  # to draw from
     SCALED: tl.constexpr,  # the gradients are divided by grad_scale
 ):
-    """Coat off, rule on the clean weights, coat on; with NO_RULE the coat alone, both draws at the same step."""
+    """Noise off, rule on the clean weights, noise on; with NO_RULE the noise alone, as the targets say."""
     STATE: tl.constexpr = MATH if WITH_MASTERS else DTYPE
     tensor, first, last = program(table)
     parameter = base(table, PARAMETER, tensor, DTYPE)
@@ -137,47 +147,66 @@ def step_kernel(
     state_2 = base(table, STATE_2, tensor, STATE)
     numel = tl.load(cell(table, NUMEL, tensor))
     offset = tl.load(cell(table, OFFSET, tensor))
-    stream = tl.load(cell(table, STREAM, tensor))
-    scale = real(cell(table, SCALE, tensor), tl.float32)
-    coat_scale = real(cell(table, COAT_SCALE, tensor), tl.float32)
-    seed = tl.load(table + SEED)
-    coat_seed = tl.load(table + COAT_SEED)
-    is_first = tl.load(cell(table, IS_FIRST, tensor)) != 0
-    # From the device where the counter lies there: a replayed CUDA graph then draws fresh noise.
-    step_pointer = tl.load(cell(table, STEP_POINTER, tensor))
-    step = tl.load(
-        step_pointer.to(tl.pointer_type(tl.int64)),
-        mask=step_pointer != 0,
-        other=tl.load(cell(table, STEP, tensor)),
-    )
+    # What is on the weights, from the parameter's own memory.
+    record = base(table, RECORD, tensor, tl.int64)
+    scale_off = scale_of(record)
+    seed_off = tl.load(record + R_SEED)
+    distribution_off = tl.load(record + R_DISTRIBUTION)
+    step_off = tl.load(record + R_STEP)
+    stream = tl.load(record + R_STREAM)
+    rule_steps = tl.load(record + R_RULE_STEPS)
     # A step that a GradScaler found to be infinite has nothing to do.
     found_inf = tl.load(table + FOUND_INF)
-    if tl.load(found_inf.to(tl.pointer_type(tl.float32)), mask=found_inf != 0, other=0.0) != 0:
+    is_skipped = tl.load(found_inf.to(tl.pointer_type(tl.float32)), mask=found_inf != 0, other=0.0) != 0
+    if is_skipped:
         last = first
-    divisor = 1.0
-    if SCALED:
-        divisor = tl.load(tl.load(table + GRAD_SCALE).to(tl.pointer_type(tl.float32))).to(MATH)
-    # Here and not in the loop: after a store the compiler would have to load them again.
-    h0 = real(table + HYPER, MATH)
-    h1 = real(table + HYPER + 1, MATH)
-    h2 = real(table + HYPER + 2, MATH)
-    h3 = real(table + HYPER + 3, MATH)
-    h4 = real(table + HYPER + 4, MATH)
-    h5 = real(table + HYPER + 5, MATH)
-    h6 = real(table + HYPER + 6, MATH)
-    next_step = step
-    if RULE != NO_RULE:
-        next_step = step + 1
-    if RULE == ADAM:
-        if BIAS_ON_DEVICE:
-            one = step.to(tl.float64) * 0.0 + 1.0
-            step_size = real(table + BIAS, tl.float64) / (one - power(real(table + BIAS + 1, tl.float64), next_step))
-            root_scale = one / tl.sqrt(one - power(real(table + BIAS + 2, tl.float64), next_step))
-            step_size = step_size.to(MATH)
-            root_scale = root_scale.to(MATH)
-        else:
-            step_size = real(cell(table, STEP_SIZE, tensor), MATH)
-            root_scale = real(cell(table, ROOT_SCALE, tensor), MATH)
+    # What is to be put on.
+    target = record
+    stream_off = stream
+    counter = record
+    if RULE == NO_RULE:
+        target = base(table, TARGET, tensor, tl.int64)
+        stream = tl.load(target + R_STREAM)
+        step = tl.load(target + R_STEP)
+        scale = scale_of(target)
+        seed = tl.load(target + R_SEED)
+        if scale == 0 and scale_off == 0:
+            last = first
+    else:
+        counter = base(table, STEP_POINTER, tensor, tl.int64)
+        step = tl.load(counter) + 1
+        seed = tl.load(table + SEED)
+        own_scale = tl.load(cell(table, SCALE_POINTER, tensor))
+        scale = tl.load(
+            own_scale.to(tl.pointer_type(tl.float32)), mask=own_scale != 0, other=real(table + SCALE, tl.float32)
+        )
+        every = tl.load(table + DENOISE_EVERY)
+        scale = tl.where((every > 0) & (step % tl.maximum(every, 1) == 0), 0.0, scale)
+        divisor = 1.0
+        if SCALED:
+            divisor = tl.load(tl.load(table + GRAD_SCALE).to(tl.pointer_type(tl.float32))).to(MATH)
+        # Here and not in the loop: after a store the compiler would have to load them again.
+        at = tl.load(table + HYPER_POINTER)
+        own = at.to(tl.pointer_type(tl.int64))
+        hyper = tl.where(at != 0, own, table + HYPER)
+        h0 = real(hyper, tl.float64)
+        h1 = real(hyper + 1, tl.float64)
+        h2 = real(hyper + 2, tl.float64)
+        h3 = real(hyper + 3, tl.float64)
+        h4 = real(hyper + 4, tl.float64)
+        h5 = real(hyper + 5, tl.float64)
+        h6 = real(hyper + 6, tl.float64)
+        c0, c1, c2, c3, c4, c5, c6, c7, c8, c9 = combine(h0, h1, h2, h3, h4, h5, h6, step, RULE)
+        c0 = c0.to(MATH)
+        c1 = c1.to(MATH)
+        c2 = c2.to(MATH)
+        c3 = c3.to(MATH)
+        c4 = c4.to(MATH)
+        c5 = c5.to(MATH)
+        c6 = c6.to(MATH)
+        c7 = c7.to(MATH)
+        c8 = c8.to(MATH)
+        c9 = c9.to(MATH)
 
     for superblock in range(first, last, TILE_SUPERBLOCKS):
         block, place, mask, start = tile(superblock, offset, numel)
@@ -201,21 +230,19 @@ def step_kernel(
             s2 = tl.load(state_2 + start + place, mask=mask, other=0.0).to(MATH)
 
         if not WITH_MASTERS:
-            if not (KEEP_NOISE and RULE != NO_RULE):
-                if coat_scale != 0:
-                    x = x - draw(block, stream, step, coat_seed, coat_scale, COAT_DISTRIBUTION).to(MATH)
-
-        # Hyper-parameters in the order in which step.py puts them into the table.
-        if RULE == SGD:
-            x, s0 = sgd(x, g, s0, h0, h1, h2, h3, is_first, STATES > 0, WITH_DECAY, NESTEROV, MAXIMIZE)
-        if RULE == ADAM:
-            x, s0, s1, s2 = adam(
-                x, g, s0, s1, s2, h0, h1, h2, h3, h4, h5, h6, step_size, root_scale, STATES > 2, WITH_DECAY, DECOUPLED,
-                MAXIMIZE,
+            if not KEEP_NOISE:
+                if scale_off != 0:
+                    x = x - draw(block, stream_off, step_off, seed_off, scale_off, distribution_off).to(MATH)
+        if RULE != NO_RULE:
+            x, s0, s1, s2 = update(
+                x, g, s0, s1, s2, rule_steps == 0, c0, c1, c2, c3, c4, c5, c6, c7, c8, c9, RULE
             )  # fmt: skip
         noisy = x
         if scale != 0:
-            noisy = x + draw(block, stream, next_step, seed, scale, DISTRIBUTION).to(MATH)
+            if RULE == NO_RULE:
+                noisy = x + draw(block, stream, step, seed, scale, tl.load(target + R_DISTRIBUTION)).to(MATH)
+            else:
+                noisy = x + draw(block, stream, step, seed, scale, DISTRIBUTION).to(MATH)
 
         if STATES > 0:
             tl.store(state_0 + start + place, s0.to(STATE), mask=mask)
@@ -229,3 +256,28 @@ def step_kernel(
             else:
                 tl.store(master + start + place, x, mask=mask)
         tl.store(parameter + start + place, noisy.to(DTYPE), mask=mask)
+
+    # The last program of a parameter writes its record: all others have read it. So weights and record change in one
+    # launch, and neither the host nor a replayed graph can come between them.
+    tl.debug_barrier()
+    owner = tl.load(cell(table, OWNER, tensor))
+    finished = tl.atomic_add(cell(table, FINISHED, owner), 1)
+    if (finished + 1 == tl.load(cell(table, PROGRAMS, owner))) and not is_skipped:
+        if RULE == NO_RULE:
+            tl.store(record + R_SCALE, tl.load(target + R_SCALE))
+            tl.store(record + R_SEED, tl.load(target + R_SEED))
+            tl.store(record + R_DISTRIBUTION, tl.load(target + R_DISTRIBUTION))
+            tl.store(record + R_STREAM, tl.load(target + R_STREAM))
+            tl.store(record + R_STEP, tl.load(target + R_STEP))
+            tl.store(record + R_TURN, tl.load(target + R_TURN))
+        else:
+            if KEEP_NOISE:
+                tl.store(record + R_SCALE, 0)
+            else:
+                tl.store(record + R_SCALE, scale.to(tl.uint32, bitcast=True).to(tl.int64))
+            tl.store(record + R_SEED, seed)
+            tl.store(record + R_DISTRIBUTION, DISTRIBUTION)
+            tl.store(record + R_STEP, step)
+            tl.store(record + R_TURN, 0)
+            tl.store(record + R_RULE_STEPS, rule_steps + 1)
+            tl.store(counter, step)

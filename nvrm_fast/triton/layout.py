@@ -1,41 +1,43 @@
-"""The pointer table: what one launch is told about every parameter, as int64 words in one piece of device memory.
+"""The table: what one launch is told about every parameter, as int64 words in one piece of device memory.
 
-    header     HEADER words: how many tensors, two seeds, the rule's hyper-parameters, what a GradScaler found
+    header     HEADER words: how many tensors, the draw, the rule's hyper-parameters, what a GradScaler found
     columns    one word a tensor for each name in COLUMNS, column after column
     programs   for each program: its tensor, then (after all of those) its first superblock
 
 Addresses and integers are stored as they are, real numbers as the bits of their float64. Everything that changes from
-step to step lies here and none of it is a kernel argument, so no step compiles anything.
+step to step lies here, in records, counters or tensors that it points to, and none of it is a kernel argument, so no
+step compiles anything.
 """
 
 import triton.language as tl
 
 from ..reference.noise import SUPERBLOCK
 
-#: Words of the header.
-COUNT, SEED, COAT_SEED, HYPER = (tl.constexpr(i) for i in range(4))
+#: Words of the header: how many tensors; key, stream and step of a draw (stream and step for noise alone); b.
+COUNT, SEED, STREAM, STEP, SCALE = (tl.constexpr(i) for i in range(5))
+#: Weights are left clean after every so many steps, or 0.
+DENOISE_EVERY = tl.constexpr(5)
+#: Addresses of hyper-parameters in float64 (0: they follow in the header), of grad_scale and of found_inf, or 0.
+HYPER_POINTER, GRAD_SCALE, FOUND_INF = (tl.constexpr(6 + i) for i in range(3))
+HYPER = tl.constexpr(9)
 HYPER_WORDS = 8
-#: lr, beta1 and beta2 as the user gave them, for bias corrections that are worked out on the device.
-BIAS = tl.constexpr(HYPER.value + HYPER_WORDS)
-#: Addresses of what torch.amp.GradScaler found, or 0.
-GRAD_SCALE, FOUND_INF = (tl.constexpr(BIAS.value + 3 + i) for i in range(2))
-HEADER = tl.constexpr(BIAS.value + 5)
+HEADER = tl.constexpr(HYPER.value + HYPER_WORDS)
 
 COLUMNS = (
     "parameter", "gradient", "master", "state_0", "state_1", "state_2",  # addresses
     "numel",
     "offset",  # global row-major index of the first element
-    "stream",
-    "step",  # steps done, where step_pointer is 0
-    "step_pointer",  # address of the step counter on the device, or 0
-    "scale",  # b of the noise to put on
-    "coat_scale",  # b of the noise to take off
-    "is_first",
-    "step_size", "root_scale",  # Adam only
+    "step",  # address of the step counter
+    "record",  # address of the record
+    "target",  # address of the record of the noise to put on, where no step is done
+    "scale",  # address of b, or 0: the header's
+    "owner",  # the line that counts this parameter's programs: its own, or the first of a shard that lies in runs
+    "programs",  # of the parameter, in the owner's line
+    "finished",  # how many of them have ended; the last one writes counter and record
 )  # fmt: skip
 (
-    PARAMETER, GRADIENT, MASTER, STATE_0, STATE_1, STATE_2, NUMEL, OFFSET, STREAM, STEP, STEP_POINTER, SCALE,
-    COAT_SCALE, IS_FIRST, STEP_SIZE, ROOT_SCALE,
+    PARAMETER, GRADIENT, MASTER, STATE_0, STATE_1, STATE_2, NUMEL, OFFSET, STEP_POINTER, RECORD, TARGET,
+    SCALE_POINTER, OWNER, PROGRAMS, FINISHED,
 ) = (tl.constexpr(i) for i in range(len(COLUMNS)))  # fmt: skip
 COLUMN_COUNT = tl.constexpr(len(COLUMNS))
 

@@ -1,9 +1,7 @@
 """The operators in Triton: the arguments of nvrm_fast/reference, checked alike, in one launch for all parameters.
 
-Step counters lie on the CPU or on the parameters' device. On the device they are read by the kernel and increased after
-it, so that a captured CUDA graph draws fresh noise at every replay; Adam's bias corrections are then worked out on the
-device as well, in float64 but by another way to take a power, so that an update may differ in its last bits from the
-reference. The noise never does, and with counters on the CPU nothing does.
+Records and step counters lie in the parameters' device memory and are read and written by the kernel, so that a
+captured CUDA graph draws fresh noise at every replay and takes off what is there.
 
 Tensors that are not contiguous in row-major order (channels_last weights among them) go through a contiguous copy and
 back: correct, at the cost of that copy and its memory.
@@ -11,26 +9,22 @@ back: correct, at the cost of that copy and its memory.
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import torch
 import triton.language as tl
 from torch import Tensor
 
-from ..reference.arguments import AdamStep, ChangeCoat, SgdStep, Step
-from ..reference.checks import check_fill, check_step
+from ..contract.arguments import Arguments, ReperturbArguments, StepArguments
+from ..contract.checks import check_fill, check_reperturb, check_step
+from ..contract.rules import RULES
 from . import kernels
-from .table import launch
+from .rule import NO_RULE
+from .table import Header, launch
 
 TYPES = {
     torch.float32: tl.float32, torch.float64: tl.float64, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16,
 }  # fmt: skip
-NO_RULE, SGD, ADAM = kernels.NO_RULE.value, kernels.SGD.value, kernels.ADAM.value
-#: What a kernel is compiled for, where a rule has no such option.
-NO_OPTIONS = dict(
-    STATES=0, WITH_DECAY=False, NESTEROV=False, DECOUPLED=False, MAXIMIZE=False, KEEP_NOISE=False,
-    BIAS_ON_DEVICE=False, SCALED=False,
-)  # fmt: skip
 
 
 def fill_noise_(self: Tensor, seed: int, stream: int, step: int, distribution: int, scale: float, offset: int) -> None:
@@ -39,120 +33,113 @@ def fill_noise_(self: Tensor, seed: int, stream: int, step: int, distribution: i
     Raises TypeError or ValueError for another dtype, other strides, a negative offset or an unknown distribution.
     """
     check_fill(self, stream, distribution, offset)
-    columns = {"parameter": [self.data_ptr()], "stream": [stream], "step": [step], "scale": [float(scale)]}
+    header = Header(seed=seed, stream=stream, step=step, scale=float(scale))
+    columns = {"parameter": [self.data_ptr()]}
     launch(
-        kernels.fill_noise_kernel, self.device, columns, [self.numel()], [offset], seed, DISTRIBUTION=distribution
+        kernels.fill_noise_kernel, self.device, header, columns, [self.numel()], [offset], DISTRIBUTION=distribution
     )  # fmt: skip
     if not self.is_inference():
         torch.autograd.graph.increment_version(self)
 
 
-def _counter_columns(steps: list[Tensor], device: torch.device) -> dict[str, list[int]]:
-    """The counter's address where it lies on the device of the parameters, else its value."""
-    there = [device.type != "cpu" and step.device == device for step in steps]
-    return {
-        "step": [0 if on_device else int(step) for on_device, step in zip(there, steps)],
-        "step_pointer": [step.data_ptr() if on_device else 0 for on_device, step in zip(there, steps)],
-    }
-
-
-def _in_runs(a: Step, columns: dict[str, list], pointers: dict[str, list[Tensor]]) -> tuple[dict, list[int], list[int]]:
-    """Columns, lengths and offsets with a line for each run of a shard that lies in pieces; all are contiguous."""
+def _lines(a: Arguments) -> list[tuple[int, int, int, int]]:
+    """One line of the table for each parameter, or for each run of a shard that lies in pieces: the parameter, its
+    first element, how many there are, their offset."""
     numels = [x.numel() for x in a.params]
     if not any(a.run_lengths):
-        return columns, numels, list(a.offsets)
-    lines = [
+        return [(i, 0, numel, offset) for i, (numel, offset) in enumerate(zip(numels, a.offsets))]
+    return [
         (i, k * length, length or numel, offset + k * stride)
         for i, (numel, offset, length, stride) in enumerate(zip(numels, a.offsets, a.run_lengths, a.run_strides))
-        for k in range(numel // length if length else 1)
+        for k in range(max(numel // length, 1) if length else 1)
     ]
-    columns = {name: [values[i] for i, *_ in lines] for name, values in columns.items()}
-    for name, tensors in pointers.items():
-        columns[name] = [tensors[i].data_ptr() + begin * tensors[i].element_size() for i, begin, _, _ in lines]
-    return columns, [length for _, _, length, _ in lines], [offset for _, _, _, offset in lines]
 
 
-def _run(a: Step, columns: dict, rule: int, hyper=(), bias=(0.0, 0.0, 0.0), **options) -> None:
-    """Runs the step kernel on tensors of any strides; all arguments are checked."""
-    written = {"parameter": a.params, "master": a.masters if rule != NO_RULE else []}
-    written.update({f"state_{k}": tensors for k, tensors in enumerate(a.states.values())})
-    read = {"master": a.masters} if rule == NO_RULE else {"gradient": a.grads}
+def _run(a: Arguments, header: Header, written: dict[str, list[Tensor]], read: dict[str, list[Tensor]],
+         words: dict[str, list[Tensor]], **constants: Any) -> None:  # fmt: skip
+    """Runs the step kernel on tensors of any strides; all arguments are checked.
+
+    written, read: columns of tensors with a parameter's elements; words: columns of records and numbers.
+    """
     copies = {name: [x.contiguous() for x in tensors] for name, tensors in {**written, **read}.items() if tensors}
+    lines = _lines(a)
     columns = {
-        **columns,
-        **{name: [x.data_ptr() for x in tensors] for name, tensors in copies.items()},
-        "scale": [float(scale) for scale in a.scales],
-        "coat_scale": [float(scale) for scale in a.coat_scales],
+        name: [tensors[i].data_ptr() + begin * tensors[i].element_size() for i, begin, _, _ in lines]
+        for name, tensors in copies.items()
     }
-    columns, numels, offsets = _in_runs(a, columns, copies)
+    for name, tensors in words.items():
+        columns[name] = [tensors[i].data_ptr() for i, *_ in lines]
+    first_line: dict[int, int] = {}
+    columns["owner"] = [first_line.setdefault(i, line) for line, (i, *_) in enumerate(lines)]
     dtype = a.params[0].dtype
     launch(
-        kernels.step_kernel, a.params[0].device, columns, numels, offsets, a.seed, a.coat_seed,
-        hyper, bias, [0 if x is None else x.data_ptr() for x in (a.grad_scale, a.found_inf)],
-        RULE=rule, DTYPE=TYPES[dtype], MATH=tl.float64 if dtype == torch.float64 else tl.float32,
-        WITH_MASTERS=bool(a.masters), DISTRIBUTION=a.distribution, COAT_DISTRIBUTION=a.coat_distribution,
-        **{**NO_OPTIONS, **options},
+        kernels.step_kernel, a.params[0].device, header, columns, [numel for _, _, numel, _ in lines],
+        [offset for *_, offset in lines], DTYPE=TYPES[dtype],
+        MATH=tl.float64 if dtype == torch.float64 else tl.float32, WITH_MASTERS=bool(a.masters), **constants,
     )  # fmt: skip
     for name, tensors in written.items():
         for tensor, copy in zip(tensors, copies.get(name, ())):
             if copy is not tensor and copy.data_ptr() != tensor.data_ptr():
                 tensor.copy_(copy)
-        # The kernel writes behind autograd's back; whoever saved such a tensor for backward must hear of it.
+    # The kernel writes behind autograd's back; whoever saved such a tensor for backward must hear of it.
+    for tensors in (*written.values(), words.get("record", []), words.get("step", [])):
         torch.autograd.graph.increment_version([x for x in tensors if not x.is_inference()])
 
 
-def _count(a: SgdStep | AdamStep) -> None:
-    """Increases the counters, unless the step was skipped; the host waits only for counters on the CPU."""
-    if a.found_inf is None:
-        torch._foreach_add_(a.steps, 1)
-    elif a.steps[0].device == a.found_inf.device:
-        torch._foreach_add_(a.steps, (a.found_inf.reshape(()) == 0).to(torch.int64))
-    elif not bool(a.found_inf != 0):
-        torch._foreach_add_(a.steps, 1)
-
-
-def sgd_step_(*args) -> None:
-    """One step of SGD with a change of coat; arguments and errors as nvrm_fast.reference.sgd_step_."""
-    a = SgdStep(*args)
+def step_(*args: Any) -> None:
+    """One step of an update rule; arguments and errors as nvrm_fast.reference.step_."""
+    a = StepArguments(*args)
     check_step(a)
     if not a.params:
         return
-    columns = {
-        **_counter_columns(a.steps, a.params[0].device), "stream": a.streams, "is_first": [int(x) for x in a.is_first]
-    }  # fmt: skip
+    n, states = len(a.params), len(RULES[a.rule].states)
+    steps = a.steps
+    if len({step.data_ptr() for step in steps}) < n:  # counters that parameters share: all are read before one counts
+        steps = [step.clone() for step in steps]
+    words = {"step": steps, "record": a.records}
+    if a.scale_tensors:
+        words["scale"] = a.scale_tensors
     _run(
-        a, columns, SGD, hyper=(a.lr, a.momentum, 1 - a.dampening, a.weight_decay), STATES=len(a.states),
-        WITH_DECAY=a.weight_decay != 0, NESTEROV=bool(a.nesterov), MAXIMIZE=bool(a.maximize),
-        KEEP_NOISE=bool(a.keep_noise), SCALED=a.grad_scale is not None,
-    )  # fmt: skip
-    _count(a)
+        a,
+        Header(
+            seed=a.seed,
+            scale=float(a.scale),
+            denoise_every=a.denoise_every,
+            pointers=[0 if x is None else x.data_ptr() for x in (a.hyper_tensor, a.grad_scale, a.found_inf)],
+            hyper=a.hyper,
+        ),
+        written={
+            "parameter": a.params,
+            "master": a.masters,
+            **{f"state_{k}": a.states[k * n : (k + 1) * n] for k in range(states)},
+        },
+        read={"gradient": a.grads},
+        words=words,
+        RULE=a.rule,
+        STATES=states,
+        KEEP_NOISE=bool(a.keep_noise),
+        DISTRIBUTION=a.distribution,
+        SCALED=a.grad_scale is not None,
+    )
+    if steps is not a.steps:
+        for step, counted in zip(a.steps, [counted - step for step, counted in zip(a.steps, steps)]):
+            step.add_(counted)
 
 
-def adam_step_(*args) -> None:
-    """One step of Adam or AdamW with a change of coat; arguments and errors as nvrm_fast.reference.adam_step_."""
-    a = AdamStep(*args)
-    check_step(a)
-    if not a.params:
-        return
-    columns = {**_counter_columns(a.steps, a.params[0].device), "stream": a.streams}
-    bias_on_device = any(columns["step_pointer"])
-    if not bias_on_device:
-        done = [step + 1 for step in columns["step"]]
-        columns["step_size"] = [a.lr / (1 - a.beta1**step) for step in done]
-        columns["root_scale"] = [1 / math.sqrt(1 - a.beta2**step) for step in done]
-    shrink = 1 - a.lr * a.weight_decay
-    _run(
-        a, columns, ADAM, hyper=(a.beta1, 1 - a.beta1, a.beta2, 1 - a.beta2, a.eps, a.weight_decay, shrink),
-        bias=(a.lr, a.beta1, a.beta2), STATES=len(a.states), WITH_DECAY=a.weight_decay != 0,
-        DECOUPLED=bool(a.decoupled_weight_decay), MAXIMIZE=bool(a.maximize), KEEP_NOISE=bool(a.keep_noise),
-        BIAS_ON_DEVICE=bias_on_device, SCALED=a.grad_scale is not None,
-    )  # fmt: skip
-    _count(a)
-
-
-def change_coat_(*args) -> None:
-    """Takes the coat off and puts another on; arguments and errors as nvrm_fast.reference.change_coat_."""
-    a = ChangeCoat(*args)
-    check_step(a)
+def reperturb_(*args: Any) -> None:
+    """Takes noise off and puts other noise on; arguments and errors as nvrm_fast.reference.reperturb_."""
+    a = ReperturbArguments(*args)
+    check_reperturb(a)
     if a.params:
-        _run(a, {**_counter_columns(a.steps, a.params[0].device), "stream": a.streams}, NO_RULE)
+        _run(
+            a,
+            Header(),
+            written={"parameter": a.params},
+            read={"master": a.masters},
+            words={"record": a.records, "target": a.targets},
+            RULE=NO_RULE.value,
+            STATES=0,
+            KEEP_NOISE=False,
+            DISTRIBUTION=0,
+            SCALED=False,
+        )

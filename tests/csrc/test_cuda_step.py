@@ -11,8 +11,8 @@ from steps import RULES, full_options, make_lists
 from torch import Tensor
 
 import nvrm_fast  # noqa: F401  (defines the operators)
+from nvrm_fast.contract.distributions import DISTRIBUTIONS
 from nvrm_fast.ops.registry import _native
-from nvrm_fast.reference import DISTRIBUTIONS
 
 BUILT = _native is not None and _native.build_facts()["cuda"] is not None
 

@@ -77,7 +77,7 @@ def train(model: nn.Module, optimizer, steps: range = range(STEPS)) -> dict[str,
 
 
 def all_of(model: nn.Module, optimizer) -> dict[str, Tensor]:
-    """Parameters with their coats on and off, and the state."""
+    """Parameters with noise on and off, and the state."""
     left = {f"noisy {name}": whole(param) for name, param in model.named_parameters()}
     for name, param in model.named_parameters():
         for key, value in optimizer.state[param].items():
@@ -127,7 +127,7 @@ def both_parallel(model: nn.Module, world: int) -> None:
 
 
 def resumed(folder: Path, world: int) -> dict[str, Tensor]:
-    """A checkpoint of one process in the middle of the training, coat on, which every world size resumes."""
+    """A checkpoint of one process in the middle of the training, noise on, which every world size resumes."""
     model = Bag(torch.bfloat16)
     fully_shard(model)
     optimizer = optimizer_of(model, "adam")
@@ -183,7 +183,7 @@ def scenarios(rank: int, world: int, folder: Path) -> dict[str, dict[str, Tensor
     left["data parallel"] = data_parallel(rank, world)
     left["data parallel, accumulated"] = data_parallel(rank, world, accumulate=2)
     left["data parallel, split"] = data_parallel(rank, world, split=True)
-    left["data parallel, own coats"] = data_parallel(rank, world, decorrelate_ranks=True)
+    left["data parallel, own noise"] = data_parallel(rank, world, decorrelate_ranks=True)
     return left
 
 

@@ -1,7 +1,5 @@
 """torch.amp: autocast, GradScaler with skipped steps, 16-bit parameters, and ten thousand steps without drift."""
 
-import copy
-
 import pytest
 import torch
 from training import Model, loss_of, same, weights
@@ -72,8 +70,9 @@ def test_the_scale_inside_the_kernel_is_unscale_outside(masters):
 
 
 @every_class
-def test_a_verdict_that_comes_late(cls, options, monkeypatch):
-    """As on a GPU: the host does not look at found_inf, the kernel skips, and the record of the coats is put right."""
+def test_a_found_inf_that_comes_late(cls, options, monkeypatch):
+    """As on a GPU: the host does not look at found_inf, the kernel skips, and weights and records are those of a run
+    whose host looked."""
     left = []
     for late in (False, True):
         monkeypatch.setattr(amp, "is_skipped_here", (lambda found_inf: False) if late else amp.is_skipped_here)
@@ -84,27 +83,18 @@ def test_a_verdict_that_comes_late(cls, options, monkeypatch):
             optimizer.param_groups[0]["variability"] = 0.05 / (i + 1)
             optimizer.param_groups[0]["seed"] = i
             train_scaled(optimizer, model, scaler, [i])
-            if late and i in BAD and (i == 0 or not cls.keep_noise):
-                assert optimizer._verdicts._open
-        if late:
-            copied = copy.deepcopy(optimizer.state_dict()["state"])
-            assert not optimizer._verdicts._open
-            assert all("momentum_buffer" in s or "exp_avg" in s for s in copied.values())
+            if hasattr(optimizer, "denoised"):
+                with optimizer.denoised():
+                    left.append(weights(model)) if i in BAD else None
         noisy = weights(model)
         if hasattr(optimizer, "denoise"):
             optimizer.denoise()
-        left.append({**{f"noisy {k}": v for k, v in noisy.items()}, **weights(model)})
-    assert same(*left)
-
-
-def test_nothing_to_wait_for_in_the_steady_state(monkeypatch):
-    """The host keeps no verdict where its record would be the same either way."""
-    monkeypatch.setattr(amp, "is_skipped_here", lambda found_inf: False)
-    model = Model()
-    optimizer = NVRMSGD(model.parameters(), lr=0.1, momentum=0.9, variability=0.05)
-    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-    train_scaled(optimizer, model, scaler, range(3), bad=())
-    assert not optimizer._verdicts._open
+        state = {
+            f"{i} {key}": value for i, each in optimizer.state_dict()["state"].items() for key, value in each.items()
+        }
+        left.append({**{f"noisy {k}": v for k, v in noisy.items()}, **weights(model), **state})
+    half = len(left) // 2
+    assert all(same(a, b) and a.keys() == b.keys() for a, b in zip(left[:half], left[half:]))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -151,7 +141,7 @@ STEPS = 10_000
 @pytest.mark.parametrize("cls, options", CLASSES[:2])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_no_drift_with_masters(cls, options, dtype):
-    """After ten thousand coats the clean weights are those of the rule without noise, bit for bit."""
+    """After ten thousand draws the clean weights are those of the rule without noise, bit for bit."""
     masters = []
     for b in (0.0, 0.05):
         param = torch.nn.Parameter(torch.linspace(-1, 1, 200).to(dtype))
@@ -168,7 +158,7 @@ def test_no_drift_with_masters(cls, options, dtype):
 
 
 def test_bounded_drift_in_place():
-    """In place a coat costs two roundings a step, each at most half an ulp of the largest value passed through: after n
+    """In place a draw costs two roundings a step, each at most half an ulp of the largest value passed through: after n
     steps at most n * eps * (|w| + |noise|) in all, and about the square root of n of it in practice."""
     left = {}
     for dtype in (torch.float32, torch.float64):

@@ -211,7 +211,7 @@ def test_a_bad_step_in_the_middle_of_training(cls, spoil, error, message):
     params, optimizer = trained(cls)
     spoil(params, optimizer)
     if spoil is smaller_data_and_gradient and cls in (PerturbedSGD, SGLD):
-        pytest.skip("without state and without a coat other data are welcome")
+        pytest.skip("without state and without noise other data are welcome")
     others = [p for name, p in params.items() if name != "victim"]
     before = [p.detach().clone() for p in others], copy.deepcopy([optimizer.state[p] for p in others])
     with pytest.raises(error, match=message):

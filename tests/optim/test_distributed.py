@@ -95,9 +95,9 @@ def test_data_parallel_over_parts_of_the_batch(left):
                 torch.testing.assert_close(value, left[1][0]["data parallel, split"][name], rtol=1e-12, atol=1e-12)
 
 
-def test_ranks_with_coats_of_their_own(left):
-    """Noise differs from rank to rank, clean weights do not; alone it is the common coat in master mode."""
-    key = "data parallel, own coats"
+def test_ranks_with_noise_of_their_own(left):
+    """Noise differs from rank to rank, clean weights do not; alone it is the common noise in master mode."""
+    key = "data parallel, own noise"
     for world in (2, 4):
         first = left[world][0][key]
         for scenarios in left[world][1:]:

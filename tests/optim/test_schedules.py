@@ -1,4 +1,4 @@
-"""Schedules of variability, noise type and seed: whatever coat is on comes off exactly, also after a resume."""
+"""Schedules of variability, noise type and seed: whatever noise is on comes off exactly, also after a resume."""
 
 import io
 import math
@@ -20,7 +20,7 @@ LARGEST_DRAW = 11.2  # of Laplace's 16 bits: ln(2^16); the other distributions s
 
 
 def same_gradients(model, twin, i):
-    """Gradients that do not depend on the weights: twins stay twins, whatever noise they wear."""
+    """Gradients that do not depend on the weights: twins stay twins, whatever noise they carry."""
     generator = torch.Generator().manual_seed(i)
     for p, q in zip(model.parameters(), twin.parameters()):
         p.grad = torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p.dtype)
@@ -42,9 +42,9 @@ def wild_schedule(i):
     [(torch.float32, False), (torch.float64, False), (torch.float32, True), (torch.bfloat16, True)],
     ids=["in place", "in place, double", "masters", "masters, bfloat16"],
 )
-def test_the_coat_comes_off_whatever_the_schedule(cls, options, masters, dtype):
+def test_the_noise_comes_off_whatever_the_schedule(cls, options, masters, dtype):
     """Against a noise-free twin: with masters bit for bit. In place each step rounds three times where the twin rounds
-    once (coat off, rule, coat on), each time by at most eps/2 of the largest number there is."""
+    once (noise off, rule, noise on), each time by at most eps/2 of the largest number there is."""
     model, twin = Model(dtype), Model(dtype)
     optimizer = cls(model.parameters(), master_weights=masters, **options)
     plain = cls(twin.parameters(), variability=0.0, master_weights=masters, **options)
@@ -71,8 +71,8 @@ def test_the_coat_comes_off_whatever_the_schedule(cls, options, masters, dtype):
 
 @every_class
 @STORAGES
-@pytest.mark.parametrize("at_rest", [False, True], ids=["coat on", "at rest"])
-def test_resume_in_the_middle_of_a_schedule(cls, options, masters, at_rest):
+@pytest.mark.parametrize("evaluating", [False, True], ids=["training", "evaluating"])
+def test_resume_in_the_middle_of_a_schedule(cls, options, masters, evaluating):
     """The checkpoint is taken right after a change which no step has seen yet."""
 
     def make():
@@ -94,7 +94,7 @@ def test_resume_in_the_middle_of_a_schedule(cls, options, masters, at_rest):
 
     straight, resumed = make(), make()
     go(straight, 0, 5)
-    if at_rest:
+    if evaluating:
         straight[1].eval()
     file = io.BytesIO()
     torch.save([part.state_dict() for part in (*straight[:2], *straight[2])], file)

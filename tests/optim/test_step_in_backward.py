@@ -54,13 +54,13 @@ def test_remove_ends_it():
     assert same(before, weights(model)) and model.scalar.grad is not None
 
 
-def test_refused_while_the_coat_is_off():
+def test_refused_while_the_noise_is_off():
     model = Model()
     optimizer = NVRMSGD(model.parameters(), lr=0.1)
     optimizer.step_in_backward()
     loss_of(model, 0).backward()
     with optimizer.denoised():
         clean = weights(model)
-        with pytest.raises(RuntimeError, match="while the coat is off for evaluation"):
+        with pytest.raises(RuntimeError, match="while the noise is off for evaluation"):
             loss_of(model, 1).backward()
         assert same(clean, weights(model))

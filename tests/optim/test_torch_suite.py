@@ -12,9 +12,9 @@ from torch_suite import (
     INFOS,
     PAIRS,
     assert_near,
-    every_coat,
     every_input,
     every_pair,
+    every_perturbed,
     give_gradients,
     inputs,
     make_closure,
@@ -94,7 +94,7 @@ def test_errors(ours, case):
             chosen.step()
         assert_near(params, twins)
     elif issubclass(case.error_type, Warning):
-        # torch warns that it will be an error; here it is one: the same memory would wear two coats.
+        # torch warns that it will be an error; here it is one: the same memory would carry two draws.
         with pytest.warns(case.error_type, match=case.error_regex), pytest.raises(ValueError, match="share memory"):
             ours(params, **given.kwargs)
     else:
@@ -113,7 +113,7 @@ def test_nothing_happens_without_gradients(ours, theirs, kwargs):
     assert not optimizer.state
 
 
-@every_coat
+@every_perturbed
 def test_zero_gradients_leave_the_clean_weights(ours, theirs):
     for _, kwargs in inputs(theirs):
         params = make_params()

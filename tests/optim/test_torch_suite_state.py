@@ -11,9 +11,9 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch_suite import (
     assert_near,
-    every_coat,
     every_input,
     every_pair,
+    every_perturbed,
     give_gradients,
     make_closure,
     make_params,
@@ -94,11 +94,11 @@ def test_states_of_torch_and_older_ones(ours, theirs):
     assert_near(params, twins)
 
 
-@every_coat
+@every_perturbed
 @pytest.mark.parametrize("saved_with_names", [True, False])
 @noisy_or_not
 def test_from_and_to_named_parameters(ours, theirs, saved_with_names, b):
-    """The streams come with the checkpoint: a run goes on bit for bit whether its parameters have names or not."""
+    """The streams come with the records: a run goes on bit for bit whether its parameters have names or not."""
 
     def named(params, really):
         return list(zip(("weight", "bias"), params)) if really else params
@@ -118,7 +118,7 @@ def test_from_and_to_named_parameters(ours, theirs, saved_with_names, b):
 @every_pair
 @noisy_or_not
 def test_step_hooks(ours, theirs, b):
-    """Before: the weights of the last step, coat on. After: the new ones. In torch's order, and for one step each."""
+    """Before: the weights of the last step, noise on. After: the new ones. In torch's order, and for one step each."""
     params = make_params()
     optimizer = ours(params, lr=0.1, variability=b)
     seen = []

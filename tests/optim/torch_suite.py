@@ -23,7 +23,7 @@ PAIRS = [
 ]
 ids = dict(ids=lambda value: getattr(value, "__name__", None))
 every_pair = pytest.mark.parametrize("ours, theirs", PAIRS, **ids)
-every_coat = pytest.mark.parametrize("ours, theirs", PAIRS[:3], **ids)
+every_perturbed = pytest.mark.parametrize("ours, theirs", PAIRS[:3], **ids)
 noisy_or_not = pytest.mark.parametrize("b", [0.0, 0.05], ids=["b=0", "b>0"])
 
 

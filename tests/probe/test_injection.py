@@ -9,9 +9,9 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from nvrm_fast import noise
+from nvrm_fast.contract.distributions import DISTRIBUTIONS
 from nvrm_fast.probe import NoiseInjection, example_noise
 from nvrm_fast.probe.example_noise import drawn_key, elements, key_of_seed
-from nvrm_fast.reference import DISTRIBUTIONS
 
 
 def model(seed=0):
@@ -30,7 +30,7 @@ def test_elements_in_any_order_are_the_stream(name):
     seed, offset = 2**63 + 12345, 10**11
     stream = noise(3000, seed=seed, stream=7, step=2**32 - 1, distribution=name, offset=offset)
     index = torch.randperm(3000)
-    picked = elements(index + offset, key_of_seed(seed), stream=7, step=2**32 - 1, distribution=DISTRIBUTIONS[name][0])
+    picked = elements(index + offset, key_of_seed(seed), stream=7, step=2**32 - 1, distribution=DISTRIBUTIONS[name])
     assert picked.dtype == torch.float32 and torch.equal(picked, stream[index])
 
 

@@ -6,8 +6,8 @@ import triton
 import triton.language as tl
 
 from nvrm_fast import noise
+from nvrm_fast.contract.distributions import DISTRIBUTIONS
 from nvrm_fast.ops import registry as backends
-from nvrm_fast.reference import DISTRIBUTIONS
 from nvrm_fast.reference.philox import philox4x32_10
 from nvrm_fast.triton.philox import philox4x32_10 as triton_philox
 

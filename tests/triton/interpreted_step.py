@@ -5,22 +5,22 @@ import itertools
 import pytest
 import torch
 from interpreter import rounding_of_bfloat16  # noqa: F401
-from steps import ADAM_DEFAULTS, RULES, SGD_DEFAULTS, assert_same, full_options, make_lists, run
-from test_ops import BAD, arguments, call
-from test_step import check_versions, columns_of, misalign, spread, transpose
+from steps import RULES, arguments_of, assert_same, hyper_of, make_lists, run
+from test_ops import BAD, BAD_TARGETS, arguments, check_refused, reperturb_arguments
+from test_step import check_versions, columns_of, misalign, record_of, run_reperturb, spread, transpose
 
+from nvrm_fast.contract.distributions import DISTRIBUTIONS
 from nvrm_fast.ops import step as ops
-from nvrm_fast.reference import DISTRIBUTIONS
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 #: One tensor that fits in a tile, one that does not, a scalar and nothing at all.
 SIZES = [(0,), (129,), (), (7, 150)]
-CODES = [code for code, _ in DISTRIBUTIONS.values()]
+CODES = list(DISTRIBUTIONS.values())
 
 
-def compare(lists, rule, options, **noise_options):
-    reference = run(lists, rule, options, backend="reference", **noise_options)
-    assert_same(run(lists, rule, options, backend="triton", **noise_options), reference, (rule, options, noise_options))
+def compare(lists, name, **others):
+    reference = run(lists, name, backend="reference", **others)
+    assert_same(run(lists, name, backend="triton", **others), reference, (name, others))
     return reference
 
 
@@ -28,148 +28,139 @@ def compare(lists, rule, options, **noise_options):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", RULES)
 def test_every_rule_and_storage(name, dtype, masters):
-    rule, options = full_options(name)
-    lists = make_lists(SIZES, rule, dtype, masters, options, offsets=[0, 100, 5, 2**33 + 77])
+    lists = make_lists(SIZES, name, dtype, masters, offsets=[0, 100, 5, 2**33 + 77])
     for keep_noise in (False, True):
-        compare(lists, rule, options, keep_noise=keep_noise)
+        compare(lists, name, keep_noise=keep_noise)
 
 
 @pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
 def test_every_noise(masters):
-    lists = make_lists([(300,)], "sgd", torch.float32, masters, SGD_DEFAULTS, offsets=[55])
-    for distribution, coat_distribution in itertools.product(CODES, CODES):
-        compare(lists, "sgd", SGD_DEFAULTS, distribution=distribution, coat_distribution=coat_distribution)
-    for scale, coat_scale in ((0.0, 0.1), (0.05, 0.0), (0.0, 0.0), (-1e-3, 1e-30), (1e-60, 1e-60)):
-        compare(lists, "sgd", SGD_DEFAULTS, scale=scale, coat_scale=coat_scale)
+    lists = make_lists([(300,)], "momentum", torch.float32, masters, offsets=[55])
+    for distribution, old_distribution in itertools.product(CODES, CODES):
+        compare(lists, "momentum", distribution=distribution, old_distribution=old_distribution)
+    for scale, old_scale in ((0.0, 0.1), (0.05, 0.0), (0.0, 0.0), (-1e-3, 1e-30), (1e-60, 1e-60)):
+        compare(lists, "momentum", scale=scale, old_scale=old_scale)
 
 
-def test_mixed_scales_and_first_gradients():
-    """What differs from tensor to tensor within one launch."""
-    lists = make_lists([(200,), (40,), (1500,)], "sgd", torch.float32, False, SGD_DEFAULTS)
-    lists["momentum_buffers"][1].fill_(float("nan"))
+def test_mixed_records_and_first_gradients():
+    """What differs from tensor to tensor within one launch; two of them share a counter."""
+    lists = make_lists([(200,), (40,), (1500,), (0,)], "momentum", torch.float32, False)
+    lists["states"][1].fill_(float("nan"))
+    lists["records"] = [
+        record_of(200, 0.0, rule_steps=3, stream=2**32 - 1), record_of(40, 0.3, 2**63 - 1, 2, step=2**40),
+        record_of(1500, 0.1, -(2**63), 1, rule_steps=1), record_of(0, 0.1, rule_steps=1),
+    ]  # fmt: skip
     left = []
     for backend in ("triton", "reference"):
-        copies = {k: [x.clone() for x in v] if v and isinstance(v[0], torch.Tensor) else v for k, v in lists.items()}
-        hyper = {**SGD_DEFAULTS, "dampening": 0.3, "is_first": [False, True, False]}
-        noise = [[0.1, 0.0, 0.2], 11, 0, [0.0, 0.3, 0.1], -12, 2, False]
-        ops.sgd_step_(*copies.values(), *noise, *hyper.values(), backend=backend)
+        copies = {k: [x.clone() if isinstance(x, torch.Tensor) else x for x in v] for k, v in lists.items()}
+        copies["steps"][2] = copies["steps"][0]
+        given = arguments_of("momentum", copies, dampening=0.3, distribution=1)
+        ops.step_(given, backend=backend)
         left.append({k: v for k, v in copies.items() if v and isinstance(v[0], torch.Tensor)})
     assert_same(*left)
 
 
+@pytest.mark.parametrize("name", ["nesterov", "adamw"])
+def test_denoise_every(name):
+    compare(make_lists([(300,), (40,)], name, torch.float32, False), name, denoise_every=3)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_hyper_parameters_and_scales_from_tensors(name):
+    lists = make_lists([(300,), (40,)], name, torch.float32, False)
+    tensors = dict(
+        hyper_tensor=torch.tensor(hyper_of(*RULES[name]), dtype=torch.float64),
+        scale_tensors=[torch.tensor(0.25), torch.tensor([0.0])],
+    )
+    compare(lists, name, lr=7.0, scale=3.0, **tensors)
+
+
+@pytest.mark.parametrize("step", [0, 1000, 2**31 + 3, 2**40])
+def test_late_steps(step):
+    """Bias corrections and draws at every size of the counter."""
+    for name in ("nesterov", "adamw"):
+        compare(make_lists([(300,), (40,)], name, torch.float64, False, step=step), name)
+
+
 def test_many_tensors_and_several_programs():
     sizes = [(3,), (20_000,), (0,), (129, 7)] + [(13,)] * 20
-    lists = make_lists(sizes, "adam", torch.float32, False, ADAM_DEFAULTS, offsets=[i * 37 for i in range(len(sizes))])
-    compare(lists, "adam", ADAM_DEFAULTS)
+    lists = make_lists(sizes, "adam", torch.float32, False, offsets=[i * 37 for i in range(len(sizes))])
+    compare(lists, "adam")
 
 
 @pytest.mark.parametrize("lay_out", [misalign, transpose, spread])
 @pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
 def test_strides_and_alignment(lay_out, masters):
     for dtype in (torch.float32, torch.bfloat16):
-        lists = make_lists([(7, 3, 5, 5), (9, 31), (0, 4)], "adam", dtype, masters, ADAM_DEFAULTS, lay_out)
-        compare(lists, "adam", ADAM_DEFAULTS)
+        compare(make_lists([(7, 3, 5, 5), (9, 31), (0, 4)], "adam", dtype, masters, lay_out), "adam")
 
 
 def test_a_shard_gets_its_place():
-    whole = make_lists([(1000,)], "sgd", torch.float32, False, SGD_DEFAULTS, offsets=[2**33 + 77])
-    full = compare(whole, "sgd", SGD_DEFAULTS)
+    whole = make_lists([(1000,)], "momentum", torch.float32, False, offsets=[2**33 + 77])
+    full = compare(whole, "momentum")
     for begin, end in ((0, 1), (5, 900), (128, 256), (999, 1000)):
-        part = {
-            k: [x[begin:end] for x in v] if k in ("params", "grads", "momentum_buffers") else v
-            for k, v in whole.items()
-        }
-        shard = compare({**part, "offsets": [2**33 + 77 + begin]}, "sgd", SGD_DEFAULTS)
+        part = {k: [x[begin:end] for x in whole[k]] for k in ("params", "grads", "states")}
+        shard = compare({**whole, **part, "offsets": [2**33 + 77 + begin]}, "momentum")
         assert torch.equal(shard["params"][0], full["params"][0][begin:end])
 
 
 @pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
 def test_a_shard_of_columns_gets_its_place(masters):
-    whole = make_lists([(5, 300), (130, 9)], "adam", torch.float32, masters, ADAM_DEFAULTS, offsets=[0, 2**33 + 77])
+    whole = make_lists([(5, 300), (130, 9)], "adam", torch.float32, masters, offsets=[0, 2**33 + 77])
     part, runs = columns_of(whole, 2, 9)
-    compare(part, "adam", ADAM_DEFAULTS, **runs)
+    compare(part, "adam", **runs)
     mixed = {"run_lengths": [7, 0], "run_strides": [300, 0]}
-    compare(part, "adam", ADAM_DEFAULTS, **mixed)
+    compare(part, "adam", **mixed)
 
 
 @pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_gradient_scaling(dtype, masters):
     for name in ("nesterov first decay", "adamw"):
-        rule, options = full_options(name)
-        lists = make_lists(SIZES, rule, dtype, masters, options)
+        lists = make_lists(SIZES, name, dtype, masters)
         for found_inf in (torch.zeros(()), torch.ones(1)):
-            compare(lists, rule, options, grad_scale=torch.tensor([3.0]), found_inf=found_inf)
+            compare(lists, name, grad_scale=torch.tensor([3.0]), found_inf=found_inf)
 
 
 @pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_change_coat(dtype, masters):
-    lists = make_lists(SIZES, "sgd", dtype, masters, {**SGD_DEFAULTS, "momentum": 0.0}, offsets=[0, 3, 4, 5])
-    n = len(SIZES)
-    left = []
-    for backend in ("triton", "reference"):
-        params, own_masters, steps = ([x.clone() for x in lists[k]] for k in ("params", "masters", "steps"))
-        ops.change_coat_(
-            params, own_masters, steps, lists["streams"], lists["offsets"], [0.5] * n, 3, 1, [0.25] * n, 4, 2,
-            backend=backend,
-        )  # fmt: skip
-        left.append({"params": params, "masters": own_masters, "steps": steps})
-    assert_same(*left)
+def test_reperturb(dtype, masters):
+    lists = make_lists(SIZES, "momentum", dtype, masters, offsets=[0, 3, 4, 5])
+    assert_same(run_reperturb(lists, "triton"), run_reperturb(lists, "reference"))
+
+
+def test_nothing_off_and_nothing_on_writes_no_weights():
+    from nvrm_fast.contract.arguments import ReperturbArguments
+
+    params, records, targets = [torch.ones(5)], [record_of(5)], [record_of(5, stream=9)]
+    ops.reperturb_(ReperturbArguments(params, [torch.zeros(5)], records, targets, [0]), backend="triton")
+    assert torch.equal(params[0], torch.ones(5)) and records[0].tolist() == targets[0].tolist()
 
 
 @pytest.mark.parametrize("special", [float("inf"), float("nan"), -0.0, 1e-42])
 def test_special_gradients(special):
-    for rule, options in (("sgd", SGD_DEFAULTS), ("adam", ADAM_DEFAULTS)):
-        lists = make_lists([(200,)], rule, torch.float32, False, options)
+    for name in ("momentum", "adam"):
+        lists = make_lists([(200,)], name, torch.float32, False)
         lists["grads"][0][7] = special
-        a, b = (run(lists, rule, options, backend=backend) for backend in ("triton", "reference"))
-        for name in a:
-            assert all(torch.equal(x.nan_to_num(7.0), y.nan_to_num(7.0)) for x, y in zip(a[name], b[name])), name
+        a, b = (run(lists, name, backend=backend) for backend in ("triton", "reference"))
+        for key in a:
+            assert all(torch.equal(x.nan_to_num(7.0), y.nan_to_num(7.0)) for x, y in zip(a[key], b[key])), key
 
 
 @pytest.mark.parametrize("name, spoil, error, message", BAD, ids=[f"{b[0]}-{i}" for i, b in enumerate(BAD)])
 def test_bad_arguments_leave_everything_as_it_was(name, spoil, error, message):
-    named = arguments("adam")
-    named[name] = spoil(named[name])
-    tensors = [x for v in named.values() if isinstance(v, list) for x in v if isinstance(x, torch.Tensor)]
-    dense = [x for x in tensors if x.layout == torch.strided]
-    before = [x.clone() for x in dense]
-    with pytest.raises(error, match=message):
-        call("adam", named, "triton")
-    assert all(torch.equal(a, b) for a, b in zip(before, dense))
+    check_refused(ops.step_, arguments(), name, spoil, error, message, "triton")
+
+
+@pytest.mark.parametrize(
+    "name, spoil, error, message", BAD_TARGETS, ids=[f"{b[0]}-{i}" for i, b in enumerate(BAD_TARGETS)]
+)
+def test_bad_targets_leave_everything_as_it_was(name, spoil, error, message):
+    check_refused(ops.reperturb_, reperturb_arguments(), name, spoil, error, message, "triton")
 
 
 def test_autograd_hears_of_the_write():
     check_versions("triton")
-
-
-def test_counters_and_bias_corrections_on_the_device():
-    """The path of counters that lie on the GPU, with memory of the CPU in its place: the noise is the same and the
-    update differs by the rounding of a power in float64, which rarely shows in float32."""
-    from nvrm_fast.triton import step
-
-    at_home = step._counter_columns
-
-    def on_device(steps, device):
-        return {"step": [0] * len(steps), "step_pointer": [s.data_ptr() for s in steps]}
-
-    for done in (0, 5, 1000, 2**31 + 3):
-        for (rule, options), found_inf in itertools.product(
-            (("sgd", SGD_DEFAULTS), ("adam", ADAM_DEFAULTS)), (None, torch.zeros(()), torch.ones(()))
-        ):
-            lists = make_lists([(300,), (40,)], rule, torch.float32, False, options, step=done)
-            reference = run(lists, rule, options, backend="reference", found_inf=found_inf)
-            try:
-                step._counter_columns = on_device
-                left = run(lists, rule, options, backend="triton", found_inf=found_inf)
-            finally:
-                step._counter_columns = at_home
-            assert [int(s) for s in left["steps"]] == [int(s) for s in reference["steps"]]
-            for a, b in zip(left["params"], reference["params"]):
-                if rule == "sgd":
-                    assert torch.equal(a, b)
-                torch.testing.assert_close(a, b, rtol=5e-7, atol=1e-8)
 
 
 def test_optimizers_train_alike():

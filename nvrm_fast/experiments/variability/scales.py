@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from nvrm_fast.contract.distributions import DISTRIBUTIONS
 from nvrm_fast.experiments import report, settings
 from nvrm_fast.experiments.optimizers import NVRM_SGD, PERTURBED_SGD, SGD
 from nvrm_fast.experiments.settings import NOT_NEGATIVE, POSITIVE, option
@@ -35,7 +36,6 @@ from nvrm_fast.experiments.variability.grid import (
     tiny,
 )
 from nvrm_fast.experiments.variability.tables import results_table
-from nvrm_fast.reference import DISTRIBUTIONS
 
 
 def _scales(default: tuple[float, ...], what: str, check: tuple[Callable, str] = NOT_NEGATIVE) -> Any:

@@ -1,6 +1,6 @@
 """How the checkpoints beside this file were made: `python make.py NAME`, once, with the release that NAME says.
 
-Never again with a later one: they are there to show that what users have saved keeps loading. The coat is on.
+Never again with a later one: they are there to show that what users have saved keeps loading. The noise is on.
 """
 
 import copy

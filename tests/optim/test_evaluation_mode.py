@@ -28,7 +28,7 @@ def through_a_file(*states):
 @STORAGES
 @DTYPES
 def test_saved_clean_and_resumed_exactly(cls, options, masters, dtype):
-    """One file: clean weights for whoever reads the model only, the coat for whoever trains on."""
+    """One file: clean weights for whoever reads the model only, the noise for whoever trains on."""
     straight = Model(dtype)
     optimizer = cls(straight.parameters(), variability=0.05, master_weights=masters, **options)
     train(straight, optimizer, 4)
@@ -50,7 +50,9 @@ def test_saved_clean_and_resumed_exactly(cls, options, masters, dtype):
     train(straight, optimizer, 3, start=4)
     train(resumed, again, 3, start=4)
     assert same(weights(straight), weights(resumed))
-    assert not any(key in state for state in again.state.values() for key in ("resting_scale", "noisy_param"))
+    assert not any(
+        key in state for state in again.state.values() for key in ("suspended_perturbation", "suspended_param")
+    )
 
 
 @every_class
@@ -58,7 +60,7 @@ def test_saved_clean_and_resumed_exactly(cls, options, masters, dtype):
 @DTYPES
 @pytest.mark.parametrize("model_first", [True, False])
 def test_loaded_in_either_order(cls, options, masters, dtype, model_first):
-    """The weights that come after the optimizer are known for the ones it rested on: masters keep their bits."""
+    """The weights that come after the optimizer are known for the ones that were there: masters keep their bits."""
     model = Model(dtype)
     optimizer = cls(model.parameters(), variability=0.05, master_weights=masters, **options)
     train(model, optimizer, 4)
@@ -82,14 +84,14 @@ def test_loaded_in_either_order(cls, options, masters, dtype, model_first):
 
 @every_class
 @STORAGES
-@pytest.mark.parametrize("loaded_at_rest", [False, True])
-def test_other_weights_put_in_at_rest_stay(cls, options, masters, loaded_at_rest):
-    """The best model, say: train() puts the coat on it, and does not bring the old weights back."""
+@pytest.mark.parametrize("loaded_meanwhile", [False, True])
+def test_other_weights_put_in_meanwhile_stay(cls, options, masters, loaded_meanwhile):
+    """The best model, say: train() puts the noise on it, and does not bring the old weights back."""
     model, best = Model(), {name: 2 * p for name, p in weights(Model()).items()}
     optimizer = cls(model.parameters(), variability=0.05, master_weights=masters, **options)
     train(model, optimizer, 2)
     optimizer.eval()
-    if loaded_at_rest:
+    if loaded_meanwhile:
         optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     model.load_state_dict(best)
     optimizer.train()
@@ -102,7 +104,7 @@ def test_other_weights_put_in_at_rest_stay(cls, options, masters, loaded_at_rest
 @every_class
 @STORAGES
 @pytest.mark.parametrize("way", ["pickle", "deepcopy"])
-def test_copies_made_at_rest(cls, options, masters, way):
+def test_copies_made_in_evaluation_mode(cls, options, masters, way):
     model = Model()
     optimizer = cls(model.parameters(), variability=0.05, master_weights=masters, **options)
     train(model, optimizer, 3)
@@ -118,7 +120,7 @@ def test_copies_made_at_rest(cls, options, masters, way):
 @every_class
 @STORAGES
 def test_loading_decides_the_mode(cls, options, masters):
-    """A checkpoint taken with the coat on ends evaluation mode, and nothing of the old coat comes back."""
+    """A checkpoint taken with noise on ends evaluation mode, and nothing of the old noise comes back."""
     model = Model()
     optimizer = cls(model.parameters(), variability=0.05, master_weights=masters, **options)
     train(model, optimizer, 2)
@@ -134,7 +136,7 @@ def test_loading_decides_the_mode(cls, options, masters):
     assert same(weights(model), late)
 
 
-def test_denoise_at_rest_is_for_good():
+def test_denoise_in_evaluation_mode_is_for_good():
     model = Model()
     optimizer = NVRMSGD(model.parameters(), lr=0.1, variability=0.05)
     train(model, optimizer, 2)
@@ -145,7 +147,7 @@ def test_denoise_at_rest_is_for_good():
     assert same(weights(model), clean)
 
 
-def test_torch_reads_what_was_saved_at_rest():
+def test_torch_reads_what_was_saved_in_evaluation_mode():
     model = Model()
     optimizer = NVRMSGD(model.parameters(), lr=0.1, momentum=0.9, variability=0.05)
     train(model, optimizer, 2)

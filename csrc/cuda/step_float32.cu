@@ -1,0 +1,10 @@
+// The step's instances for parameters of float32.
+#include "step_kernel.cuh"
+
+namespace nvrm {
+
+cudaError_t launch_float32_step(int rule, const LaunchTable& table, bool has_master, cudaStream_t stream) {
+  return launch_storage<float, float>(rule, table, has_master, stream);
+}
+
+}  // namespace nvrm

@@ -1,0 +1,91 @@
+// The record of a parameter: which noise its weights carry. Eight int64 words in the memory of the parameter's own
+// device, read and written by the operators that change the weights (nvrm_fast/contract/record.py names them too).
+#pragma once
+
+#include "philox.h"
+
+namespace nvrm {
+
+enum RecordWord {
+  record_scale,         // float32 bits of the scale b of the noise that is on the weights; 0: they are clean
+  record_seed,          // 64 bits, two's complement
+  record_distribution,  // its code (distribution.h)
+  record_stream,        // in [0, 2^32): which stream the parameter draws from, now and next time
+  record_step,          // step number of the draw; its low 32 bits are the counter's word
+  record_turn,          // 0; for noise that is drawn in cycles
+  record_rule_steps,    // steps that the rule's state has seen; 0: the next gradient is its first
+  record_numel,         // elements of the full, unsharded parameter
+  record_words
+};
+
+// One draw of noise on a parameter: scale * distribution(key, element). scale 0 means none.
+struct NoiseDraw {
+  NoiseKey key;
+  int distribution;
+  float scale;
+};
+
+// Where a parameter's record lies, and what else tells which noise it is to carry: all in its device's memory.
+struct RecordPlace {
+  int64_t* record;
+  int64_t* step;          // steps done before this one; null where no step is made and only the noise changes
+  const float* scale;     // in a step: b of the noise to put on; null: the list's
+  const int64_t* target;  // without a step: the record of the noise to put on
+};
+
+// What a step is told about the noise to put on, for its whole list of parameters.
+struct NewNoise {
+  uint64_t seed;
+  int64_t denoise_every;  // k > 0: every k-th step puts nothing on
+  int distribution;
+  float scale;
+  bool keep_noise;  // it stays in the weights for good (perturbed SGD, SGLD): nothing ever comes off
+};
+
+NVRM_INLINE NoiseKey key_of(uint64_t seed, int64_t stream, int64_t step) {
+  return {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32), static_cast<uint32_t>(stream),
+          static_cast<uint32_t>(step)};
+}
+
+// The noise that a record tells of.
+NVRM_INLINE NoiseDraw recorded_noise(const int64_t* record) {
+  return {key_of(static_cast<uint64_t>(record[record_seed]), record[record_stream], record[record_step]),
+          static_cast<int>(record[record_distribution]),
+          ScalarLanes::float_from_bits(static_cast<uint32_t>(record[record_scale]))};
+}
+
+// The noise to take off the parameter's values. is_clean: there is none in what the rule reads (master weights).
+NVRM_INLINE NoiseDraw old_noise(const RecordPlace& at, const NewNoise& noise, bool is_clean) {
+  NoiseDraw draw = recorded_noise(at.record);
+  if (is_clean || noise.keep_noise) draw.scale = 0;
+  return draw;
+}
+
+// The noise to put on.
+NVRM_INLINE NoiseDraw new_noise(const RecordPlace& at, const NewNoise& noise) {
+  if (at.target != nullptr) return recorded_noise(at.target);
+  const int64_t step = *at.step + 1;
+  const bool stays_clean = noise.denoise_every > 0 && step % noise.denoise_every == 0;
+  const float scale = at.scale != nullptr ? *at.scale : noise.scale;
+  return {key_of(noise.seed, at.record[record_stream], step), noise.distribution, stays_clean ? 0 : scale};
+}
+
+// Whether the rule's state has not seen a gradient yet.
+NVRM_INLINE bool is_first_gradient(const RecordPlace& at) { return at.record[record_rule_steps] == 0; }
+
+// After the weights were written, and before the step counter is: what they carry now.
+NVRM_INLINE void write_record(const RecordPlace& at, const NewNoise& noise) {
+  if (at.target != nullptr) {
+    for (int word = record_scale; word <= record_turn; ++word) at.record[word] = at.target[word];
+    return;
+  }
+  const float scale = noise.keep_noise ? 0 : new_noise(at, noise).scale;
+  at.record[record_scale] = scale == 0 ? 0 : static_cast<int64_t>(ScalarLanes::bits_of(scale));
+  at.record[record_seed] = static_cast<int64_t>(noise.seed);
+  at.record[record_distribution] = noise.distribution;
+  at.record[record_step] = *at.step + 1;
+  at.record[record_turn] = 0;
+  at.record[record_rule_steps] += 1;
+}
+
+}  // namespace nvrm

@@ -1,0 +1,111 @@
+"""The arguments of the two operators that change weights: once, for schemas, reference, Triton and optimizers.
+
+A field's type is its type in the schema, with an alias letter where the tensors are overwritten. csrc/torch takes the
+same arguments in the same order.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
+
+from torch import Tensor
+
+#: Types of the fields whose tensors are overwritten, with the alias letters of the schema.
+_P = Annotated[list[Tensor], "a!"]
+_S = Annotated[list[Tensor], "b!"]
+_M = Annotated[list[Tensor], "m!"]
+_T = Annotated[list[Tensor], "s!"]
+_R = Annotated[list[Tensor], "r!"]
+
+
+class StepArguments(NamedTuple):
+    """`step_`: takes the noise off, applies an update rule to the clean weights, puts new noise on."""
+
+    #: Code of the update rule (contract/rules.py).
+    rule: int
+    #: float32, float64, bfloat16 or float16 tensors of one dtype and device, of any strides; overwritten.
+    params: _P
+    #: Gradients of the same shapes and dtype.
+    grads: list[Tensor]
+    #: All parameters' first state, then all second states, ...: of the parameters' dtype, or the masters' where there
+    #: are any; overwritten.
+    states: _S
+    #: Clean weights in float32 (float64 for float64 parameters), overwritten; or empty: the noise is kept in place.
+    masters: _M
+    #: int64 counters with one element, on the parameters' device: steps done before this one; increased by 1. All are
+    #: read before one is written.
+    steps: _T
+    #: The records (contract/record.py), on the parameters' device. They say what noise is taken off and from which
+    #: stream the new one is drawn, and are overwritten with what was put on.
+    records: _R
+    #: The rule's hyper-parameters, in the order of its specification; flags as 0.0 and 1.0.
+    hyper: list[float]
+    #: Global row-major index of each parameter's first element (a shard's place in its tensor).
+    offsets: list[int]
+    #: b of the noise to put on (0: leave the weights clean).
+    scale: float
+    #: Key of the draw: 64 bits in two's complement.
+    seed: int
+    #: Code of the distribution to draw from (contract/distributions.py).
+    distribution: int
+    #: The noise stays in the weights for good (perturbed SGD): nothing is taken off.
+    keep_noise: bool
+    #: Empty, or a float32 tensor with one element for each parameter, read instead of `scale`.
+    scale_tensors: list[Tensor]
+    #: k > 0: the weights are left clean after every k-th step of a parameter.
+    denoise_every: int = 0
+    #: None, or a float64 tensor on the parameters' device that is read instead of `hyper`.
+    hyper_tensor: Tensor | None = None
+    #: None, or a float32 tensor with one element: the gradients are divided by it (torch.amp.GradScaler); they are only
+    #: read, so they keep the scale.
+    grad_scale: Tensor | None = None
+    #: None, or such a tensor: if it is not 0 nothing is written at all, counters and records included.
+    found_inf: Tensor | None = None
+    #: With run_strides: where a shard lies in its full tensor not in one piece but in runs of so many elements, the
+    #: next beginning so many elements after the one before (columns of a matrix); its tensors must be contiguous. A
+    #: length of 0: in one piece. Empty lists: all in one piece.
+    run_lengths: list[int] = []
+    run_strides: list[int] = []
+
+
+class ReperturbArguments(NamedTuple):
+    """`reperturb_`: takes off the noise that the records tell of and puts on what the targets say; no step is done.
+
+    Fields of the same name are those of StepArguments.
+    """
+
+    params: _P
+    masters: list[Tensor]
+    records: _R
+    #: Records of the noise to put on. Their words SCALE to TURN go into `records`.
+    targets: list[Tensor]
+    offsets: list[int]
+    run_lengths: list[int] = []
+    run_strides: list[int] = []
+
+
+Arguments = StepArguments | ReperturbArguments
+
+_NAMES = {int: "int", float: "float", bool: "bool", Tensor: "Tensor"}
+
+
+def _type_name(hint: Any) -> str:
+    if get_origin(hint) is Annotated:
+        _, alias = get_args(hint)
+        return f"Tensor({alias})[]"
+    if get_origin(hint) is list:
+        return f"{_NAMES[get_args(hint)[0]]}[]"
+    if Tensor in get_args(hint):
+        return "Tensor?"
+    return _NAMES[hint]
+
+
+def schema(arguments: type[NamedTuple]) -> str:
+    """The operator schema, without a name, of one of the argument records above."""
+    hints = get_type_hints(arguments, include_extras=True)
+    defaults = arguments._field_defaults  # type: ignore[attr-defined]  # mypy does not know what NamedTuple adds
+    fields = [
+        f"{_type_name(hint)} {name}" + (f"={defaults[name]}" if name in defaults else "")
+        for name, hint in hints.items()
+    ]
+    return f"({', '.join(fields)}) -> ()"

@@ -1,0 +1,33 @@
+"""Integers that name a draw: their ranges, and how 64 bits travel in signed words."""
+
+from __future__ import annotations
+
+import torch
+
+#: An odd number of 64 bits: neighbouring ranks get keys that differ in many bits, and no two ranks the same.
+RANK_STRIDE = 0x9E3779B97F4A7C15
+
+
+def check_integer(value: int, bits: int, name: str) -> int:
+    """value, if it is an integer in [0, 2^bits). Raises TypeError or ValueError that names the argument."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+    if not 0 <= value < 2**bits:
+        raise ValueError(f"{name} must be in [0, 2^{bits}), got {value}")
+    return value
+
+
+def signed_seed(seed: int) -> int:
+    """A 64-bit seed in two's complement, as the operators take it."""
+    check_integer(seed, 64, "seed")
+    return seed - 2**64 if seed >= 2**63 else seed
+
+
+def seed_of_rank(seed: int) -> int:
+    """The seed with which this process of a data-parallel training draws noise of its own.
+
+    On rank 0, and where nothing is distributed, it is `seed` itself.
+    """
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    rank = torch.distributed.get_rank() if distributed else 0
+    return (seed + rank * RANK_STRIDE) % 2**64

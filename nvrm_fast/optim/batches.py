@@ -1,0 +1,152 @@
+"""Parameters that one operator call can serve: of one group, device, dtype and storage."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..contract.rules import Rule
+from .shards import Place, is_distributed, local_gradient, local_tensor
+
+#: Keys of a parameter's state beside the rule's.
+PERTURBATION = "perturbation"
+MASTER = "master_param"
+STEP = "step"
+
+
+class ParamRef(NamedTuple):
+    """A parameter of a group, and where its elements lie in the full tensor."""
+
+    param: Tensor
+    place: Place
+    name: object  # for messages
+    stream: int = 0  # of its noise, unless its record says another
+
+
+@dataclass
+class ParamBatch:
+    """What one operator call is told of its parameters, apart from gradients. Tensors are this process's own."""
+
+    members: list[int]  # positions in the plan
+    has_masters: bool
+    states: list[dict[str, Any]]
+    offsets: list[int]
+    run_lengths: list[int]
+    run_strides: list[int]
+
+    def tensors(self, key: str) -> list[Tensor]:
+        return [state[key] for state in self.states]
+
+
+class Part(NamedTuple):
+    """The parameters of a group that a step is for, and their gradients."""
+
+    group: dict[str, Any]
+    positions: tuple[int, ...] | None  # in the group; None: all of them
+    params: list[Tensor]
+    data: list[Tensor] | None  # tensors that stand for the parameters (torch.compile); None: their own memory
+    grads: list[Tensor]
+
+    @classmethod
+    def of_group(cls, group: dict[str, Any]) -> Part:
+        """All parameters of a group that have a gradient."""
+        params: list[Tensor] = group["params"]
+        grads = [param.grad for param in params]
+        if all(grad is not None for grad in grads):
+            return cls(group, None, params, None, grads)  # type: ignore[arg-type]  # none of them is None
+        return cls.of_positions(group, tuple(i for i, grad in enumerate(grads) if grad is not None))
+
+    @classmethod
+    def of_positions(cls, group: dict[str, Any], positions: tuple[int, ...]) -> Part:
+        params = [group["params"][i] for i in positions]
+        return cls(group, positions, params, None, [param.grad for param in params])  # type: ignore[misc]
+
+
+def same_objects(a: Sequence[object], b: Sequence[object]) -> bool:
+    return len(a) == len(b) and all(map(operator.is_, a, b))
+
+
+def make_batches(refs: list[ParamRef], states: list[dict[str, Any]]) -> list[ParamBatch]:
+    """The parameters by device, dtype and storage."""
+    by_kind: dict[tuple[torch.device, torch.dtype, bool], list[int]] = {}
+    for i, (ref, state) in enumerate(zip(refs, states)):
+        kind = (local_tensor(ref.param).device, ref.param.dtype, MASTER in state)
+        by_kind.setdefault(kind, []).append(i)
+    batches = []
+    for (_, _, has_masters), members in by_kind.items():
+        places = [refs[i].place for i in members]
+        runs = any(place.run_length for place in places)
+        batches.append(
+            ParamBatch(
+                members,
+                has_masters,
+                [states[i] for i in members],
+                [place.offset for place in places],
+                [place.run_length for place in places] if runs else [],
+                [place.run_stride for place in places] if runs else [],
+            )
+        )
+    return batches
+
+
+@dataclass
+class Plan:
+    """How the parameters of a Part are batched, and all that it depends on: valid while none of that has changed.
+
+    Nothing in it decides what a step does. It spares most steps the time of finding out what the last one knew.
+    """
+
+    refs: list[ParamRef]
+    rule: Rule
+    options: tuple[Any, ...]
+    params: list[Tensor]
+    states: list[dict[str, Any]]
+
+    def __post_init__(self) -> None:
+        self.has_shards = any(is_distributed(param) for param in self.params)
+        self.dtypes = [param.dtype for param in self.params]
+        self.shapes = [param.shape for param in self.params]
+        self.sizes = [len(state) for state in self.states]
+        self.tensors = self.state_tensors()
+        self.batches = make_batches(self.refs, self.states)
+
+    def state_tensors(self) -> list[Tensor | None]:
+        keys = (*self.rule.states, MASTER, STEP, PERTURBATION)
+        return [state.get(key) for key in keys for state in self.states]
+
+    def is_valid(self, part: Part, state: dict[Tensor, Any], options: tuple[Any, ...]) -> bool:
+        params = part.params
+        return (
+            options == self.options
+            and same_objects(params, self.params)
+            and [param.dtype for param in params] == self.dtypes
+            and [param.shape for param in params] == self.shapes
+            and same_objects(states := [state.get(param) for param in params], self.states)
+            and [len(each) for each in states] == self.sizes  # type: ignore[arg-type]  # dicts, as self.states are
+        )
+
+    def has_state(self) -> bool:
+        """Whether the state's tensors are the ones that were checked."""
+        return same_objects(self.state_tensors(), self.tensors)
+
+    def fits(self, grads: list[Tensor]) -> bool:
+        """Whether the operator will accept these gradients (it checks them again, one call at a time)."""
+        return not self.has_shards and all(
+            grad.dtype == dtype and grad.shape == shape and grad.device == param.device and grad.layout == torch.strided
+            for grad, dtype, shape, param in zip(grads, self.dtypes, self.shapes, self.params)
+        )
+
+    def data(self, part: Part) -> list[Tensor]:
+        if part.data is not None:
+            return part.data
+        return [local_tensor(param) for param in part.params] if self.has_shards else part.params
+
+    def grads(self, part: Part) -> list[Tensor]:
+        if not self.has_shards:
+            return part.grads
+        return [local_gradient(ref.param, grad, ref.name) for ref, grad in zip(self.refs, part.grads)]

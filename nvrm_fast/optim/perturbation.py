@@ -1,0 +1,272 @@
+"""The perturbation: noise that the parameters carry between steps, and the ways to take it off."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..contract.arguments import ReperturbArguments
+from ..contract.record import NOISE_WORDS, SCALE, SEED, unpack
+from ..contract.seeds import seed_of_rank, signed_seed
+from ..ops import step as ops
+from .base import NoisyOptimizer, ParameterName, read_records
+from .batches import MASTER, PERTURBATION, ParamRef, make_batches
+from .checkpoint import SUSPENDED, SUSPENDED_PARAM
+from .checks import check_denoise_every, check_number, check_record
+from .shards import is_distributed, local_tensor, place_of
+
+
+class NeuralVariableOptimizer(NoisyOptimizer):
+    """Between steps the parameters hold clean weights + b * eps (NVRM paper, section 3, equations 10 and 11).
+
+    Evaluate and save on clean weights: inside `with optimizer.denoised():`, between `optimizer.eval()` and
+    `optimizer.train()`, or after `optimizer.denoise()`. What is evaluated or saved otherwise is noisy.
+    Other weights (a checkpoint's, an average) are put in while the noise is off, too.
+
+    Model and optimizer saved in evaluation mode: the weights are clean, and the optimizer's state remembers the noise.
+    Loaded again the optimizer is in evaluation mode; after `train()` the run goes on bit for bit.
+    """
+
+    # Evaluation mode is part of the state, so that it is saved, copied and loaded with it, and seen by every wrapper:
+    # under "suspended_perturbation" the record of the noise to put on again, under "suspended_param" the noisy values
+    # where no master can give them back.
+
+    def _noise_scale(self, group: dict[str, Any]) -> float | Tensor:
+        variability = group["variability"]
+        if isinstance(variability, Tensor) and (variability.device.type != "cpu" or group.get("capturable")):
+            return variability
+        return float(variability)
+
+    def _seed(self, group: dict[str, Any]) -> int:
+        return seed_of_rank(group["seed"]) if group["decorrelate_ranks"] else group["seed"]
+
+    def _wants_master(self, group: dict[str, Any], param: Tensor) -> bool:
+        return group["decorrelate_ranks"] or super()._wants_master(group, param)
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        super()._check_group(group)
+        check_number(group["variability"], "variability")
+        check_denoise_every(group["denoise_every"])
+        if group["decorrelate_ranks"]:
+            if group["master_weights"] is False:
+                raise ValueError(
+                    "decorrelate_ranks=True needs master weights (noises that differ come off with roundings that "
+                    "differ, and the ranks would drift apart): leave master_weights out"
+                )
+            if any(is_distributed(param) for param in group["params"]):
+                raise ValueError(
+                    "decorrelate_ranks=True is for replicated parameters (DistributedDataParallel): the shards of one "
+                    "tensor must carry one noise; leave it out"
+                )
+
+    def _is_evaluating(self) -> bool:
+        return any(SUSPENDED in state for state in self.state.values())
+
+    def _check_mode(self) -> None:
+        if self._is_evaluating():
+            raise RuntimeError(
+                "step() while the noise is off for evaluation: call optimizer.train() first, or leave the "
+                "denoised() block"
+            )
+
+    def is_perturbed(self) -> bool:
+        """Whether any parameter carries noise now. Waits for the device where parameters are on one."""
+        records = [state[PERTURBATION] for state in self.state.values() if PERTURBATION in state]
+        return any(unpack(words).scale != 0 for words in read_records(records))
+
+    @torch.no_grad()
+    def denoise(self) -> None:
+        """Takes the noise off until the next step, which starts from the clean weights and puts new noise on.
+
+        In place the clean weights are exact up to the rounding of one addition and one subtraction; with master
+        weights they are exact.
+        """
+        for param in list(self.state):  # in evaluation mode: nothing to put on again
+            self._end_suspension(param)
+        self._take_off_all()
+
+    @contextlib.contextmanager
+    def denoised(self) -> Iterator[None]:
+        """Inside the block the parameters are clean; afterwards, even after an exception, bit for bit as before.
+
+        Costs one copy of the in-place parameters for the time of the block (none with master weights), so that
+        training goes on exactly as if nobody had looked. A parameter that is written in the block (a checkpoint is
+        loaded, weights are averaged or clipped) keeps what was written, under its noise.
+        """
+        if self._is_evaluating():
+            yield
+            return
+        try:
+            self.eval()
+            yield
+        finally:
+            self.train()
+
+    @torch.no_grad()
+    def eval(self) -> None:
+        """Takes the noise off until `train()`; the same as entering `denoised()`. Calling it twice changes nothing."""
+        was_evaluating = self._is_evaluating()
+        try:
+            self._suspend()
+        except BaseException:
+            # Interrupted: as if it had not been called.
+            if not was_evaluating:
+                self.train()
+            raise
+
+    def _suspend(self) -> None:
+        by_group = self._refs_with_record()
+        if not any(refs for _, refs in by_group):
+            # Nothing is on yet. The mode is part of the state, so there must be some.
+            by_group = [(group, self._all_refs(group)) for group in self.param_groups]
+            for _, refs in by_group:
+                taken: set[int] = set()
+                for ref in refs:
+                    self.state[ref.param][PERTURBATION] = self._new_record(ref, taken, 0)
+        for _, refs in by_group:
+            carries_noise = self._carry_noise(refs)
+            for ref, noisy in zip(refs, carries_noise):
+                state = self.state[ref.param]
+                if SUSPENDED not in state:
+                    kept = {SUSPENDED_PARAM: ref.param.detach().clone()} if noisy and MASTER not in state else {}
+                    state.update({**kept, SUSPENDED: state[PERTURBATION].clone()})
+        self._take_off_all()
+
+    @torch.no_grad()
+    def train(self) -> None:
+        """Puts on again what `eval()` took off. Calling it twice changes nothing.
+
+        Weights that were written in between stay, under the noise. Where a captured step was replayed in between, its
+        weights and its noise stay as they are.
+        """
+        values: list[tuple[Tensor, Tensor]] = []
+        for group, refs in self._refs_with_record():
+            refs = [ref for ref in refs if SUSPENDED in self.state[ref.param]]
+            states = [self.state[ref.param] for ref in refs]
+            now = [unpack(words) for words in read_records([state[PERTURBATION] for state in states])]
+            then = [unpack(words) for words in read_records([state[SUSPENDED] for state in states])]
+            put_on = []
+            for ref, state, is_on, was_on in zip(refs, states, now, then):
+                if is_on.scale != 0 or is_on.rule_steps != was_on.rule_steps:
+                    continue  # there is noise already: train() was interrupted, or a captured step was replayed
+                data, noisy = local_tensor(ref.param), state.get(SUSPENDED_PARAM)
+                if MASTER in state:
+                    if not _same_bits(data, local_tensor(state[MASTER]).to(data.dtype)):
+                        state[MASTER].copy_(ref.param)
+                elif noisy is not None and self._is_left_of(group, ref, local_tensor(noisy), state[SUSPENDED]):
+                    values += [(data, local_tensor(noisy))]
+                    values += [(state[PERTURBATION][:NOISE_WORDS], state[SUSPENDED][:NOISE_WORDS])]
+                    continue
+                if was_on.scale != 0:
+                    put_on.append(ref)
+            self._reperturb(group, put_on, [self.state[ref.param][SUSPENDED] for ref in put_on])
+        if values:
+            # Weights and records in one call, which no signal handler interrupts.
+            torch._foreach_copy_([target for target, _ in values], [value for _, value in values])
+        for param in list(self.state):
+            self._end_suspension(param)
+
+    def _end_suspension(self, param: Tensor) -> None:
+        state = self.state[param]
+        state.pop(SUSPENDED_PARAM, None)  # first: what is left after an interrupt is still evaluation mode
+        if state.pop(SUSPENDED, None) is not None and len(state) == 1 and PERTURBATION in state:
+            del self.state[param]  # it was there for the mode only
+
+    def _is_left_of(self, group: dict[str, Any], ref: ParamRef, noisy: Tensor, words: Tensor) -> bool:
+        """Whether the parameter is, bit for bit, the noisy value without its noise, and not weights of other origin."""
+        here = local_tensor(ref.param)
+        if noisy.dtype != here.dtype or noisy.shape != here.shape:
+            return False
+        clean = torch.empty_like(here).copy_(noisy)
+        (batch,) = make_batches([ref], [self.state[ref.param]])
+        arguments = ReperturbArguments(
+            params=[clean],
+            masters=[],
+            records=[words.clone()],
+            targets=_clean([words]),
+            offsets=batch.offsets,
+            run_lengths=batch.run_lengths,
+            run_strides=batch.run_strides,
+        )
+        ops.reperturb_(arguments, backend=group["backend"])
+        return _same_bits(clean, here)
+
+    def _take_noise_off(self, group: dict[str, Any], refs: list[ParamRef]) -> None:
+        self._reperturb(group, refs, _clean([self.state[ref.param][PERTURBATION] for ref in refs]))
+
+    def _take_off_all(self) -> None:
+        for group, refs in self._refs_with_record():
+            noisy = [ref for ref, on in zip(refs, self._carry_noise(refs)) if on]
+            for ref in noisy:
+                check_record(ref, self.state[ref.param][PERTURBATION])
+            self._take_noise_off(group, noisy)
+
+    def _all_refs(self, group: dict[str, Any]) -> list[ParamRef]:
+        return [
+            ParamRef(param, place_of(param), ParameterName(self, group, i), self._stream(param))
+            for i, param in enumerate(group["params"])
+        ]
+
+    def _refs_with_record(self) -> list[tuple[dict[str, Any], list[ParamRef]]]:
+        return [
+            (group, [ref for ref in self._all_refs(group) if PERTURBATION in self.state.get(ref.param, {})])
+            for group in self.param_groups
+        ]
+
+    def _carry_noise(self, refs: list[ParamRef]) -> list[bool]:
+        """Which parameters carry noise; all of them while a CUDA graph is captured, when nothing can be read."""
+        if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+            return [True] * len(refs)
+        words = read_records([self.state[ref.param][PERTURBATION] for ref in refs])
+        return [unpack(each).scale != 0 for each in words]
+
+    def _reperturb(self, group: dict[str, Any], refs: list[ParamRef], targets: list[Tensor]) -> None:
+        """Takes off what each of these parameters carries and puts on what its target says; steps stay."""
+        if not refs:
+            return
+        states = [self.state[ref.param] for ref in refs]
+        for batch in make_batches(refs, states):
+            arguments = ReperturbArguments(
+                params=[local_tensor(refs[i].param) for i in batch.members],
+                masters=[local_tensor(x) for x in batch.tensors(MASTER)] if batch.has_masters else [],
+                records=batch.tensors(PERTURBATION),
+                targets=[targets[i] for i in batch.members],
+                offsets=batch.offsets,
+                run_lengths=batch.run_lengths,
+                run_strides=batch.run_strides,
+            )
+            ops.reperturb_(arguments, backend=group["backend"])
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch.optim's; see NoisyOptimizer. Load the parameters first: where ranks carry noise of their own, each
+        puts its own on here, whichever rank saved the checkpoint."""
+        super().load_state_dict(state_dict)
+        with torch.no_grad():
+            for group, refs in self._refs_with_record():
+                if group["decorrelate_ranks"]:
+                    seed = signed_seed(self._seed(group))
+                    targets = [self.state[ref.param][PERTURBATION].clone() for ref in refs]
+                    for ref, target in zip(refs, targets):
+                        target[SEED] = seed
+                        if SUSPENDED in self.state[ref.param]:
+                            self.state[ref.param][SUSPENDED][SEED] = seed
+                    self._reperturb(group, refs, targets)
+
+
+def _clean(records: list[Tensor]) -> list[Tensor]:
+    """Targets that say of each parameter what its record says, without noise. Nothing is read by the host."""
+    if not records:
+        return []
+    targets = torch.stack(records)
+    targets[:, SCALE] = 0
+    return list(targets.unbind())
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors hold the same bits; NaN counts as a value like another."""
+    words = {2: torch.int16, 4: torch.int32, 8: torch.int64}[a.element_size()]
+    return torch.equal(a.view(words), b.view(words))
