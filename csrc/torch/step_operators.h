@@ -9,8 +9,8 @@ namespace nvrm {
 template <class Backend>
 void step(int64_t rule, at::TensorList params, at::TensorList grads, at::TensorList states, at::TensorList masters,
           at::TensorList steps, at::TensorList records, at::ArrayRef<double> hyper, at::IntArrayRef offsets,
-          double scale, int64_t seed, int64_t distribution, bool keep_noise, int64_t denoise_every,
-          const std::optional<at::Tensor>& hyper_tensor, at::TensorList scale_tensors,
+          double scale, int64_t seed, int64_t distribution, bool keep_noise, at::TensorList scale_tensors,
+          int64_t denoise_every, const std::optional<at::Tensor>& hyper_tensor,
           const std::optional<at::Tensor>& grad_scale, const std::optional<at::Tensor>& found_inf,
           at::IntArrayRef run_lengths, at::IntArrayRef run_strides) {
   const RuleFacts* facts = facts_of_rule(rule);
