@@ -1,5 +1,5 @@
-// The fused step as one thread does it: old noise off, rule, new noise on. Host code too, so that the tests run the very lines
-// of the kernel on the CPU.
+// The fused step as one thread does it: old noise off, rule, new noise on. Host code too, so that the tests run the
+// very lines of the kernel on the CPU.
 #pragma once
 
 #include "../math/update_rule.h"
@@ -213,8 +213,8 @@ template <class Rule, class Param, class Math, bool master>
 NVRM_INLINE void step_thread(const LaunchTable& table, const CtaArguments<Rule, Math>& arguments, int tensor_position,
                              uint32_t cta, int thread, NoiseWords& words) {
   const View view{table.tensor(tensor_position), table};
-  const int64_t first = view.tensor.offset / superblock_size + static_cast<int64_t>(cta - view.tensor.first_cta) *
-                                                                   table.header.rounds * superblocks_per_round;
+  const int64_t first = view.tensor.offset / superblock_size +
+                        static_cast<int64_t>(cta - view.tensor.first_cta) * table.header.rounds * superblocks_per_round;
   NVRM_UNROLL(1)
   for (int round = 0; round < table.header.rounds; ++round) {
     step_part<Rule, Param, Math, master>(view, arguments, part_of(first, thread, round), thread, words);

@@ -18,7 +18,7 @@
 //     has_special_first_gradient whether update must know that the state has not seen a gradient yet
 //     has_defaults, defaults     whether every option that update asks about is off; defaults says so in constants, and
 //                                the compiler leaves the questions out
-//     refused                    why these hyper-parameters are not valid, or null
+//     refused                    why these hyper-parameters are not valid
 //     noise_scale                where the scale of the noise comes from
 #pragma once
 
@@ -46,6 +46,12 @@ enum class NoiseScale { per_tensor, per_row, from_states };
 
 struct NoScalars {};
 
+// Why hyper-parameters are not valid; null: they are.
+struct Refusal {
+  const char* reason;
+  double value;
+};
+
 struct AnyRule {
   static constexpr bool reads_gradient = true;
   static constexpr bool has_special_first_gradient = false;
@@ -65,7 +71,7 @@ struct AnyRule {
   NVRM_INLINE static Hyper defaults(const Hyper& h) {
     return h;
   }
-  static const char* refused(const double*) { return nullptr; }
+  static Refusal refused(const double*) { return {}; }
 };
 
 // No rule at all: only the noise changes.
@@ -173,10 +179,10 @@ struct Adam : AnyRule {
   NVRM_INLINE static Hyper<T> defaults(const Hyper<T>& h) {
     return {h.beta1, h.one_minus_beta1, h.beta2, h.one_minus_beta2, h.eps, 0, h.shrink, false};
   }
-  static const char* refused(const double* raw) {
-    if (!(raw[beta1] >= 0 && raw[beta1] < 1)) return "beta1 must be in [0, 1)";
-    if (!(raw[beta2] >= 0 && raw[beta2] < 1)) return "beta2 must be in [0, 1)";
-    return nullptr;
+  static Refusal refused(const double* raw) {
+    if (!(raw[beta1] >= 0 && raw[beta1] < 1)) return {"beta1 must be in [0, 1)", raw[beta1]};
+    if (!(raw[beta2] >= 0 && raw[beta2] < 1)) return {"beta2 must be in [0, 1)", raw[beta2]};
+    return {};
   }
 
   // The bias corrections.
@@ -217,11 +223,18 @@ struct Adam : AnyRule {
   visit(3, Adam<true>)
 // clang-format on
 
+// In the place of a code: NoUpdate.
+constexpr int no_rule = -1;
+
+#define NVRM_COUNT(code, Rule) +1
+constexpr int rule_count = NVRM_FOR_EACH_RULE(NVRM_COUNT);
+#undef NVRM_COUNT
+
 // What an operator must know of a rule without its types.
 struct RuleFacts {
   int states;
   int hyper_count;
-  const char* (*refused)(const double* raw);
+  Refusal (*refused)(const double* raw);
 };
 
 // Of the rule with this code, or null for an unknown one.
