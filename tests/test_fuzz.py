@@ -9,6 +9,7 @@ from native import each_instruction_set
 from steps import ADAM_DEFAULTS, SGD_DEFAULTS, assert_same, copy_of, make_lists, run
 
 from nvrm_fast.ops import step as ops
+from nvrm_fast.reference import DISTRIBUTIONS
 
 FIXED = settings(
     derandomize=True, deadline=None, max_examples=60, suppress_health_check=list(HealthCheck), database=None
@@ -17,7 +18,7 @@ FIXED = settings(
 shapes = st.lists(st.lists(st.integers(0, 9), max_size=4).map(tuple), min_size=1, max_size=5)
 scales = st.sampled_from([0.0, 0.05, -0.3, 1e-30, 1e-60, 1e30])
 hypers = st.sampled_from([0.0, 1e-8, 0.1, 0.9, 0.999])
-distributions = st.integers(0, 2)
+distributions = st.integers(0, len(DISTRIBUTIONS) - 1)
 
 
 @st.composite

@@ -100,8 +100,12 @@ def test_cuda_needs_a_torch_with_cuda(tmp_path):
 def test_info():
     info = build_info()
     assert info["nvrm_fast"] == nvrm_fast.__version__
-    assert info["kernels"]["cpu"]["reference"] == "available"
-    assert info["kernels"]["cpu"]["serves"] == ("native" if backends._native is not None else "reference")
+    kernels = info["kernels"]["cpu"]
+    for name in ("sgd_step_", "direction_noise", "stochastic_activation"):
+        assert kernels[name]["serves"] == ("native" if backends._native is not None else "reference")
+        assert kernels[name]["reference"] == "available"
+    assert kernels["direction_variates"]["serves"] == "reference"
+    assert kernels["direction_variates"]["triton"].startswith("there is no Triton kernel of direction_variates")
     text = subprocess.run([sys.executable, "-m", "nvrm_fast.info"], capture_output=True, text=True, check=True).stdout
     for line in (f"nvrm_fast: {nvrm_fast.__version__}", "kernels", "  cpu", "built", "processor"):
         assert line in text.splitlines()
@@ -129,7 +133,7 @@ def test_native_kernels_of_another_version_are_left_out(tmp_path):
     (package / "_build_facts.json").write_text(json.dumps({**facts, "interface": INTERFACE - 1}))
     code = (
         "import torch, nvrm_fast; from nvrm_fast.ops.registry import why_missing; "
-        "print(nvrm_fast.__file__, why_missing('native', torch.device('cpu')), nvrm_fast.noise(3, seed=1).shape)"
+        "print(nvrm_fast.__file__, why_missing('sgd_step_', 'native', 'cpu'), nvrm_fast.noise(3, seed=1).shape)"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     said = subprocess.run(

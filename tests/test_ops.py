@@ -4,6 +4,7 @@ import pytest
 import torch
 from steps import ADAM_DEFAULTS, SGD_DEFAULTS, make_lists
 
+from nvrm_fast.reference import DISTRIBUTIONS
 from nvrm_fast.reference.arguments import AdamStep, ChangeCoat, SgdStep
 
 BACKENDS = ("reference", "native")
@@ -76,7 +77,7 @@ BAD = [
     ("offsets", lambda v: [0, -1], ValueError, r"offsets\[1\] must not be negative"),
     ("scales", lambda v: [], ValueError, "scales needs one value"),
     ("coat_scales", lambda v: [1.0], ValueError, "coat_scales needs one value"),
-    ("distribution", lambda v: 3, ValueError, "distribution must be a code in"),
+    ("distribution", lambda v: len(DISTRIBUTIONS), ValueError, "distribution must be a code in"),
     ("coat_distribution", lambda v: -1, ValueError, "coat_distribution must be a code in"),
     ("beta1", lambda v: 1.0, ValueError, r"beta1 must be in \[0, 1\), got 1"),
     ("beta2", lambda v: float("nan"), ValueError, r"beta2 must be in \[0, 1\), got nan"),

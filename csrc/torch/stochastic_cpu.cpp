@@ -1,4 +1,4 @@
-// nvrm_fast::stochastic_activation and its backward on the CPU; nvrm_fast/stochastic_ops.py has the schemas.
+// nvrm_fast::stochastic_activation and its backward on the CPU; nvrm_fast/ops/stochastic.py has the schemas.
 #include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/library.h>
@@ -82,7 +82,7 @@ std::tuple<Tensor, Tensor> stochastic_activation(const Tensor& z_, const Tensor&
   check(z_, key, at);
   if (z_.scalar_type() == at::kDouble) {
     static const auto op = c10::Dispatcher::singleton()
-                               .findSchemaOrThrow("nvrm_fast::stochastic_activation_reference", "")
+                               .findSchemaOrThrow("nvrm_fast::stochastic_activation", "reference")
                                .typed<decltype(stochastic_activation)>();
     return op.call(z_, key, stream, step, offset, activation, sums, margin);
   }
@@ -109,7 +109,7 @@ Tensor stochastic_activation_backward(const Tensor& grad, const Tensor& grad_sum
   check(z_, key, at);
   if (z_.scalar_type() == at::kDouble) {
     static const auto op = c10::Dispatcher::singleton()
-                               .findSchemaOrThrow("nvrm_fast::stochastic_activation_backward_reference", "")
+                               .findSchemaOrThrow("nvrm_fast::stochastic_activation_backward", "reference")
                                .typed<decltype(stochastic_activation_backward)>();
     return op.call(grad, grad_sums, z_, key, stream, step, offset, activation, sums, margin);
   }
@@ -136,10 +136,8 @@ Tensor stochastic_activation_backward(const Tensor& grad, const Tensor& grad_sum
 }  // namespace
 
 TORCH_LIBRARY_IMPL(nvrm_fast, CPU, m) {
-  m.impl("stochastic_activation", &stochastic_activation);
-  m.impl("stochastic_activation_backward", &stochastic_activation_backward);
-  m.impl("stochastic_activation_kernel", &stochastic_activation);
-  m.impl("stochastic_activation_backward_kernel", &stochastic_activation_backward);
+  m.impl("stochastic_activation.native", &stochastic_activation);
+  m.impl("stochastic_activation_backward.native", &stochastic_activation_backward);
 }
 
 }  // namespace nvrm

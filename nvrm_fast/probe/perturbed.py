@@ -153,9 +153,14 @@ class _Copies:
     def _weight(self, name: str, draw: Draw) -> Tensor:
         clean = self.perturbed[name]
         eps = noise(
-            clean.numel(), seed=self.seed, stream=self.streams[name], step=draw.step, distribution=self.distribution,
-            scale=draw.scale, device=clean.device,
-        )  # fmt: skip
+            clean.numel(),
+            seed=self.seed,
+            stream=self.streams[name],
+            step=draw.step,
+            distribution=self.distribution,
+            scale=draw.scale,
+            device=clean.device,
+        )
         # Sums of 16-bit weights and float32 noise are rounded once; those of float64 weights keep all digits.
         return (clean + eps.view(clean.shape)).to(clean.dtype)
 

@@ -22,19 +22,25 @@ from nvrm_fast.noise import distribution_code, noise
 
 from .example_noise import example_noise, key_of_seed
 from .injection import NoiseInjection
-from .local import Loss
+from .layer_derivatives import Loss
 from .phase_diagram import PhaseDiagram
 from .phases import Criteria
 from .progress import progress_bar
-from .stacked import StackedNetworks
+from .stacked_models import StackedNetworks
 
 _SECONDS_BETWEEN_SAVES = 60.0
 _STREAM = 0  # of the scan's seed
 #: What a scan records, one row a record and one column a network.
 SERIES = (
-    "noise_norm", "next_norm", "training_loss", "training_accuracy", "train_loss", "train_accuracy",
-    "test_loss", "test_accuracy",
-)  # fmt: skip
+    "noise_norm",
+    "next_norm",
+    "training_loss",
+    "training_accuracy",
+    "train_loss",
+    "train_accuracy",
+    "test_loss",
+    "test_accuracy",
+)
 
 
 @dataclass(frozen=True)
@@ -165,9 +171,14 @@ class _Networks:
     """The stacked networks and what happens to all of them at once."""
 
     def __init__(
-        self, model: nn.Module, injection: NoiseInjection, plan: Plan, loss: Loss, device: torch.device,
+        self,
+        model: nn.Module,
+        injection: NoiseInjection,
+        plan: Plan,
+        loss: Loss,
+        device: torch.device,
         at_once: int | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.model, self.injection, self.plan, self.loss, self.device = model, injection, plan, loss, device
         self.sigmas = torch.tensor(plan.sigmas, device=device)
         self.at_once = at_once
@@ -213,8 +224,12 @@ class _Networks:
             return example_noise(batch, plan.nodes, key, stream=_STREAM, distribution=code)
         flat = noise(
             len(batch) * plan.nodes,
-            seed=plan.seed, stream=_STREAM, step=step, distribution=plan.distribution, device=self.device,
-        )  # fmt: skip
+            seed=plan.seed,
+            stream=_STREAM,
+            step=step,
+            distribution=plan.distribution,
+            device=self.device,
+        )
         return flat.view(len(batch), plan.nodes)
 
     def _forward(
@@ -265,9 +280,16 @@ def _injected(model: nn.Module, plan: Plan) -> Iterator[NoiseInjection]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(plan.seed)
         injection = NoiseInjection(
-            model, plan.layer, 1.0, nodes=plan.nodes, kind=plan.kind, distribution=plan.distribution,
-            weight_std=plan.weight_std, features=plan.features, dim=plan.dim,
-        )  # fmt: skip
+            model,
+            plan.layer,
+            1.0,
+            nodes=plan.nodes,
+            kind=plan.kind,
+            distribution=plan.distribution,
+            weight_std=plan.weight_std,
+            features=plan.features,
+            dim=plan.dim,
+        )
     try:
         model.train()
         yield injection
