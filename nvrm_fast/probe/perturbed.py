@@ -174,10 +174,12 @@ class _Copies:
             for name, value in self.buffers.items()
         }
 
-        def one(weights: Tensors, buffers: Tensors) -> Tensor:
+        def values_of_copy(weights: Tensors, buffers: Tensors) -> Tensor:
             return self._values(measures, weights, buffers, inputs, targets)
 
-        return vmap(one, in_dims=(0, 0 if self.writes_buffers else None), randomness="different")(stacked, buffers)
+        return vmap(values_of_copy, in_dims=(0, 0 if self.writes_buffers else None), randomness="different")(
+            stacked, buffers
+        )
 
     def run_in_turn(
         self, measures: Sequence[Measure], stacked: Tensors, count: int, inputs: Tensor, targets: Tensor

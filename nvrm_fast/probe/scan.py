@@ -237,14 +237,16 @@ class _Networks:
     ) -> tuple[Tensor, Tensor]:
         """Losses (networks,) and outputs (networks, N, ...); without noise where eps is None."""
 
-        def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], sigma: Tensor) -> tuple[Tensor, Tensor]:
+        def run_network(
+            parameters: dict[str, Tensor], buffers: dict[str, Tensor], sigma: Tensor
+        ) -> tuple[Tensor, Tensor]:
             given = torch.zeros_like(unit) if eps is None else sigma * unit
             with self.injection.given(given):
                 outputs = functional_call(self.model, {**parameters, **buffers}, (inputs,))
             return self.loss(outputs, targets), outputs
 
         unit = torch.zeros(len(inputs), self.plan.nodes, device=self.device) if eps is None else eps
-        run = vmap(one, randomness="different", chunk_size=self.at_once)
+        run = vmap(run_network, randomness="different", chunk_size=self.at_once)
         return run(stack.parameters, stack.buffers, self.sigmas[stack.alive.to(self.device)])
 
     @torch.no_grad()
