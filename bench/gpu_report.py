@@ -55,7 +55,7 @@ def rows_for(rule: str, dtype: torch.dtype) -> list[Row]:
     rows = [Row(plain if dtype == torch.float32 else f"{plain}, all in 16 bits", FUSED)]
     storages = (IN_PLACE, MASTER) if dtype == torch.float32 else (MASTER,)
     for backend, storage in itertools.product(("native", "triton"), storages):
-        if backends.why_missing(backend, torch.device("cuda")) is None:
+        if backends.why_missing("sgd_step_", backend, "cuda") is None:
             rows.append(Row(f"NVRM{rule}, {storage}, {backend}", storage, backend))
     if dtype == torch.float32:
         rows.append(Row(f"published NVRM-{rule}, eager", PUBLISHED))

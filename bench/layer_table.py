@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from nvrm_fast import nn as noisy
-from nvrm_fast.ops import direction as layer_ops
 from nvrm_fast.ops import registry as backends
+from nvrm_fast.ops.noise import gaussian_like
 
 from .contention import waiting_share
 from .gate import RedGate
@@ -25,7 +25,7 @@ PASSES = 3
 
 def check_layers() -> str:
     """Raises RedGate unless the activations of every law's kernel equal the reference bit for bit."""
-    reason = backends.why_missing("native", torch.device("cpu"))
+    reason = backends.why_missing("direction_noise", "native", "cpu")
     if reason is not None:
         raise RedGate(f"there is nothing to time: {reason}")
     directions = [
@@ -66,7 +66,7 @@ def _measure_peak(case_name: str, name: str, threads: int) -> int | None:
     torch.set_num_threads(threads)
     small = torch.nn.Linear(256, 256)
     run(small, torch.randn(64, 256, requires_grad=True), torch.randn(64, 256))
-    layer_ops.gaussian_like(torch.zeros(3), torch.tensor([1]))
+    gaussian_like(torch.zeros(3), torch.tensor([1]))
     layer, x, gradient = _build(case_name, name)
     if is_compiled(name):
         # The compiler's own memory is not the layer's.

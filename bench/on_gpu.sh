@@ -22,9 +22,9 @@ section build
 section "tests of the native CUDA kernels"
 attempt timeout 150 "$PYTHON" -m pytest -q tests/csrc/test_cuda_step.py tests/optim/test_cuda_graph.py
 
-if [ -d tests/triton ]; then
+if [ -d tests/triton_kernels ]; then
   section "tests of the Triton kernels"
-  attempt timeout 120 "$PYTHON" -m pytest -q tests/triton
+  attempt timeout 120 "$PYTHON" -m pytest -q tests/triton_kernels
 fi
 
 section "tests of the layers"

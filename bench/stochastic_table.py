@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nvrm_fast import nn as noisy
+from nvrm_fast.contract.layers import SUMS, StochasticSettings
 from nvrm_fast.reference import stochastic
-from nvrm_fast.reference.stochastic import SUMS, Settings
 
 from .contention import waiting_share
 from .gate import RedGate
@@ -49,7 +49,7 @@ def check_kernels() -> str:
             use_instruction_set(name)
             for sums in SUMS.values():
                 z, grad, key = torch.randn(37, 258, 1), torch.randn(37, 129, 1), torch.tensor([5])
-                settings = Settings(1, 0, 77, 1, sums, MARGIN)
+                settings = StochasticSettings(1, 0, 77, 1, sums, MARGIN)
                 y, total = torch.ops.nvrm_fast.stochastic_activation(z, key, *settings)
                 dz = torch.ops.nvrm_fast.stochastic_activation_backward(grad, total, z, key, *settings)
                 expected = stochastic.stochastic_activation(z, key, *settings)[0]

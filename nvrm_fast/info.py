@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ._version import __version__
-from .ops import registry as backends
+from .ops import direction, noise, registry, step, stochastic  # noqa: F401  (they register the operators)
 
 
 def _version_of(package: str) -> str:
@@ -26,16 +26,21 @@ def _devices() -> list[torch.device]:
     return devices
 
 
+def _kernels_of(operator: str, device: torch.device) -> dict[str, str]:
+    missing = {name: registry.why_missing(operator, name, device.type) for name in registry.BACKENDS}
+    return {"serves": registry.choose(operator, device), **{name: why or "available" for name, why in missing.items()}}
+
+
 def build_info() -> dict[str, Any]:
     """Versions, build facts, processor features and the kernels that serve each device, as plain data."""
-    native = backends._native
+    native = registry._native
     return {
         "nvrm_fast": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "triton": _version_of("triton"),
         "threads": torch.get_num_threads(),
-        "built": backends.build_facts() or {"cpu": "not installed: run pip install --no-build-isolation ."},
+        "built": registry.build_facts() or {"cpu": "not installed: run pip install --no-build-isolation ."},
         "compiled with": native.build_facts() if native is not None else None,
         "processor": {
             "machine": platform.machine(),
@@ -44,10 +49,7 @@ def build_info() -> dict[str, Any]:
             "in use": native.instruction_set() if native is not None else None,
         },
         "kernels": {
-            str(device): {
-                "serves": backends.choose(device),
-                **{name: backends.why_missing(name, device) or "available" for name in backends.BACKENDS},
-            }
+            str(device): {operator: _kernels_of(operator, device) for operator in registry.operators()}
             for device in _devices()
         },
     }
@@ -64,5 +66,16 @@ def _print(value: Any, indent: int = 0) -> None:
             print(f"{'  ' * indent}{key}: {item}")
 
 
+def _operators_together(kernels: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    """The same with one entry for all operators that are served alike; their names are left out of the reasons."""
+    together: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for operator, served in kernels.items():
+        key = tuple((name, why.replace(f"of {operator} ", "")) for name, why in served.items())
+        together.setdefault(key, []).append(operator)
+    return {", ".join(operators): dict(served) for served, operators in together.items()}
+
+
 if __name__ == "__main__":
-    _print(build_info())
+    info = build_info()
+    info["kernels"] = {device: _operators_together(kernels) for device, kernels in info["kernels"].items()}
+    _print(info)

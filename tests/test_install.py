@@ -101,8 +101,12 @@ def test_cuda_needs_a_torch_with_cuda(tmp_path):
 def test_info():
     info = build_info()
     assert info["nvrm_fast"] == nvrm_fast.__version__
-    assert info["kernels"]["cpu"]["reference"] == "available"
-    assert info["kernels"]["cpu"]["serves"] == ("native" if backends._native is not None else "reference")
+    kernels = info["kernels"]["cpu"]
+    for name in ("sgd_step_", "direction_noise", "stochastic_activation"):
+        assert kernels[name]["serves"] == ("native" if backends._native is not None else "reference")
+        assert kernels[name]["reference"] == "available"
+    assert kernels["direction_variates"]["serves"] == "reference"
+    assert kernels["direction_variates"]["triton"].startswith("there is no Triton kernel of direction_variates")
     text = subprocess.run([sys.executable, "-m", "nvrm_fast.info"], capture_output=True, text=True, check=True).stdout
     for line in (f"nvrm_fast: {nvrm_fast.__version__}", "kernels", "  cpu", "built", "processor"):
         assert line in text.splitlines()
@@ -137,8 +141,8 @@ def run_with_facts(tmp_path, facts):
         (package / "_build_facts.json").write_text(json.dumps(facts))
     code = (
         "import torch, nvrm_fast; from nvrm_fast.ops import registry; "
-        "print(nvrm_fast.__file__, registry.choose(torch.device('cpu')), "
-        "registry.why_missing('native', torch.device('cpu')), nvrm_fast.noise(3, seed=1).shape)"
+        "print(nvrm_fast.__file__, registry.choose('step_', torch.device('cpu')), "
+        "registry.why_missing('step_', 'native', 'cpu'), nvrm_fast.noise(3, seed=1).shape)"
     )
     return subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(tmp_path)}, cwd=tmp_path,

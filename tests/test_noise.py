@@ -88,17 +88,17 @@ def test_use_backend_holds_inside_its_block_only():
     from nvrm_fast.ops import registry as backends
 
     device = torch.device("cpu")
-    outside = backends.choose(device)
+    outside = backends.choose("fill_noise_", device)
     with nvrm_fast.use_backend("reference"):
-        assert backends.choose(device) == "reference"
+        assert backends.choose("fill_noise_", device) == "reference"
         with nvrm_fast.use_backend("native"):
-            assert backends.choose(device) == "native"
-            assert backends.choose(device, "reference") == "reference"
-        assert backends.choose(device) == "reference"
-    assert backends.choose(device) == outside
+            assert backends.choose("fill_noise_", device) == "native"
+            assert backends.choose("fill_noise_", device, "reference") == "reference"
+        assert backends.choose("fill_noise_", device) == "reference"
+    assert backends.choose("fill_noise_", device) == outside
     with pytest.raises(KeyError), nvrm_fast.use_backend("reference"):
         raise KeyError
-    assert backends.choose(device) == outside
+    assert backends.choose("fill_noise_", device) == outside
 
 
 @pytest.mark.parametrize(

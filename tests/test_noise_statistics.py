@@ -12,6 +12,7 @@ import scipy.stats
 import torch
 
 from nvrm_fast import noise
+from nvrm_fast.reference import DISTRIBUTIONS
 
 N = 2**20
 # Law, standard deviation at scale 1, kurtosis (fourth moment over squared variance).
@@ -21,6 +22,10 @@ LAWS = {
     "laplace": (scipy.stats.laplace(), math.sqrt(2), 6.0),
 }
 everything = pytest.mark.parametrize("distribution", LAWS)
+
+
+def test_every_distribution_is_tried():
+    assert set(LAWS) == set(DISTRIBUTIONS)
 
 
 def draw(distribution: str, **where) -> np.ndarray:

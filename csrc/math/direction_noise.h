@@ -1,5 +1,5 @@
 // One activation of L::width neighbours: the law of cosines for a neuron's direction, its noisy copy and the input.
-// nvrm_fast/reference/local.py has the formulas and their source; the order of operations is the same.
+// nvrm_fast/reference/direction_noise.py has the formulas and their source; the order of operations is the same.
 #pragma once
 
 #include "angle_law.h"

@@ -1,5 +1,5 @@
-// nvrm_fast::local_noise, local_noise_backward and gaussian_like on the CPU; nvrm_fast/ops/direction.py has the
-// schemas.
+// nvrm_fast::direction_noise, direction_noise_backward and gaussian_like on the CPU; nvrm_fast/ops/direction.py has
+// the schemas.
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/library.h>
 
@@ -62,7 +62,7 @@ void check(const Tensor& s, const Tensor& square, const Tensor& key, const Setti
   TORCH_CHECK_VALUE(s.dim() == 3, "s must have shape (outer, neurons, inner), got ", s.sizes());
   TORCH_CHECK_TYPE(at::isFloatingType(s.scalar_type()), "s must be a floating-point tensor, got ", s.scalar_type());
   TORCH_CHECK_TYPE(key.scalar_type() == at::kLong && key.numel() == 1, "key must be an int64 tensor with one element");
-  TORCH_CHECK_VALUE(at.direction >= 0 && at.direction < law_count, "direction must be a code in [0, ", law_count - 1,
+  TORCH_CHECK_VALUE(at.direction >= 0 && at.direction < law_count, "law must be a code in [0, ", law_count - 1,
                     "], got ", at.direction);
   TORCH_CHECK_VALUE(at.magnitude >= 0 && at.magnitude <= 2, "magnitude must be a code in [0, 2], got ", at.magnitude);
   TORCH_CHECK_VALUE(at.offset >= 0 && at.offset + s.numel() <= (int64_t{1} << 56),
@@ -77,9 +77,9 @@ void check(const Tensor& s, const Tensor& square, const Tensor& key, const Setti
     return;
   }
   TORCH_CHECK_VALUE(square.dim() == 3 && square.size(0) == s.size(0) && square.size(2) == s.size(2),
-                    "square must have shape (", s.size(0), ", groups, ", s.size(2), "), got ", square.sizes());
+                    "sq_norm must have shape (", s.size(0), ", groups, ", s.size(2), "), got ", square.sizes());
   TORCH_CHECK_VALUE(square.size(1) > 0 && s.size(1) % square.size(1) == 0,
-                    "square must have a number of groups that divides ", s.size(1), ", got ", square.size(1));
+                    "sq_norm must have a number of groups that divides ", s.size(1), ", got ", square.size(1));
 }
 
 // Parameters of all neurons for the kernels, rows padded to whole vectors with the last neuron's, so that lanes beyond
@@ -122,10 +122,10 @@ struct Pass {
         scalars(layer_scalars(at.fan_in, at.alpha, at.low, at.high)),
         parameters(s.size(1), law_sizes[at.direction].rows) {
     parameters.set(0, 1, scale, "scale");
-    parameters.set(1, 1, gain, "gain");
+    parameters.set(1, 1, gain, "magnitude_mean");
     if (at.magnitude != 0) {
-      TORCH_CHECK_VALUE(spread.has_value(), "magnitude noise needs spread");
-      parameters.set(2, 1, *spread, "spread");
+      TORCH_CHECK_VALUE(spread.has_value(), "magnitude noise needs magnitude_std");
+      parameters.set(2, 1, *spread, "magnitude_std");
     }
     if (bias.has_value()) parameters.set(3, 1, *bias, "bias");
     parameters.set(4, law_sizes[at.direction].rows, constants, "constants");
@@ -148,7 +148,7 @@ struct Pass {
     plan.storage = scalar_kind(s.scalar_type(), "s");
     plan.s = s.const_data_ptr();
     if (at.direction != 0) {
-      TORCH_CHECK_TYPE(square.scalar_type() == at::kFloat, "square must be float32, got ", square.scalar_type());
+      TORCH_CHECK_TYPE(square.scalar_type() == at::kFloat, "sq_norm must be float32, got ", square.scalar_type());
       plan.square = square.const_data_ptr<float>();
     }
   }
@@ -162,7 +162,7 @@ struct Pass {
 };
 
 // float64 goes on to the reference, whose formulas are torch's functions.
-Tensor local_noise(const Tensor& s, const Tensor& square, const Tensor& scale, const Tensor& gain,
+Tensor direction_noise(const Tensor& s, const Tensor& square, const Tensor& scale, const Tensor& gain,
                    const OptionalTensor& spread, const OptionalTensor& bias, const OptionalTensor& first,
                    const OptionalTensor& second, const Tensor& constants, const Tensor& key, int64_t stream,
                    int64_t step, int64_t offset, int64_t direction, int64_t magnitude, int64_t fan_in, double alpha,
@@ -171,8 +171,8 @@ Tensor local_noise(const Tensor& s, const Tensor& square, const Tensor& scale, c
   check(s, square, key, at);
   if (s.scalar_type() == at::kDouble) {
     static const auto op = c10::Dispatcher::singleton()
-                               .findSchemaOrThrow("nvrm_fast::local_noise_reference", "")
-                               .typed<decltype(local_noise)>();
+                               .findSchemaOrThrow("nvrm_fast::direction_noise", "reference")
+                               .typed<decltype(direction_noise)>();
     return op.call(s, square, scale, gain, spread, bias, first, second, constants, key, stream, step, offset, direction,
                    magnitude, fan_in, alpha, low, high, given);
   }
@@ -185,7 +185,7 @@ Tensor local_noise(const Tensor& s, const Tensor& square, const Tensor& scale, c
 
 using Eight = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
-Eight local_noise_backward(const Tensor& grad, const Tensor& s, const Tensor& square, const Tensor& scale,
+Eight direction_noise_backward(const Tensor& grad, const Tensor& s, const Tensor& square, const Tensor& scale,
                            const Tensor& gain, const OptionalTensor& spread, const OptionalTensor& bias,
                            const OptionalTensor& first, const OptionalTensor& second, const Tensor& constants,
                            const Tensor& key, int64_t stream, int64_t step, int64_t offset, int64_t direction,
@@ -196,8 +196,8 @@ Eight local_noise_backward(const Tensor& grad, const Tensor& s, const Tensor& sq
   TORCH_CHECK_VALUE(grad.sizes() == s.sizes(), "grad must have s's shape ", s.sizes(), ", got ", grad.sizes());
   if (s.scalar_type() == at::kDouble) {
     static const auto op = c10::Dispatcher::singleton()
-                               .findSchemaOrThrow("nvrm_fast::local_noise_backward_reference", "")
-                               .typed<decltype(local_noise_backward)>();
+                               .findSchemaOrThrow("nvrm_fast::direction_noise_backward", "reference")
+                               .typed<decltype(direction_noise_backward)>();
     return op.call(grad, s, square, scale, gain, spread, bias, first, second, constants, key, stream, step, offset,
                    direction, magnitude, fan_in, alpha, low, high, given, slopes);
   }
@@ -254,9 +254,9 @@ Tensor gaussian_like(const Tensor& like, const Tensor& key, int64_t stream, int6
 }  // namespace
 
 TORCH_LIBRARY_IMPL(nvrm_fast, CPU, m) {
-  m.impl("local_noise", &local_noise);
-  m.impl("local_noise_backward", &local_noise_backward);
-  m.impl("gaussian_like", &gaussian_like);
+  m.impl("direction_noise.native", &direction_noise);
+  m.impl("direction_noise_backward.native", &direction_noise_backward);
+  m.impl("gaussian_like.native", &gaussian_like);
 }
 
 }  // namespace nvrm

@@ -58,7 +58,7 @@ std::tuple<Tensor, Tensor> stochastic_activation(const Tensor& z_, const Tensor&
   check(z_, key, at);
   if (z_.scalar_type() == at::kDouble) {
     static const auto op = c10::Dispatcher::singleton()
-                               .findSchemaOrThrow("nvrm_fast::stochastic_activation_reference", "")
+                               .findSchemaOrThrow("nvrm_fast::stochastic_activation", "reference")
                                .typed<decltype(stochastic_activation)>();
     return op.call(z_, key, stream, step, offset, activation, sums, margin);
   }
@@ -85,7 +85,7 @@ Tensor stochastic_activation_backward(const Tensor& grad, const Tensor& grad_sum
   check(z_, key, at);
   if (z_.scalar_type() == at::kDouble) {
     static const auto op = c10::Dispatcher::singleton()
-                               .findSchemaOrThrow("nvrm_fast::stochastic_activation_backward_reference", "")
+                               .findSchemaOrThrow("nvrm_fast::stochastic_activation_backward", "reference")
                                .typed<decltype(stochastic_activation_backward)>();
     return op.call(grad, grad_sums, z_, key, stream, step, offset, activation, sums, margin);
   }
@@ -112,10 +112,8 @@ Tensor stochastic_activation_backward(const Tensor& grad, const Tensor& grad_sum
 }  // namespace
 
 TORCH_LIBRARY_IMPL(nvrm_fast, CPU, m) {
-  m.impl("stochastic_activation", &stochastic_activation);
-  m.impl("stochastic_activation_backward", &stochastic_activation_backward);
-  m.impl("stochastic_activation_kernel", &stochastic_activation);
-  m.impl("stochastic_activation_backward_kernel", &stochastic_activation_backward);
+  m.impl("stochastic_activation.native", &stochastic_activation);
+  m.impl("stochastic_activation_backward.native", &stochastic_activation_backward);
 }
 
 }  // namespace nvrm

@@ -1,4 +1,5 @@
-"""What every backend agrees on and none owns: streams, seeds, distributions, rules, records, arguments and checks.
+"""What every backend agrees on and none owns: streams, seeds, distributions, angle laws, rules,
+records, arguments and checks.
 
 Imports nothing of nvrm_fast but itself.
 """

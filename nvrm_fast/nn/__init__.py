@@ -38,12 +38,15 @@ Source: P. Kirichenko, thesis (Higher School of Economics, 2018); local sampling
 Stochastic layers: "Simple and Effective Stochastic Neural Networks" (SE-SNN).
 """
 
+from ..contract import laws
+from ..contract.laws import *  # noqa: F403
+from .base import MODES, NoisyModule
 from .convert import noisy_layer, to_noisy, to_plain
 from .direction import DirectionConv1d, DirectionConv2d, DirectionConv3d, DirectionLinear
 from .divergence import log_uniform_divergence, truncated_normal_divergence
 from .elbo import divergence, elbo_loss, warm_up
 from .ensemble import Prediction, mc, predict, prediction
-from .entropy import MaxEntropy, StandardNormal, regularizer_loss, set_regularizer
+from .entropy import MaxEntropy, StandardNormal
 from .gaussian import (
     GaussianDropout,
     GaussianDropoutConv1d,
@@ -51,60 +54,37 @@ from .gaussian import (
     GaussianDropoutConv3d,
     GaussianDropoutLinear,
 )
-from .modes import MODES, NoisyModule, noise_mode, noisy_modules, set_noise_mode
-from .noises import (
-    DIRECTIONS,
-    MAGNITUDES,
-    BetaRotation,
-    Direction,
-    GammaMagnitude,
-    Magnitude,
-    NormalMagnitude,
-    Projected,
-    Rotation,
-    Tangent,
-    VonMisesFisher,
-)
+from .noise_mode import noise_mode, noisy_modules, set_noise_mode
 from .prune import collapsed, compress, prune
+from .regularizer import regularizer_loss, set_regularizer
 from .signal import SignalNoise
 from .stochastic import StochasticConv1d, StochasticConv2d, StochasticConv3d, StochasticLinear
 from .variational import VariationalConv1d, VariationalConv2d, VariationalConv3d, VariationalLinear
 
 __all__ = [
-    "DIRECTIONS",
-    "MAGNITUDES",
     "MODES",
-    "BetaRotation",
-    "Direction",
     "DirectionConv1d",
     "DirectionConv2d",
     "DirectionConv3d",
     "DirectionLinear",
-    "GammaMagnitude",
     "GaussianDropout",
     "GaussianDropoutConv1d",
     "GaussianDropoutConv2d",
     "GaussianDropoutConv3d",
     "GaussianDropoutLinear",
-    "Magnitude",
     "MaxEntropy",
     "NoisyModule",
-    "NormalMagnitude",
     "Prediction",
-    "Projected",
-    "Rotation",
     "SignalNoise",
     "StandardNormal",
     "StochasticConv1d",
     "StochasticConv2d",
     "StochasticConv3d",
     "StochasticLinear",
-    "Tangent",
     "VariationalConv1d",
     "VariationalConv2d",
     "VariationalConv3d",
     "VariationalLinear",
-    "VonMisesFisher",
     "collapsed",
     "compress",
     "divergence",
@@ -125,3 +105,4 @@ __all__ = [
     "truncated_normal_divergence",
     "warm_up",
 ]
+__all__ += laws.__all__

@@ -17,21 +17,30 @@ from .variational import VariationalConv1d, VariationalConv2d, VariationalConv3d
 #: Plain layer -> its kinds: by exact class, so that subclasses with a forward of their own are left alone.
 KINDS: dict[str, dict[type[nn.Module], type[nn.Module]]] = {
     "direction": {
-        nn.Linear: DirectionLinear, nn.Conv1d: DirectionConv1d, nn.Conv2d: DirectionConv2d, nn.Conv3d: DirectionConv3d,
+        nn.Linear: DirectionLinear,
+        nn.Conv1d: DirectionConv1d,
+        nn.Conv2d: DirectionConv2d,
+        nn.Conv3d: DirectionConv3d,
     },
     "variational": {
-        nn.Linear: VariationalLinear, nn.Conv1d: VariationalConv1d, nn.Conv2d: VariationalConv2d,
+        nn.Linear: VariationalLinear,
+        nn.Conv1d: VariationalConv1d,
+        nn.Conv2d: VariationalConv2d,
         nn.Conv3d: VariationalConv3d,
     },
     "stochastic": {
-        nn.Linear: StochasticLinear, nn.Conv1d: StochasticConv1d, nn.Conv2d: StochasticConv2d,
+        nn.Linear: StochasticLinear,
+        nn.Conv1d: StochasticConv1d,
+        nn.Conv2d: StochasticConv2d,
         nn.Conv3d: StochasticConv3d,
     },
     "gaussian": {
-        nn.Linear: GaussianDropoutLinear, nn.Conv1d: GaussianDropoutConv1d, nn.Conv2d: GaussianDropoutConv2d,
+        nn.Linear: GaussianDropoutLinear,
+        nn.Conv1d: GaussianDropoutConv1d,
+        nn.Conv2d: GaussianDropoutConv2d,
         nn.Conv3d: GaussianDropoutConv3d,
     },
-}  # fmt: skip
+}
 
 
 def _gaussian_like(plain: nn.Module, kind: type[nn.Module], noise: dict[str, Any]) -> nn.Module:
@@ -40,9 +49,17 @@ def _gaussian_like(plain: nn.Module, kind: type[nn.Module], noise: dict[str, Any
             new = kind(plain.in_features, plain.out_features, plain.bias is not None, **noise)
         else:
             new = kind(
-                plain.in_channels, plain.out_channels, plain.kernel_size, plain.stride, plain.padding, plain.dilation,
-                plain.groups, plain.bias is not None, plain.padding_mode, **noise,
-            )  # fmt: skip
+                plain.in_channels,
+                plain.out_channels,
+                plain.kernel_size,
+                plain.stride,
+                plain.padding,
+                plain.dilation,
+                plain.groups,
+                plain.bias is not None,
+                plain.padding_mode,
+                **noise,
+            )
     new.weight, new.bias = copy.deepcopy(plain.weight), copy.deepcopy(plain.bias)
     return new.train(plain.training)
 

@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from . import shared
-from .convolution import ConvGeometry
-from .dense import DenseLocal
-from .noises import Direction, Magnitude
-from .weight_norm import WeightNormalized, wide, without_drawing
+from ..contract.laws import Direction, Magnitude
+from ..ops.direction import dense_direction_noise
+from . import weight_space_sampling
+from .base import restored_generator, wide
+from .conv_mixin import ConvMixin
+from .weight_norm import WeightNormalized
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -23,8 +24,9 @@ class DirectionLinear(WeightNormalized):
     """A weight-normalised dense layer with noise on direction and magnitude: nn.Linear otherwise.
 
     sampling "local" gives each object and neuron noise of its own, exactly as if each had drawn a weight vector, for
-    one matrix product and one pass (nvrm_fast/reference/local.py); "shared" is the thesis's: the plane of rotation is
-    drawn once for the mini-batch (equation 48); "flipout" flips a shared draw by random signs of each object.
+    one matrix product and one pass (nvrm_fast/reference/direction_noise.py); "shared" is the thesis's: the plane of
+    rotation is drawn once for the mini-batch (equation 48); "flipout" flips a shared draw by random signs of each
+    object.
 
     Args:
         in_features, out_features, bias, device, dtype: as nn.Linear.
@@ -42,10 +44,18 @@ class DirectionLinear(WeightNormalized):
     """
 
     def __init__(
-        self, in_features: int, out_features: int, bias: bool = True, *, direction: Direction | None = None,
-        magnitude: Magnitude | None = None, sampling: str = "local", normalize: str = "output", device: Any = None,
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        direction: Direction | None = None,
+        magnitude: Magnitude | None = None,
+        sampling: str = "local",
+        normalize: str = "output",
+        device: Any = None,
         dtype: Any = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.in_features = in_features
         self.out_features = out_features
@@ -58,11 +68,11 @@ class DirectionLinear(WeightNormalized):
         rows = x.reshape(-1, self.in_features)
         key = self._key(x.device)
         if self.normalize == "input":
-            y = shared.input_normalized(self, rows, key)
+            y = weight_space_sampling.input_normalized(self, rows, key)
         elif self.sampling == "local" or self.direction is None:
             y = self._forward_local(rows, key)
         else:
-            y = shared.dense(self, rows, key)
+            y = weight_space_sampling.dense(self, rows, key)
         return y.view(*x.shape[:-1], self.out_features)
 
     def _forward_local(self, rows: Tensor, key: Tensor) -> Tensor:
@@ -71,29 +81,33 @@ class DirectionLinear(WeightNormalized):
             # Norms are then those of the rounded vectors, as the product is.
             dtype = torch.get_autocast_dtype(device)
             with torch.autocast(device, enabled=False):
-                return self._dense_local(rows.to(dtype), self.weight_v.to(dtype), key)
-        return self._dense_local(rows, self.weight_v, key)
+                return self._dense(rows.to(dtype), self.weight_v.to(dtype), key)
+        return self._dense(rows, self.weight_v, key)
 
-    def _dense_local(self, rows: Tensor, v: Tensor, key: Tensor) -> Tensor:
+    def _dense(self, rows: Tensor, v: Tensor, key: Tensor) -> Tensor:
         if rows.dtype == v.dtype and not torch.compiler.is_compiling():
             tensors = self._noise_tensors(wide(rows.dtype), self.bias)
-            return DenseLocal.apply(rows, v, *tensors, key, self._settings(direction=self.direction))
+            return dense_direction_noise(rows, v, *tensors, key, self._settings(direction=self.direction))
         s = F.linear(rows, v)
-        square = None
+        sq_norm = None
         if self.direction is not None:
-            square = rows.to(wide(rows.dtype)).square().sum(dim=1)[:, None, None]
+            sq_norm = rows.to(wide(rows.dtype)).square().sum(dim=1)[:, None, None]
         norms = torch.linalg.vector_norm(v, dim=1, dtype=wide(v.dtype)).clamp_min(torch.finfo(wide(v.dtype)).tiny)
-        return self._local(s.unsqueeze(2), square, norms.reciprocal(), self.bias, key).squeeze(2)
+        return self._noisy(s.unsqueeze(2), sq_norm, norms.reciprocal(), self.bias, key).squeeze(2)
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, **noise: Any) -> DirectionLinear:
         """A noisy layer whose mean weight is that of an nn.Linear; noise: the keyword arguments of this class."""
         weight = linear.weight
-        with without_drawing(weight.device):
+        with restored_generator(weight.device):
             new = cls(
-                linear.in_features, linear.out_features, linear.bias is not None, device=weight.device,
-                dtype=weight.dtype, **noise,
-            )  # fmt: skip
+                linear.in_features,
+                linear.out_features,
+                linear.bias is not None,
+                device=weight.device,
+                dtype=weight.dtype,
+                **noise,
+            )
         new._set_weight(weight, linear.bias)
         return new.train(linear.training)
 
@@ -112,7 +126,7 @@ class DirectionLinear(WeightNormalized):
         return f"{features}, {self._describe_noise()}"
 
 
-class _DirectionConv(ConvGeometry, WeightNormalized):
+class _DirectionConv(ConvMixin, WeightNormalized):
     """A weight-normalised convolution with noise on direction and magnitude; the subclasses say how many dimensions.
 
     Local sampling is exact at each output position. In weight space all positions of one object share a draw of the
@@ -124,11 +138,23 @@ class _DirectionConv(ConvGeometry, WeightNormalized):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
-        dilation: Any = 1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros", *,
-        direction: Direction | None = None, magnitude: Magnitude | None = None, sampling: str = "local",
-        device: Any = None, dtype: Any = None,
-    ) -> None:  # fmt: skip
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        *,
+        direction: Direction | None = None,
+        magnitude: Magnitude | None = None,
+        sampling: str = "local",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
         super().__init__()
         shape = self._set_geometry(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode
@@ -136,7 +162,7 @@ class _DirectionConv(ConvGeometry, WeightNormalized):
         self._set_noise(direction, magnitude, sampling, "output")
         self._make_parameters(shape, out_channels if bias else None, device=device, dtype=dtype)
 
-    def patch_squares(self, x: Tensor, padding: Any) -> Tensor:
+    def patch_sq_norms(self, x: Tensor, padding: Any) -> Tensor:
         """|x|^2 of the inputs that each output position sees: (batch, groups, *positions), at least float32."""
         dtype = wide(x.dtype)
         with torch.autocast(x.device.type, enabled=False):
@@ -153,17 +179,18 @@ class _DirectionConv(ConvGeometry, WeightNormalized):
             return self._convolve(x, self.mean_weight(), self.groups, padding, self.bias)
         key = self._key(x.device)
         if self.sampling != "local" and self.direction is not None:
-            return shared.convolution(self, x, padding, key)
+            convolve = lambda x, weight: self._convolve(x, weight, self.groups, padding)  # noqa: E731
+            return weight_space_sampling.convolution(self, convolve, self.groups, x, key)
         s = self._convolve(x, self.weight_v, self.groups, padding)
-        square = None if self.direction is None else self.patch_squares(x, padding).flatten(2)
-        y = self._local(s.flatten(2), square, self.weight_norms().reciprocal(), self.bias, key)
+        sq_norm = None if self.direction is None else self.patch_sq_norms(x, padding).flatten(2)
+        y = self._noisy(s.flatten(2), sq_norm, self.weight_norms().reciprocal(), self.bias, key)
         return y.view(s.shape)
 
     @classmethod
     def from_conv(cls, conv: _ConvNd, **noise: Any) -> Self:
         """A noisy layer whose mean weight is that of an nn.ConvNd; noise: direction, magnitude, sampling."""
         weight = conv.weight
-        with without_drawing(weight.device):
+        with restored_generator(weight.device):
             new = cls._like(conv, **noise)
         new._set_weight(weight, conv.bias)
         return new.train(conv.training)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .modes import noisy_modules
+from .noise_mode import noisy_modules
 
 
 def mc(model: nn.Module, x: Tensor, samples: int) -> Tensor:

@@ -10,10 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.utils import _ntuple
 
-from ..ops import direction as layer_ops
-from .modes import NoisyModule
-from .noises import _check_positive
-from .weight_norm import wide
+from ..contract.laws import check_positive
+from ..ops.noise import gaussian_like
+from .base import NoisyModule, wide
 
 
 class _AddGaussian(torch.autograd.Function):
@@ -23,13 +22,13 @@ class _AddGaussian(torch.autograd.Function):
     def forward(ctx: Any, mean: Tensor, deviation: Tensor, key: Tensor, stream: int) -> Tensor:
         ctx.save_for_backward(key)
         ctx.stream = stream
-        noise = layer_ops.gaussian_like(mean, key, stream).to(deviation.dtype)
+        noise = gaussian_like(mean, key, stream).to(deviation.dtype)
         return torch.addcmul(mean.to(deviation.dtype), deviation, noise).to(mean.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (key,) = ctx.saved_tensors
-        noise = layer_ops.gaussian_like(grad, key, ctx.stream)
+        noise = gaussian_like(grad, key, ctx.stream)
         return grad, grad * noise, None, None
 
 
@@ -42,7 +41,7 @@ class GaussianDropout(NoisyModule):
 
     def __init__(self, alpha: float) -> None:
         super().__init__()
-        _check_positive(alpha, "alpha")
+        check_positive(alpha, "alpha")
         self.alpha = alpha
 
     def forward(self, x: Tensor) -> Tensor:
@@ -85,9 +84,18 @@ class _ConvolutionOfSquares(torch.autograd.Function):
         x, w = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.geometry
         dx, dw, _ = torch.ops.aten.convolution_backward(
-            grad, x.square(), w.square(), None, stride, padding, dilation, False, [0] * len(stride), groups,
+            grad,
+            x.square(),
+            w.square(),
+            None,
+            stride,
+            padding,
+            dilation,
+            False,
+            [0] * len(stride),
+            groups,
             [True, True, False],
-        )  # fmt: skip
+        )
         return 2 * x * dx, 2 * w * dw, None, None, None, None
 
 
@@ -106,10 +114,16 @@ class GaussianDropoutLinear(NoisyModule, nn.Linear):
     """
 
     def __init__(
-        self, in_features: int, out_features: int, bias: bool = True, *, alpha: float, device: Any = None,
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        alpha: float,
+        device: Any = None,
         dtype: Any = None,
-    ) -> None:  # fmt: skip
-        _check_positive(alpha, "alpha")
+    ) -> None:
+        check_positive(alpha, "alpha")
         super().__init__(in_features, out_features, bias, device=device, dtype=dtype)
         self.alpha = alpha
 
@@ -142,7 +156,7 @@ class _GaussianDropoutConv(NoisyModule):
     _reversed_padding_repeated_twice: list[int]
 
     def __init__(self, *args: Any, alpha: float, **kwargs: Any) -> None:
-        _check_positive(alpha, "alpha")
+        check_positive(alpha, "alpha")
         super().__init__(*args, **kwargs)
         self.alpha = alpha
 

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ..ops import direction as layer_ops
-from ..reference.angles import LAWS
-from ..reference.local import Settings
-from .modes import NoisyModule
-from .noises import Direction, Magnitude, direction_code, law_constants, magnitude_code
-from .weight_norm import wide
+from ..contract.laws import NORMAL, Direction, Magnitude, direction_code, magnitude_code
+from ..contract.layers import DirectionSettings
+from ..ops.direction import law_constants, turning_angle, variates
+from ..ops.noise import gaussian_like
+from .base import NoisyModule, wide
 
 
 class SignalNoise(NoisyModule):
@@ -51,32 +50,36 @@ class SignalNoise(NoisyModule):
         if self.direction is not None and length < 2:
             raise ValueError("an object of one activation has no direction to turn: it needs at least 2")
         full = lambda p: None if p is None else torch.full((1,), p, dtype=dtype, device=x.device)  # noqa: E731
-        first, second = (full(p) for p in parameters)
-        constants = law_constants(self.direction, first, second, length, 1, x.device)
+        law_param_0, law_param_1 = (full(p) for p in parameters)
+        constants = law_constants(self.direction, law_param_0, law_param_1, length, 1, x.device)
         low, high = (0.0, 0.0) if self.direction is None else self.direction.ends
         alpha = 0.0 if self.magnitude is None else self.magnitude.alpha
         # The angles' blocks are step 0 of the stream, the tangent directions are step 1.
-        settings = Settings(
-            self.stream, 0, 0, direction_code(self.direction), magnitude_code(self.magnitude), length, alpha, low,
-            high, True,
-        )  # fmt: skip
-        variates = layer_ops.variates((objects, 1, 1), constants, key, settings)
+        settings = DirectionSettings(
+            self.stream,
+            0,
+            0,
+            direction_code(self.direction),
+            magnitude_code(self.magnitude),
+            length,
+            alpha,
+            low,
+            high,
+            True,
+        )
+        drawn = variates((objects, 1, 1), constants, key, settings)
         y = x
         if self.direction is not None:
             length_of_x = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-            noise = layer_ops.gaussian_like(x, key, self.stream, 1).to(dtype)
+            noise = gaussian_like(x, key, self.stream, 1).to(dtype)
             unit = x / length_of_x.clamp_min(torch.finfo(dtype).tiny)
             tangent = noise - (noise * unit).sum(dim=1, keepdim=True) * unit
             tangent = tangent / torch.linalg.vector_norm(tangent, dim=1, keepdim=True)
-            cosine, sine, _ = LAWS[self.direction.code].formula(
-                tuple(v.to(dtype) for v in variates.law), constants.to(dtype)[:, None, :, None],
-                None if first is None else first[None, :, None], None if second is None else second[None, :, None],
-                low, high,
-            )  # fmt: skip
+            cosine, sine = turning_angle(self.direction, drawn, constants, law_param_0, law_param_1, dtype)
             y = cosine.view(-1, 1) * x + sine.view(-1, 1) * length_of_x * tangent
-        if self.magnitude is not None and variates.xi is not None:
-            xi = variates.xi.to(dtype).view(-1, 1)
-            y = y * (1 + math.sqrt(alpha) * xi if magnitude_code(self.magnitude) == 1 else xi)
+        if self.magnitude is not None and drawn.xi is not None:
+            xi = drawn.xi.to(dtype).view(-1, 1)
+            y = y * (1 + math.sqrt(alpha) * xi if self.magnitude.code == NORMAL else xi)
         return y
 
     def extra_repr(self) -> str:

@@ -15,12 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from ..ops import stochastic as stochastic_ops
-from ..reference.stochastic import ACTIVATIONS, NOTHING, Settings, deviation_formula
-from .convolution import ConvGeometry
+from ..contract.layers import ACTIVATIONS, NOTHING, StochasticSettings
+from ..ops.stochastic import dense_stochastic_activation, deviation, stochastic_activation
+from .base import NoisyModule
+from .conv_mixin import ConvMixin
 from .entropy import MaxEntropy, StandardNormal
-from .modes import NoisyModule
-from .stochastic_dense import DenseStochastic
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -37,9 +36,13 @@ class Stochastic(NoisyModule):
     _passes: tuple[Any, ...] = ()
 
     def _make(
-        self, shape: tuple[int, ...], bias: bool, activation: str | None, initial_deviation: float | None,
+        self,
+        shape: tuple[int, ...],
+        bias: bool,
+        activation: str | None,
+        initial_deviation: float | None,
         **factory: Any,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if activation is not None and activation not in ACTIVATIONS:
             raise ValueError(f"activation must be None or one of {', '.join(ACTIVATIONS)}; got {activation!r}")
         if initial_deviation is not None:
@@ -71,8 +74,8 @@ class Stochastic(NoisyModule):
             nn.init.uniform_(self.bias, -bound, bound)
         if self.initial_deviation is not None and self.bias is not None:
             self.weight[self.neurons :].zero_()
-            deviation = self.initial_deviation
-            self.bias[self.neurons :].fill_(deviation + math.log(-math.expm1(-deviation)))  # softplus, the other way
+            initial = self.initial_deviation
+            self.bias[self.neurons :].fill_(initial + math.log(-math.expm1(-initial)))  # softplus, the other way
 
     def mean_parameters(self) -> tuple[Tensor, Tensor | None]:
         """Weight and bias of the mean: views, of the plain layer's shapes."""
@@ -82,14 +85,14 @@ class Stochastic(NoisyModule):
     def _activated(self, y: Tensor) -> Tensor:
         return F.relu(y) if self.activation == "relu" else y
 
-    def _settings(self) -> Settings:
+    def _settings(self) -> StochasticSettings:
         """What the operator takes; sums only where there will be a gradient for them."""
         code = ACTIVATIONS[self.activation or "identity"]
         if self.regularizer is None or not torch.is_grad_enabled():
-            return Settings(self.stream, 0, 0, code, NOTHING, 0.0)
-        return Settings(self.stream, 0, 0, code, self.regularizer.sums, self.regularizer.margin)
+            return StochasticSettings(self.stream, 0, 0, code, NOTHING, 0.0)
+        return StochasticSettings(self.stream, 0, 0, code, self.regularizer.sums, self.regularizer.margin)
 
-    def _keep(self, sums: Tensor, settings: Settings, *sizes: int) -> None:
+    def _keep(self, sums: Tensor, settings: StochasticSettings, *sizes: int) -> None:
         """Remembers a pass's sums, with samples, neurons and positions, for regularizer_loss."""
         if settings.sums != NOTHING:
             self._passes = (*self._passes, (sums, *sizes))
@@ -97,7 +100,7 @@ class Stochastic(NoisyModule):
     def _sample(self, z: Tensor) -> Tensor:
         """Activations (outer, neurons, inner) from products (outer, 2 neurons, inner)."""
         settings = self._settings()
-        y, sums = stochastic_ops.stochastic_activation(z, self._key(z.device), settings)
+        y, sums = stochastic_activation(z, self._key(z.device), settings)
         self._keep(sums, settings, *y.shape)
         return y
 
@@ -152,9 +155,16 @@ class StochasticLinear(Stochastic):
     """
 
     def __init__(
-        self, in_features: int, out_features: int, bias: bool = True, *, activation: str | None = None,
-        initial_deviation: float | None = None, device: Any = None, dtype: Any = None,
-    ) -> None:  # fmt: skip
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        activation: str | None = None,
+        initial_deviation: float | None = None,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
         super().__init__()
         self.in_features = in_features
         self.out_features = out_features
@@ -167,7 +177,7 @@ class StochasticLinear(Stochastic):
         plain = x.dtype == self.weight.dtype and not torch.is_autocast_enabled(x.device.type)
         if plain and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             settings = self._settings()
-            y, sums = DenseStochastic.apply(rows, self.weight, self.bias, self._key(x.device), settings)
+            y, sums = dense_stochastic_activation(rows, self.weight, self.bias, self._key(x.device), settings)
             self._keep(sums, settings, *y.shape, 1)
         else:
             y = self._sample(F.linear(rows, self.weight, self.bias).unsqueeze(2)).squeeze(2)
@@ -177,16 +187,20 @@ class StochasticLinear(Stochastic):
         """Mean and standard deviation, each (..., out_features), before the activation; at least float32."""
         z = F.linear(x, self.weight, self.bias)
         mean, raw = z.to(torch.promote_types(z.dtype, torch.float32)).chunk(2, dim=-1)
-        return mean, deviation_formula(raw)[0]
+        return mean, deviation(raw)
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, **noise: Any) -> StochasticLinear:
         """A stochastic layer with an nn.Linear's mean; noise: activation, initial_deviation."""
         weight = linear.weight
         new = cls(
-            linear.in_features, linear.out_features, linear.bias is not None, device=weight.device, dtype=weight.dtype,
+            linear.in_features,
+            linear.out_features,
+            linear.bias is not None,
+            device=weight.device,
+            dtype=weight.dtype,
             **noise,
-        )  # fmt: skip
+        )
         new._set_mean(linear)
         return new.train(linear.training)
 
@@ -198,7 +212,7 @@ class StochasticLinear(Stochastic):
         return f"in_features={self.in_features}, out_features={self.out_features}, {self._describe()}"
 
 
-class _StochasticConv(ConvGeometry, Stochastic):
+class _StochasticConv(ConvMixin, Stochastic):
     """A convolution whose outputs are Gaussian, mean and standard deviation predicted from the input.
 
     Args:
@@ -210,10 +224,22 @@ class _StochasticConv(ConvGeometry, Stochastic):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
-        dilation: Any = 1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros", *,
-        activation: str | None = None, initial_deviation: float | None = None, device: Any = None, dtype: Any = None,
-    ) -> None:  # fmt: skip
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        *,
+        activation: str | None = None,
+        initial_deviation: float | None = None,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
         super().__init__()
         shape = self._set_geometry(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode
@@ -245,7 +271,7 @@ class _StochasticConv(ConvGeometry, Stochastic):
         """Mean and standard deviation of a batch, each (batch, out_channels, *positions), before the activation."""
         z = self._products(x)
         mean, raw = z.to(torch.promote_types(z.dtype, torch.float32)).chunk(2, dim=1)
-        return mean, deviation_formula(raw)[0]
+        return mean, deviation(raw)
 
     @classmethod
     def from_conv(cls, conv: _ConvNd, **noise: Any) -> Self:

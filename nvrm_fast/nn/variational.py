@@ -10,19 +10,39 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..contract.laws import NormalMagnitude, Rotation
+from ..ops.direction import law_constants
+from .base import wide
 from .direction import DirectionConv1d, DirectionConv2d, DirectionConv3d, DirectionLinear
 from .divergence import log_uniform_divergence, truncated_normal_divergence
-from .noises import NormalMagnitude, Rotation, law_constants
-from .weight_norm import WeightNormalized, wide
+from .weight_norm import WeightNormalized
 
 #: Below this standard deviation of the angle float32 sees no noise; the parameters are free to go there and back.
 SMALLEST_DEVIATION = 1e-6
-#: Gauss-Legendre nodes on (0, 1) for means over the angle's quantiles.
-_NODES, _WEIGHTS = (torch.from_numpy(x) for x in np.polynomial.legendre.leggauss(64))
+
+
+def gauss_legendre(count: int) -> tuple[Tensor, Tensor]:
+    """Nodes and weights of Gauss-Legendre quadrature on (-1, 1), float64: exact for polynomials of degree 2 count - 1.
+
+    Golub and Welsch (1969): eigenvalues of the Jacobi matrix, here with Newton steps on the polynomial itself.
+    """
+    k = torch.arange(1, count, dtype=torch.float64)
+    beside = k / (4 * k * k - 1).sqrt()
+    nodes = torch.linalg.eigvalsh(torch.diag(beside, 1) + torch.diag(beside, -1))
+    for _ in range(3):
+        before, value = torch.ones_like(nodes), nodes
+        for n in range(2, count + 1):
+            before, value = value, ((2 * n - 1) * nodes * value - (n - 1) * before) / n
+        slope = count * (before - nodes * value) / (1 - nodes * nodes)
+        nodes = nodes - value / slope
+    return nodes, 2 / ((1 - nodes * nodes) * slope * slope)
+
+
+#: For means over the angle's quantiles.
+_NODES, _WEIGHTS = gauss_legendre(64)
 
 
 class Variational(WeightNormalized):
@@ -76,7 +96,7 @@ class Variational(WeightNormalized):
         angle = truncated_normal_divergence(*self.angle_posterior(), 0.0, math.pi / 2)
         return (log_uniform_divergence(self.log_alpha()).sum() + angle.sum().to(self.weight_g.dtype)).float()
 
-    def _gain_and_spread(self) -> tuple[Tensor, Tensor | None]:
+    def _magnitude(self) -> tuple[Tensor, Tensor | None]:
         g = self.weight_g.flatten().to(wide(self.weight_g.dtype))
         return g, self.log_spread.to(g.dtype).exp()
 
@@ -114,14 +134,29 @@ class VariationalLinear(Variational, DirectionLinear):
     """
 
     def __init__(
-        self, in_features: int, out_features: int, bias: bool = True, *, alpha: float = 0.01, angle_mean: float = 0.1,
-        angle_deviation: float = 0.1, sampling: str = "local", normalize: str = "output", device: Any = None,
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        alpha: float = 0.01,
+        angle_mean: float = 0.1,
+        angle_deviation: float = 0.1,
+        sampling: str = "local",
+        normalize: str = "output",
+        device: Any = None,
         dtype: Any = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(
-            in_features, out_features, bias, sampling=sampling, normalize=normalize, device=device, dtype=dtype,
+            in_features,
+            out_features,
+            bias,
+            sampling=sampling,
+            normalize=normalize,
+            device=device,
+            dtype=dtype,
             **_posterior_noise(),
-        )  # fmt: skip
+        )
         self._make_posterior(alpha, angle_mean, angle_deviation)
 
     def extra_repr(self) -> str:

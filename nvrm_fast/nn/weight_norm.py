@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..ops import direction as layer_ops
-from ..reference.local import Settings
-from .modes import NoisyModule
-from .noises import Direction, Magnitude, direction_code, law_constants, magnitude_code
+from ..contract.laws import NORMAL, Direction, Magnitude, direction_code, magnitude_code
+from ..contract.layers import DirectionSettings
+from ..ops.direction import direction_noise, law_constants
+from .base import NoisyModule, wide
 
-#: first, second and constants of the law of the angle.
+#: law_param_0, law_param_1 and constants of the law of the angle.
 LawTensors = tuple[Tensor | None, Tensor | None, Tensor]
 
 SAMPLINGS = ("local", "shared", "flipout")
-
-
-def wide(dtype: torch.dtype) -> torch.dtype:
-    """In which norms and noise are computed: float32, or float64 for float64."""
-    return torch.promote_types(dtype, torch.float32)
-
-
-def without_drawing(device: torch.device) -> AbstractContextManager[None]:
-    """A block whose random numbers are not missed afterwards: initial weights that are overwritten at once."""
-    return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
 class WeightNormalized(NoisyModule):
@@ -125,26 +114,26 @@ class WeightNormalized(NoisyModule):
         """What the mean of the direction noise leaves of the direction; 1 where the noise's own mean is no noise."""
         return 1.0
 
-    def _gain_and_spread(self) -> tuple[Tensor, Tensor | None]:
-        """Of the factor gain + spread * xi: shape (neurons,), at least float32."""
+    def _magnitude(self) -> tuple[Tensor, Tensor | None]:
+        """Mean and std of the factor mean + std * xi on each direction: shape (neurons,), at least float32."""
         g = self.weight_g.flatten().to(wide(self.weight_g.dtype))
         if self.magnitude is None:
             return g, None
-        if magnitude_code(self.magnitude) == 1:
+        if self.magnitude.code == NORMAL:
             return g, g * math.sqrt(self.magnitude.alpha)
         return torch.zeros_like(g), g
 
     def _law_tensors(self, dtype: torch.dtype) -> LawTensors:
-        """first, second and constants of the law of the angle."""
+        """law_param_0, law_param_1 and constants of the law of the angle."""
         device = self.weight_v.device
         place = (device, dtype)
         if place in self._law and not torch.compiler.is_compiling():
             return self._law[place]
         parameters = (None, None) if self.direction is None else self.direction.parameters()
         full = lambda p: torch.full((self.neurons,), p, dtype=dtype, device=device)  # noqa: E731
-        first, second = (None if p is None else full(p) for p in parameters)
-        constants = law_constants(self.direction, first, second, self.fan_in, self.neurons, device)
-        tensors = (first, second, constants)
+        law_param_0, law_param_1 = (None if p is None else full(p) for p in parameters)
+        constants = law_constants(self.direction, law_param_0, law_param_1, self.fan_in, self.neurons, device)
+        tensors = (law_param_0, law_param_1, constants)
         # Dynamo and fake tensors must not leave theirs behind.
         if not torch.compiler.is_compiling() and type(tensors[2]) is Tensor:
             self._law[place] = tensors
@@ -158,31 +147,52 @@ class WeightNormalized(NoisyModule):
         """Whether a forward pass draws noise at all."""
         return self.mode != "mean" and (self.direction is not None or self.magnitude is not None)
 
-    def _settings(self, step: int = 0, direction: Direction | None = None, given: bool = False) -> Settings:
+    def _settings(
+        self, step: int = 0, direction: Direction | None = None, tangent_given: bool = False
+    ) -> DirectionSettings:
         low, high = (0.0, 0.0) if direction is None else direction.ends
         alpha = 0.0 if self.magnitude is None else float(getattr(self.magnitude, "alpha", 0.0))
-        return Settings(
-            self.stream, step, 0, direction_code(direction), magnitude_code(self.magnitude), self.fan_in, alpha, low,
-            high, given,
-        )  # fmt: skip
+        return DirectionSettings(
+            self.stream,
+            step,
+            0,
+            direction_code(direction),
+            magnitude_code(self.magnitude),
+            self.fan_in,
+            alpha,
+            low,
+            high,
+            tangent_given,
+        )
 
     def _noise_tensors(self, dtype: torch.dtype, bias: Tensor | None) -> tuple[Any, ...]:
-        """gain, spread, bias, first, second (of dtype) and constants, as the operators take them."""
-        gain, spread = self._gain_and_spread()
-        first, second, constants = self._law_tensors(dtype)
-        cast = (None if x is None else x.to(dtype) for x in (gain, spread, bias, first, second))
+        """magnitude_mean, magnitude_std, bias, the law's parameters (all of dtype) and constants, in this order."""
+        magnitude_mean, magnitude_std = self._magnitude()
+        law_param_0, law_param_1, constants = self._law_tensors(dtype)
+        cast = (
+            None if x is None else x.to(dtype) for x in (magnitude_mean, magnitude_std, bias, law_param_0, law_param_1)
+        )
         return (*cast, constants)
 
-    def _local(self, s: Tensor, square: Tensor | None, scale: Tensor, bias: Tensor | None, key: Tensor) -> Tensor:
-        """Activations (outer, neurons, inner) from products s with weight_v: square is |x|^2 (outer, groups, inner)."""
+    def _noisy(self, s: Tensor, sq_norm: Tensor | None, scale: Tensor, bias: Tensor | None, key: Tensor) -> Tensor:
+        """Activations (outer, neurons, inner) from products s with weight_v and |x|^2 (outer, groups, inner)."""
         dtype = wide(s.dtype)
-        if square is None:
-            square = torch.zeros(0, dtype=dtype, device=s.device)
-        gain, spread, bias, first, second, constants = self._noise_tensors(dtype, bias)
-        return layer_ops.local_noise(
-            s, square.to(dtype), scale.to(dtype), gain, spread, bias, first, second, constants, key,
+        if sq_norm is None:
+            sq_norm = torch.zeros(0, dtype=dtype, device=s.device)
+        magnitude_mean, magnitude_std, bias, law_param_0, law_param_1, constants = self._noise_tensors(dtype, bias)
+        return direction_noise(
+            s,
+            sq_norm.to(dtype),
+            scale.to(dtype),
+            magnitude_mean,
+            magnitude_std,
+            bias,
+            law_param_0,
+            law_param_1,
+            constants,
+            key,
             self._settings(direction=self.direction),
-        )  # fmt: skip
+        )
 
     def _describe_noise(self) -> str:
         noise = f"direction={self.direction}, magnitude={self.magnitude}, sampling={self.sampling!r}"

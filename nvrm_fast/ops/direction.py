@@ -1,149 +1,232 @@
-"""The operators of the layers: schemas, fakes, autograd formulas, and the door to their kernels, as in ops.py.
+"""Direction and magnitude noise: schemas, fakes, autograd formulas, and the calls that layers make.
 
-    local_noise           the pass after a layer's matrix product: exact local direction and magnitude noise
-    local_noise_backward  its gradients, the noise drawn again from the key
-    local_variates        the random numbers behind it, for formulas in plain torch; the reference draws them everywhere
-    gaussian_like         one N(0, 1) an activation, for noise that is Gaussian after the product
+    direction_noise           the pass after a layer's matrix product: exact sampling for every object and neuron
+    direction_noise_backward  its gradients, the noise drawn again from the key
+    direction_variates        the random numbers behind it, for formulas in plain torch; the reference draws them
 
-What they compute and the shapes are in nvrm_fast/reference/local.py and activation.py. Second derivatives go by the
-reference formula. The key is an int64 tensor with one element: all that is kept of the noise from forward to backward.
+What they compute and the shapes are in nvrm_fast/reference/direction_noise.py. Second derivatives go by the formula
+there. The key is an int64 tensor with one element: all that is kept of the noise from forward to backward.
 """
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..reference import activation, local
-from ..reference.angles import LAWS
-from ..reference.local import Settings
-from . import registry
+from ..contract.laws import LAWS, NO_DIRECTION, NO_MAGNITUDE, Direction
+from ..contract.layers import DirectionSettings
+from ..reference import direction_noise as reference
+from ..reference.angles import ANGLES
+from ..reference.direction_noise import Variates
+from . import fused_linear, registry
+from .operator import Route, define, set_autograd
 
 _SETTINGS = (
-    "int stream, int step, int offset, int direction, int magnitude, int fan_in, float alpha, float low, float high, "
-    "bool given"
+    "int stream, int step, int offset, int law, int magnitude, int fan_in, float alpha, float low, float high, "
+    "bool tangent_given"
 )
 _TENSORS = (
-    "Tensor s, Tensor square, Tensor scale, Tensor gain, Tensor? spread, Tensor? bias, Tensor? first, Tensor? second, "
-    "Tensor constants, Tensor key"
+    "Tensor s, Tensor sq_norm, Tensor scale, Tensor magnitude_mean, Tensor? magnitude_std, Tensor? bias, "
+    "Tensor? law_param_0, Tensor? law_param_1, Tensor constants, Tensor key"
 )
-_SCHEMAS = {
-    "local_noise": f"({_TENSORS}, {_SETTINGS}) -> Tensor",
-    "local_noise_backward": (
-        f"(Tensor grad, {_TENSORS}, {_SETTINGS}, bool slopes) "
-        "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
-    ),
-    "local_variates": (
-        f"(SymInt[] shape, Tensor constants, Tensor key, {_SETTINGS}) -> (Tensor, Tensor, Tensor, Tensor)"
-    ),
-    "gaussian_like": "(Tensor like, Tensor key, int stream, int step, int offset) -> Tensor",
-}
-_REFERENCE: dict[str, Callable[..., Any]] = {
-    "local_noise": local.local_noise,
-    "local_noise_backward": local.local_noise_backward,
-    "local_variates": local.local_variates,
-    "gaussian_like": activation.gaussian_like,
-}
 #: Of the operators' arguments: tensors that a gradient flows to, then constants and key.
 _DIFFERENTIABLE, _TENSOR_COUNT = 8, 10
 
 
-def _on_cuda(name: str) -> Callable:
-    """The kernel of CUDA tensors: Triton if it imports (that is tried at the first call), else the reference."""
-
-    def kernel(*args):
-        return _kernel(name, default_backend(torch.device("cuda")))(*args)
-
-    return kernel
-
-
-_library = torch.library.Library("nvrm_fast", "FRAGMENT")
-for _name, _schema in _SCHEMAS.items():
-    _library.define(_name + _schema)
-    _library.impl(_name, _REFERENCE[_name], "CompositeExplicitAutograd")
-    if _name != "local_variates":
-        _library.impl(_name, _on_cuda(_name), "CUDA")
-# Where native kernels take over they hand float64 on.
-for _name in ("local_noise", "local_noise_backward"):
-    _library.define(f"{_name}_reference{_SCHEMAS[_name]}")
-    _library.impl(f"{_name}_reference", _REFERENCE[_name], "CompositeExplicitAutograd")
-
-
-def _kernel(name: str, chosen: str) -> Callable:
-    if chosen == "reference":
-        return _REFERENCE[name]
-    if chosen == "triton":
-        return getattr(importlib.import_module("nvrm_fast.triton.local"), name)
-    return getattr(torch.ops.nvrm_fast, name)
-
-
-@torch.library.register_fake("nvrm_fast::local_noise", lib=_library)
-def _(s, *args):
+def _fake_direction_noise(s: Tensor, *args: Any) -> Tensor:
     return torch.empty_like(s, memory_format=torch.contiguous_format)
 
 
-@torch.library.register_fake("nvrm_fast::local_noise_backward", lib=_library)
-def _(grad, s, square, scale, gain, spread, bias, first, second, constants, key, *settings_and_slopes):
-    settings, slopes = Settings(*settings_and_slopes[:-1]), settings_and_slopes[-1]
-    neurons = (s.shape[1],)
-    laws = LAWS[settings.direction].parameters if settings.direction else 0
+def _fake_direction_noise_backward(grad: Tensor, *args: Any) -> tuple[Tensor, ...]:
+    s, sq_norm, scale, _, _, bias, law_param_0, law_param_1 = args[:_DIFFERENTIABLE]
+    settings, slopes = DirectionSettings(*args[_TENSOR_COUNT:-1]), args[-1]
+    count = LAWS[settings.law].parameter_count if settings.law and slopes else 0
 
-    def like(there: bool) -> Tensor:
-        return scale.new_empty(neurons if there else 0)
+    def one_a_neuron(there: bool) -> Tensor:
+        return scale.new_empty((s.shape[1],) if there else 0)
 
     return (
         torch.empty_like(s, memory_format=torch.contiguous_format),
-        square.new_empty(square.shape if settings.direction else 0),
-        like(True),
-        like(True),
-        like(settings.magnitude != local.NO_MAGNITUDE),
-        like(bias is not None),
-        like(slopes and laws > 0 and first is not None),
-        like(slopes and laws > 1 and second is not None),
+        sq_norm.new_empty(sq_norm.shape if settings.law else 0),
+        one_a_neuron(True),
+        one_a_neuron(True),
+        one_a_neuron(settings.magnitude != NO_MAGNITUDE),
+        one_a_neuron(bias is not None),
+        one_a_neuron(count > 0 and law_param_0 is not None),
+        one_a_neuron(count > 1 and law_param_1 is not None),
     )
 
 
-@torch.library.register_fake("nvrm_fast::gaussian_like", lib=_library)
-def _(like, key, *args):
-    return torch.empty_like(like, dtype=torch.float32, memory_format=torch.contiguous_format)
+def _fake_direction_variates(shape: list[int], constants: Tensor, key: Tensor, *args: Any) -> tuple[Tensor, ...]:
+    settings = DirectionSettings(*args)
+    directed = settings.law != NO_DIRECTION
+    count = LAWS[settings.law].variate_count if directed else 0
+    drawn = (settings.magnitude != NO_MAGNITUDE, directed and not settings.tangent_given, count > 0, count > 1)
+    return tuple(key.new_empty(shape if there else 0, dtype=torch.float32) for there in drawn)
 
 
-@torch.library.register_fake("nvrm_fast::local_variates", lib=_library)
-def _(shape, constants, key, *settings):
-    at = Settings(*settings)
-    directed = at.direction != local.NO_DIRECTION
-    laws = LAWS[at.direction].variates if directed else 0
-    there = (at.magnitude != local.NO_MAGNITUDE, directed and not at.given, laws > 0, laws > 1)
-    return tuple(key.new_empty(shape if drawn else 0, dtype=torch.float32) for drawn in there)
+define(
+    "direction_noise",
+    f"{_TENSORS}, {_SETTINGS}",
+    "Tensor",
+    reference=reference.direction_noise,
+    fake=_fake_direction_noise,
+    native=("cpu",),
+    triton="direction_noise",
+)
+define(
+    "direction_noise_backward",
+    f"Tensor grad, {_TENSORS}, {_SETTINGS}, bool slopes",
+    "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    reference=reference.direction_noise_backward,
+    fake=_fake_direction_noise_backward,
+    native=("cpu",),
+    triton="direction_noise",
+)
+define(
+    "direction_variates",
+    f"SymInt[] shape, Tensor constants, Tensor key, {_SETTINGS}",
+    "(Tensor, Tensor, Tensor, Tensor)",
+    reference=reference.direction_variates,
+    fake=_fake_direction_variates,
+)
 
 
-def variates(shape: tuple[int, ...], constants: Tensor, key: Tensor, settings: Settings) -> local.Variates:
-    """The random numbers behind local_noise on activations of a shape (outer, neurons, inner): float32 of that shape.
+def variates(shape: tuple[int, ...], constants: Tensor, key: Tensor, settings: DirectionSettings) -> Variates:
+    """The random numbers behind direction_noise on activations of a shape (outer, neurons, inner): float32 of it.
 
     No gradient flows through them. Plain torch draws them on every device; meant for few, or for second derivatives.
     """
-    xi, u, *law = torch.ops.nvrm_fast.local_variates(shape, constants, key, *settings)
-    count = LAWS[settings.direction].variates if settings.direction != local.NO_DIRECTION else 0
-    has_u = settings.direction != local.NO_DIRECTION and not settings.given
-    return local.Variates(
-        xi if settings.magnitude != local.NO_MAGNITUDE else None, u if has_u else None, tuple(law[:count])
+    xi, u, *law = torch.ops.nvrm_fast.direction_variates.reference(shape, constants, key, *settings)
+    count = LAWS[settings.law].variate_count if settings.law != NO_DIRECTION else 0
+    has_u = settings.law != NO_DIRECTION and not settings.tangent_given
+    return Variates(xi if settings.magnitude != NO_MAGNITUDE else None, u if has_u else None, tuple(law[:count]))
+
+
+def law_constants(
+    direction: Direction | None,
+    law_param_0: Tensor | None,
+    law_param_1: Tensor | None,
+    fan_in: int,
+    neurons: int,
+    device: torch.device,
+) -> Tensor:
+    """What kernels need of a law's parameters: float32, shape (rows, neurons), on the device; no gradient."""
+    if direction is None:
+        return torch.zeros(0, neurons, dtype=torch.float32, device=device)
+    with torch.no_grad():
+        return ANGLES[direction.code].constants(law_param_0, law_param_1, fan_in, *direction.ends).contiguous()
+
+
+def turning_angle(
+    direction: Direction,
+    drawn: Variates,
+    constants: Tensor,
+    law_param_0: Tensor | None,
+    law_param_1: Tensor | None,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """cos and sin of the angle of each activation, by functions that autograd knows: (outer, neurons, inner)."""
+    law_param_0, law_param_1 = (None if p is None else p.to(dtype)[None, :, None] for p in (law_param_0, law_param_1))
+    cosine, sine, _ = ANGLES[direction.code].formula(
+        tuple(v.to(dtype) for v in drawn.law),
+        constants.to(dtype)[:, None, :, None],
+        law_param_0,
+        law_param_1,
+        *direction.ends,
     )
+    return cosine, sine
 
 
-def _second_order(grad: Tensor, tensors: list, settings: Settings, slopes: bool, gradients: tuple) -> list:
-    """Gradients of local_noise_backward's results, summed against `gradients`, for grad and the eight tensors."""
+class DirectionNoise(torch.autograd.Function):
+    """direction_noise, for a dense layer (weight given) with its product: y from x (objects, in) and weight (neurons,
+    in), of one dtype, whose norms take the places of sq_norm and scale. Without a weight x is s.
+
+    Keeps inputs and products, never noise. Differentiable twice: backward then makes the products again, in a graph.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        route: Route,
+        settings: DirectionSettings,
+        x: Tensor,
+        weight: Tensor | None,
+        sq_norm: Tensor | None,
+        scale: Tensor | None,
+        *parameters: Tensor | None,
+    ) -> Tensor:
+        ctx.route, ctx.settings = route, settings
+        if weight is None:
+            ctx.save_for_backward(x, sq_norm, scale, *parameters, None, None)
+            return route.run("direction_noise", x.device, x, sq_norm, scale, *parameters, *settings)
+        s, sq_norm, scale = fused_linear.normalized_product(x, weight, settings.law != NO_DIRECTION)
+        ctx.save_for_backward(s, sq_norm, scale, *parameters, x, weight)
+        return route.run("direction_noise", x.device, s, sq_norm, scale, *parameters, *settings).squeeze(2)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        s, sq_norm, scale, *parameters, x, weight = ctx.saved_tensors
+        settings = ctx.settings
+        need_x, need_weight, need_sq_norm, need_scale, *needs = ctx.needs_input_grad[2:]
+        directed = settings.law != NO_DIRECTION
+        if weight is not None:
+            grad = grad.unsqueeze(2)
+            if torch.is_grad_enabled():
+                s, sq_norm, scale = fused_linear.normalized_product(x, weight, directed)
+        ds, d_sq_norm, d_scale, *found = _gradients(
+            ctx.route, grad.contiguous(), s, sq_norm, scale, *parameters, settings, needs[3] or needs[4]
+        )
+        d_weight = None
+        if weight is not None:
+            ds = ds.squeeze(2)
+            if need_weight:
+                d_weight = fused_linear.weight_gradient(x, weight, scale, ds, d_scale)
+            if need_x:
+                ds = fused_linear.input_gradient(x, weight, ds, d_sq_norm if directed else None)
+            d_sq_norm = d_scale = None
+        d_parameters = [
+            d if need and p is not None and d.shape == p.shape else None for d, need, p in zip(found, needs, parameters)
+        ]
+        return (
+            None,
+            None,
+            ds if need_x else None,
+            d_weight,
+            d_sq_norm if need_sq_norm and d_sq_norm.shape == sq_norm.shape else None,
+            d_scale if need_scale else None,
+            *d_parameters,
+            None,
+            None,
+        )
+
+
+class DirectionNoiseBackward(torch.autograd.Function):
+    """direction_noise_backward; its own gradients are those of the formula."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, route: Route, settings: DirectionSettings, slopes: bool, grad: Tensor, *tensors: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(grad, *tensors)
+        ctx.settings = settings
+        return tuple(route.run("direction_noise_backward", grad.device, grad, *tensors, *settings, slopes))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        grad, *tensors = ctx.saved_tensors
+        return (None, None, None, *_second_order(grad, tensors, ctx.settings, gradients), None, None)
+
+
+def _second_order(grad: Tensor, tensors: list[Any], settings: DirectionSettings, gradients: tuple[Any, ...]) -> list:
+    """Gradients of direction_noise_backward's results, summed against `gradients`, for grad and the eight tensors."""
     *inputs, constants, key = tensors
     with torch.enable_grad():
         leaves: list[Any] = [None if x is None else x.detach().requires_grad_() for x in (grad, *inputs)]
         drawn = variates(inputs[0].shape, constants, key, settings)
-        s, square, scale, gain, spread, bias, first, second = leaves[1:]
-        y = local.local_formula(
-            s, square, scale, gain, spread, bias, first, second, constants, drawn, settings
-        )  # fmt: skip
+        y = reference.direction_formula(*leaves[1:], constants, drawn, settings)
         present = [i for i in range(1, _DIFFERENTIABLE + 1) if leaves[i] is not None]
         found = torch.autograd.grad(y, [leaves[i] for i in present], leaves[0], create_graph=True, allow_unused=True)
         total = None
@@ -160,126 +243,92 @@ def _second_order(grad: Tensor, tensors: list, settings: Settings, slopes: bool,
         return [None if x is None else next(again) for x in leaves]
 
 
-def _setup(ctx, inputs, output) -> None:
-    ctx.save_for_backward(*inputs[:_TENSOR_COUNT])
-    ctx.settings = inputs[_TENSOR_COUNT:]
+def _gradients(route: Route, grad: Tensor, *tensors_settings_slopes: Any) -> tuple[Tensor, ...]:
+    *tensors, settings, slopes = tensors_settings_slopes
+    if route.operator:
+        operator = torch.ops.nvrm_fast.direction_noise_backward.default
+        return operator(grad, *tensors, *settings, slopes, backend=route.backend)
+    if torch.is_grad_enabled():
+        return DirectionNoiseBackward.apply(route, settings, slopes, grad, *tensors)
+    return route.run("direction_noise_backward", grad.device, grad, *tensors, *settings, slopes)
 
 
-def _wanted(saved: tuple, needed: tuple, grad: Tensor, settings: tuple, backward) -> list[Tensor | None]:
-    """What local_noise's backward returns for its ten tensors, by the operator `backward`."""
-    results = backward(grad.contiguous(), *saved, *settings, needed[6] or needed[7])
-    wanted = [
-        result if need and tensor is not None and result.shape == tensor.shape else None
-        for tensor, result, need in zip(saved, results, needed)
-    ]
-    return [*wanted, None, None]
-
-
-def _backward(ctx, grad):
-    operator = torch.ops.nvrm_fast.local_noise_backward
-    found = _wanted(ctx.saved_tensors, ctx.needs_input_grad, grad, ctx.settings, operator)
-    return (*found, *[None] * len(ctx.settings))
-
-
-torch.library.register_autograd("nvrm_fast::local_noise", _backward, setup_context=_setup, lib=_library)
-
-
-def _setup_backward(ctx, inputs, output) -> None:
-    ctx.save_for_backward(*inputs[: _TENSOR_COUNT + 1])
-    ctx.settings, ctx.slopes = inputs[_TENSOR_COUNT + 1 : -1], inputs[-1]
-
-
-def _backward_of_backward(ctx, *gradients):
-    grad, *tensors = ctx.saved_tensors
-    found = _second_order(grad, tensors, Settings(*ctx.settings), ctx.slopes, gradients)
-    return (*found, *[None] * (3 + len(ctx.settings)))
-
-
-torch.library.register_autograd(
-    "nvrm_fast::local_noise_backward", _backward_of_backward, setup_context=_setup_backward, lib=_library
+set_autograd(
+    "direction_noise",
+    lambda route, s, *args: DirectionNoise.apply(
+        route, DirectionSettings(*args[_TENSOR_COUNT - 1 :]), s, None, *args[: _TENSOR_COUNT - 1]
+    ),
+)
+set_autograd(
+    "direction_noise_backward",
+    lambda route, grad, *args: DirectionNoiseBackward.apply(
+        route, DirectionSettings(*args[_TENSOR_COUNT:-1]), args[-1], grad, *args[:_TENSOR_COUNT]
+    ),
 )
 
 
-class _OnBackend(torch.autograd.Function):
-    """local_noise on a backend that is not the dispatcher's choice; the same formulas."""
-
-    @staticmethod
-    def forward(ctx, backend, *inputs):
-        ctx.backend = backend
-        ctx.save_for_backward(*inputs[:_TENSOR_COUNT])
-        ctx.settings = inputs[_TENSOR_COUNT:]
-        return _kernel("local_noise", backend)(*inputs)
-
-    @staticmethod
-    def backward(ctx, grad):
-        needed = ctx.needs_input_grad[1:]
-
-        def on_backend(*args):
-            return _OnBackendBackward.apply(ctx.backend, *args)
-
-        return None, *_wanted(ctx.saved_tensors, needed, grad, ctx.settings, on_backend), *[None] * len(ctx.settings)
-
-
-class _OnBackendBackward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, backend, *inputs):
-        ctx.save_for_backward(*inputs[: _TENSOR_COUNT + 1])
-        ctx.settings, ctx.slopes = inputs[_TENSOR_COUNT + 1 : -1], inputs[-1]
-        return tuple(_kernel("local_noise_backward", backend)(*inputs))
-
-    @staticmethod
-    def backward(ctx, *gradients):
-        return None, *_backward_of_backward(ctx, *gradients)
-
-
-def local_noise(
-    s: Tensor, square: Tensor, scale: Tensor, gain: Tensor, spread: Tensor | None, bias: Tensor | None,
-    first: Tensor | None, second: Tensor | None, constants: Tensor, key: Tensor, settings: Settings,
-    *, backend: str | None = None,
-) -> Tensor:  # fmt: skip
-    """Noisy activations of s's shape (outer, neurons, inner) and dtype; differentiable twice. See reference/local.py.
-
-    backend: by default the fastest for the device. Raises ValueError or TypeError that names a bad argument.
-    """
-    args = (s.contiguous(), square, scale, gain, spread, bias, first, second, constants, key, *settings)
-    if torch.compiler.is_compiling():
-        return torch.ops.nvrm_fast.local_noise(*args)
-    chosen = registry.choose(s.device, backend)
-    if chosen == "native" or chosen == default_backend(s.device):
-        return torch.ops.nvrm_fast.local_noise(*args)
-    return _OnBackend.apply(chosen, *args)
-
-
-def local_noise_backward(
-    grad: Tensor, s: Tensor, square: Tensor, scale: Tensor, gain: Tensor, spread: Tensor | None, bias: Tensor | None,
-    first: Tensor | None, second: Tensor | None, constants: Tensor, key: Tensor, settings: Settings, slopes: bool,
-    *, backend: str | None = None,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    """Gradients of local_noise for its first eight arguments, empty tensors where there are none; differentiable once.
-
-    slopes: whether first's and second's are wanted. Raises as local_noise.
-    """
-    args = (grad.contiguous(), s, square, scale, gain, spread, bias, first, second, constants, key, *settings, slopes)
-    chosen = None if torch.compiler.is_compiling() else registry.choose(s.device, backend)
-    if chosen in (None, "native", default_backend(s.device)):
-        return torch.ops.nvrm_fast.local_noise_backward(*args)
-    return _OnBackendBackward.apply(chosen, *args)
-
-
-def default_backend(device: torch.device) -> str:
-    """The backend that the dispatcher has for the layers' operators on a device."""
-    if device.type == "cuda":
-        return "triton" if registry.why_missing("triton", device) is None else "reference"
-    return "native" if device.type == "cpu" and registry.why_missing("native", device) is None else "reference"
-
-
-def gaussian_like(
-    like: Tensor, key: Tensor, stream: int = 0, step: int = 0, offset: int = 0, *, backend: str | None = None
+def direction_noise(
+    s: Tensor,
+    sq_norm: Tensor,
+    scale: Tensor,
+    magnitude_mean: Tensor,
+    magnitude_std: Tensor | None,
+    bias: Tensor | None,
+    law_param_0: Tensor | None,
+    law_param_1: Tensor | None,
+    constants: Tensor,
+    key: Tensor,
+    settings: DirectionSettings,
+    *,
+    backend: str | None = None,
 ) -> Tensor:
-    """N(0, 1), float32, of like's shape, row-major in the layout of parameter noise; no gradient flows through it."""
+    """Noisy activations of s's shape (outer, neurons, inner) and dtype; differentiable twice.
+
+    See nvrm_fast/reference/direction_noise.py. backend: by default the fastest that has a kernel for the device. Raises
+    ValueError or TypeError that names a bad argument.
+    """
+    parameters = (magnitude_mean, magnitude_std, bias, law_param_0, law_param_1, constants, key)
+    s = s.contiguous()
     if torch.compiler.is_compiling():
-        return torch.ops.nvrm_fast.gaussian_like(like.detach(), key, stream, step, offset)
-    chosen = registry.choose(like.device, backend)
-    if chosen == default_backend(like.device):
-        return torch.ops.nvrm_fast.gaussian_like(like.detach(), key, stream, step, offset)
-    return _kernel("gaussian_like", chosen)(like.detach(), key, stream, step, offset)
+        return torch.ops.nvrm_fast.direction_noise(s, sq_norm, scale, *parameters, *settings, backend=backend)
+    route = Route(False, registry.choose("direction_noise", s.device, backend))
+    if torch.is_grad_enabled():
+        return DirectionNoise.apply(route, settings, s, None, sq_norm, scale, *parameters)
+    return route.run("direction_noise", s.device, s, sq_norm, scale, *parameters, *settings)
+
+
+def dense_direction_noise(
+    x: Tensor,
+    weight: Tensor,
+    magnitude_mean: Tensor,
+    magnitude_std: Tensor | None,
+    bias: Tensor | None,
+    law_param_0: Tensor | None,
+    law_param_1: Tensor | None,
+    constants: Tensor,
+    key: Tensor,
+    settings: DirectionSettings,
+    *,
+    backend: str | None = None,
+) -> Tensor:
+    """direction_noise of a dense layer with its product and norms, as one differentiable function.
+
+    x (objects, in), weight (neurons, in), of one dtype; returns (objects, neurons). Norms and the pass are in float32
+    (float64 for float64), and the parameters come so. Not for torch.compile, which fuses the norms itself.
+    """
+    parameters = (magnitude_mean, magnitude_std, bias, law_param_0, law_param_1, constants, key)
+    route = Route(False, registry.choose("direction_noise", x.device, backend))
+    return DirectionNoise.apply(route, settings, x, weight, None, None, *parameters)
+
+
+def direction_noise_backward(
+    grad: Tensor, *tensors: Tensor | None, settings: DirectionSettings, slopes: bool, backend: str | None = None
+) -> tuple[Tensor, ...]:
+    """Gradients of direction_noise for its first eight arguments, empty tensors where there are none.
+
+    tensors: direction_noise's ten. slopes: whether law_param_0's and law_param_1's are wanted. Differentiable once.
+    Raises as direction_noise.
+    """
+    compiling = torch.compiler.is_compiling()
+    chosen = backend if compiling else registry.choose("direction_noise_backward", grad.device, backend)
+    return _gradients(Route(compiling, chosen), grad.contiguous(), *tensors, settings, slopes)

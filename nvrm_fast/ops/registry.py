@@ -1,8 +1,11 @@
-"""Which implementation serves which device, and why one is missing.
+"""Which kernels there are: operator x device type x backend, and why one is missing.
 
 native      C++ in csrc, built by setup.py
 triton      GPU kernels without a compiler on the user's machine
 reference   plain torch (nvrm_fast/reference); serves every device and is what the others are checked against
+
+A kernel is registered once (`register_kernel`); calls, `use_backend`, `nvrm_fast.info`, torch.compile and the tests ask
+here which one serves. Nothing is imported or compiled for a kernel before its first call.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import functools
 import importlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +25,14 @@ import torch
 from .._version import INTERFACE
 
 BACKENDS = ("reference", "native", "triton")
+#: In the order in which they are tried where a call names none.
+FASTEST_FIRST = ("native", "triton", "reference")
+#: As `devices` of register_kernel: every device type.
+EVERY_DEVICE = ("*",)
 
 _forced: contextvars.ContextVar[str | None] = contextvars.ContextVar("nvrm_fast_backend", default=None)
+#: operator -> (backend, device type) -> kernel
+_kernels: dict[str, dict[tuple[str | None, str], Callable[..., Any]]] = {}
 
 
 def build_facts() -> dict[str, Any]:
@@ -54,6 +63,55 @@ def native_serves_cuda() -> bool:
     return _native is not None and _native.build_facts().get("cuda") is not None
 
 
+def register_kernel(
+    operator: str, backend: str, devices: tuple[str, ...], kernel: Callable[..., Any] | None = None
+) -> Callable[..., Any]:
+    """Makes a function the kernel of an operator on a backend, for device types such as "cpu" or EVERY_DEVICE.
+
+    With `kernel` a call, without it a decorator. Raises ValueError for an unknown backend and for a second kernel of
+    the same operator, backend and device.
+    """
+    check_backend(backend)
+
+    def register(kernel: Callable[..., Any]) -> Callable[..., Any]:
+        kernels = _kernels.setdefault(operator, {})
+        for device in devices:
+            if (backend, device) in kernels:
+                raise ValueError(f"{operator} has a {backend} kernel for {device} already")
+            kernels[backend, device] = kernel
+        return kernel
+
+    return register if kernel is None else register(kernel)
+
+
+def imported_at_first_call(module: str, name: str) -> Callable[..., Any]:
+    """A kernel whose module is imported when it is first called."""
+
+    @functools.cache
+    def load() -> Callable[..., Any]:
+        return getattr(importlib.import_module(module), name)
+
+    def kernel(*args: Any) -> Any:
+        return load()(*args)
+
+    return kernel
+
+
+def operators() -> list[str]:
+    """The names of all operators."""
+    return list(_kernels)
+
+
+def registered(operator: str, backend: str | None, device_type: str) -> Callable[..., Any]:
+    """The kernel of a backend that was chosen before. Raises KeyError where none is registered."""
+    kernels = _kernels[operator]
+    return kernels[backend, device_type] if (backend, device_type) in kernels else kernels[backend, "*"]
+
+
+def _is_registered(operator: str, backend: str, device_type: str) -> bool:
+    return (backend, device_type) in _kernels[operator] or (backend, "*") in _kernels[operator]
+
+
 @functools.cache
 def _triton_error() -> str | None:
     """Why the Triton kernels do not import, or None; the first call imports them."""
@@ -64,40 +122,31 @@ def _triton_error() -> str | None:
     return None
 
 
-def _why_triton_is_missing(device: torch.device) -> str | None:
+def _why_triton_is_missing(device_type: str) -> str | None:
     # Triton itself decides by this variable, when kernels are defined.
     interpreted = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
-    if device.type == "cpu" and not interpreted:
+    if device_type == "cpu" and not interpreted:
         return (
             "Triton kernels run on GPUs (and on the CPU in Triton's interpreter, for tests, with TRITON_INTERPRET=1 "
             "set before the first use); leave the backend out"
         )
-    if device.type not in ("cpu", "cuda"):
-        return f'there are no Triton kernels for {device.type} tensors; use backend="reference" or leave it out'
     error = _triton_error()
     if error is not None:
         return f"Triton does not import ({error}); install it: pip install triton"
     in_interpreter = importlib.import_module("nvrm_fast.triton").INTERPRETED
-    if in_interpreter and device.type == "cuda":
+    if in_interpreter and device_type == "cuda":
         return "TRITON_INTERPRET=1 is set, and the interpreter serves CPU tensors; unset it before the process starts"
-    if not in_interpreter and device.type == "cpu":
+    if not in_interpreter and device_type == "cpu":
         return "TRITON_INTERPRET=1 came after the kernels were loaded; set it before the process starts"
     return None
 
 
-def why_missing(backend: str, device: torch.device) -> str | None:
-    """The reason why `backend` cannot serve `device`, with the remedy, or None if it can."""
-    if backend == "reference":
-        return None
-    if backend == "triton":
-        return _why_triton_is_missing(device)
-    if device.type == "cuda":
+def _why_native_is_missing(device_type: str) -> str | None:
+    if device_type == "cuda":
         if native_serves_cuda():
             return None
         built = build_facts().get("cuda", "not built")
         return f"CUDA kernels {built}; leave the backend out, and Triton serves where it is installed"
-    if device.type != "cpu":
-        return f'there are no native kernels for {device.type} tensors; use backend="reference" or leave it out'
     if _native is None:
         built = build_facts().get("cpu", "the package is not installed")
         if built == "built":
@@ -109,34 +158,53 @@ def why_missing(backend: str, device: torch.device) -> str | None:
     return None
 
 
+def why_missing(operator: str, backend: str, device_type: str) -> str | None:
+    """The reason why `backend` has no kernel of `operator` for a device type, with the remedy, or None if it has."""
+    if not _is_registered(operator, backend, device_type):
+        written = {"native": "native", "triton": "Triton", "reference": "reference"}[backend]
+        return f"there is no {written} kernel of {operator} for {device_type} tensors; leave the backend out"
+    if backend == "native":
+        return _why_native_is_missing(device_type)
+    return _why_triton_is_missing(device_type) if backend == "triton" else None
+
+
 def check_backend(backend: str) -> None:
+    """Raises ValueError for an unknown name."""
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
 
 
-def choose(device: torch.device, backend: str | None = None) -> str:
-    """The backend that serves a call on `device`: the call's own, the context's, or the fastest there is.
+@functools.cache
+def _fastest(operator: str, device_type: str) -> str:
+    return next(name for name in FASTEST_FIRST if why_missing(operator, name, device_type) is None)
 
-    Raises ValueError for an unknown name and RuntimeError, with the remedy, where the one asked for cannot serve.
+
+def choose(operator: str, device: torch.device, backend: str | None = None) -> str:
+    """The backend that serves an operator on `device`: the call's own, the context's, or the fastest there is.
+
+    Raises ValueError for an unknown name and RuntimeError, with the remedy, where the one asked for has no kernel.
     """
     wanted = backend if backend is not None else _forced.get()
     if wanted is None:
-        if device.type == "cpu":
-            return "native" if _native is not None else "reference"
-        return next(name for name in ("native", "triton", "reference") if why_missing(name, device) is None)
+        return _fastest(operator, device.type)
     check_backend(wanted)
-    reason = why_missing(wanted, device)
+    reason = why_missing(operator, wanted, device.type)
     if reason is not None:
-        raise RuntimeError(f"backend {wanted!r} cannot serve {device.type}: {reason}")
+        raise RuntimeError(f"backend {wanted!r} cannot serve {operator} on {device.type}: {reason}")
     return wanted
+
+
+def kernel(operator: str, device: torch.device, backend: str | None = None) -> Callable[..., Any]:
+    """The kernel that serves an operator on `device`; chosen and raising as `choose`."""
+    return registered(operator, choose(operator, device, backend), device.type)
 
 
 @contextlib.contextmanager
 def use_backend(backend: str) -> Iterator[None]:
-    """Inside the block every call that names no backend of its own uses this one.
+    """Inside the block every call that names no backend of its own uses this one, compiled graphs included.
 
-    backend: "reference", "native" or "triton". Raises ValueError for another name; a call on a device that the
-    backend cannot serve raises RuntimeError with the remedy.
+    backend: "reference", "native" or "triton". Raises ValueError for another name; a call of an operator that has no
+    kernel on that backend for its device raises RuntimeError with the remedy.
     """
     check_backend(backend)
     token = _forced.set(backend)

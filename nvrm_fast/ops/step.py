@@ -8,7 +8,6 @@ nvrm_fast/contract/arguments.py.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -26,16 +25,11 @@ _SCHEMAS = {
 }
 
 
-def _triton(name: str) -> Callable[..., Any]:
-    return getattr(importlib.import_module("nvrm_fast.triton"), name)
-
-
-def _without_native_cuda(name: str) -> Callable[..., None]:
-    """The kernel of CUDA tensors where none was built: Triton if it imports (that is tried at the first call)."""
+def _on_cuda(name: str) -> Callable[..., None]:
+    """What the dispatcher has for CUDA tensors where no native kernel was built: the fastest of the others."""
 
     def kernel(*args: Any) -> None:
-        missing = registry.why_missing("triton", torch.device("cuda"))
-        (_triton(name) if missing is None else getattr(reference, name))(*args)
+        registry.kernel(name, torch.device("cuda"))(*args)
 
     return kernel
 
@@ -45,25 +39,31 @@ for _name, _schema in _SCHEMAS.items():
     _library.define(_name + _schema)
     _library.impl(_name, getattr(reference, _name), "CompositeExplicitAutograd")
     if not registry.native_serves_cuda():
-        _library.impl(_name, _without_native_cuda(_name), "CUDA")
+        _library.impl(_name, _on_cuda(_name), "CUDA")
     # Every operator writes into its arguments and returns nothing, so there is no output to describe.
     torch.library.register_fake(f"nvrm_fast::{_name}", lambda *args, **kwargs: None, lib=_library)
+    registry.register_kernel(_name, "reference", registry.EVERY_DEVICE, getattr(reference, _name))
+    registry.register_kernel(_name, "native", ("cpu", "cuda"), getattr(torch.ops.nvrm_fast, _name))
+    registry.register_kernel(
+        _name, "triton", ("cuda", "cpu"), registry.imported_at_first_call("nvrm_fast.triton", _name)
+    )
 
 
 def _call(name: str, device: torch.device, backend: str | None, *args: Any) -> None:
-    chosen = registry.choose(device, backend)
-    if chosen == "reference":
-        getattr(reference, name)(*args)
-    elif chosen == "triton" and (device.type != "cuda" or registry.native_serves_cuda()):
-        _triton(name)(*args)
-    else:
-        getattr(torch.ops.nvrm_fast, name)(*args)
+    registry.kernel(name, device, backend)(*args)
 
 
 def fill_noise_(
-    self: Tensor, seed: int, stream: int, step: int, distribution: int, scale: float, offset: int,
-    *, backend: str | None = None,
-) -> None:  # fmt: skip
+    self: Tensor,
+    seed: int,
+    stream: int,
+    step: int,
+    distribution: int,
+    scale: float,
+    offset: int,
+    *,
+    backend: str | None = None,
+) -> None:
     """Overwrites a contiguous float32 tensor with elements offset .. offset + numel of one noise stream."""
     _call("fill_noise_", self.device, backend, self, seed, stream, step, distribution, scale, offset)
 

@@ -1,4 +1,4 @@
-"""The operators of stochastic layers: schemas, fakes, autograd formulas, the door to their kernels, as direction.py.
+"""Stochastic layers: schemas, fakes, autograd formulas, and the calls that layers make.
 
     stochastic_activation           what follows the product of doubled width: sigma, noise, activation, sums
     stochastic_activation_backward  its gradient, the noise drawn again from the key
@@ -8,164 +8,191 @@ What they compute and the shapes are in nvrm_fast/reference/stochastic.py. Secon
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ..reference import stochastic
-from ..reference.stochastic import NEURON, NOTHING, Settings
+from ..contract.layers import NOTHING, StochasticSettings, sums_shape
+from ..reference import stochastic as reference
 from . import registry
-from .direction import default_backend
+from .noise import gaussian_like
+from .operator import Route, define, set_autograd
 
 _SETTINGS = "int stream, int step, int offset, int activation, int sums, float margin"
-_SCHEMAS = {
-    "stochastic_activation": f"(Tensor z, Tensor key, {_SETTINGS}) -> (Tensor, Tensor)",
-    "stochastic_activation_backward": f"(Tensor grad, Tensor grad_sums, Tensor z, Tensor key, {_SETTINGS}) -> Tensor",
-}
-_REFERENCE = {name: getattr(stochastic, name) for name in _SCHEMAS}
 
 
-def kernel_of(name: str, chosen: str) -> Callable:
-    """An operator on a backend, as what needs no graph calls it."""
-    if chosen == "reference":
-        return _REFERENCE[name]
-    if chosen == "triton":
-        return getattr(importlib.import_module("nvrm_fast.triton.stochastic"), name)
-    return _KERNELS[name]
-
-
-def _on_cuda(name: str) -> Callable:
-    """The kernel of CUDA tensors: Triton if it imports (that is tried at the first call), else the reference."""
-
-    def kernel(*args):
-        return kernel_of(name, default_backend(torch.device("cuda")))(*args)
-
-    return kernel
-
-
-_library = torch.library.Library("nvrm_fast", "FRAGMENT")
-for _name, _schema in _SCHEMAS.items():
-    _library.define(_name + _schema)
-    _library.impl(_name, _REFERENCE[_name], "CompositeExplicitAutograd")
-    _library.impl(_name, _on_cuda(_name), "CUDA")
-    # Two twins that no formula for gradients is in the way of: to the reference, which native kernels hand float64 on
-    # to, and to the dispatcher's choice, for callers that have no use for a graph.
-    for _twin in ("reference", "kernel"):
-        _library.define(f"{_name}_{_twin}{_schema}")
-        _library.impl(f"{_name}_{_twin}", _REFERENCE[_name], "CompositeExplicitAutograd")
-    _library.impl(f"{_name}_kernel", _on_cuda(_name), "CUDA")
-_KERNELS = {name: getattr(torch.ops.nvrm_fast, f"{name}_kernel").default for name in _SCHEMAS}
-
-
-def sums_shape(z: Tensor, sums: int) -> tuple[int, ...]:
-    """The shape of the second result."""
-    if sums == NOTHING:
-        return (0,)
-    return (z.shape[1] // 2,) if sums == NEURON else (z.shape[0],)
-
-
-@torch.library.register_fake("nvrm_fast::stochastic_activation", lib=_library)
-def _(z, key, stream, step, offset, activation, sums, margin):
+def _fake_stochastic_activation(z: Tensor, key: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
     dtype = torch.promote_types(z.dtype, torch.float32)
-    return z.new_empty(z.shape[0], z.shape[1] // 2, z.shape[2]), z.new_empty(sums_shape(z, sums), dtype=dtype)
+    shape = sums_shape(z, StochasticSettings(*args).sums)
+    return z.new_empty(z.shape[0], z.shape[1] // 2, z.shape[2]), z.new_empty(shape, dtype=dtype)
 
 
-@torch.library.register_fake("nvrm_fast::stochastic_activation_backward", lib=_library)
-def _(grad, grad_sums, z, *args):
+def _fake_stochastic_activation_backward(grad: Tensor, grad_sums: Tensor, z: Tensor, *args: Any) -> Tensor:
     return torch.empty_like(z, memory_format=torch.contiguous_format)
 
 
-def _setup(ctx, inputs, output) -> None:
-    ctx.save_for_backward(*inputs[:2])
-    ctx.settings = inputs[2:]
-
-
-def _backward(ctx, grad, grad_sums):
-    operator = torch.ops.nvrm_fast.stochastic_activation_backward
-    dz = operator(grad.contiguous(), grad_sums.contiguous(), *ctx.saved_tensors, *ctx.settings)
-    return dz, None, *[None] * len(ctx.settings)
-
-
-def _setup_backward(ctx, inputs, output) -> None:
-    ctx.save_for_backward(*inputs[:4])
-    ctx.settings = inputs[4:]
-
-
-def _backward_of_backward(ctx, weight):
-    """Gradients of (dz * weight).sum() for grad, grad_sums and z, by the formula."""
-    grad, grad_sums, z, key = ctx.saved_tensors
-    settings = Settings(*ctx.settings)
-    with torch.enable_grad():
-        leaves = [x.detach().requires_grad_() for x in (grad, grad_sums, z)]
-        eps = torch.ops.nvrm_fast.gaussian_like(grad.detach(), key, *settings[:3])
-        y, sums = stochastic.stochastic_formula(leaves[2], eps, settings)
-        results, given = ([y], leaves[:1]) if settings.sums == NOTHING else ([y, sums], leaves[:2])
-        (dz,) = torch.autograd.grad(results, leaves[2], given, create_graph=True)
-        found = torch.autograd.grad((dz * weight).sum(), leaves, allow_unused=True)
-    return (*found, None, *[None] * len(ctx.settings))
-
-
-torch.library.register_autograd("nvrm_fast::stochastic_activation", _backward, setup_context=_setup, lib=_library)
-torch.library.register_autograd(
-    "nvrm_fast::stochastic_activation_backward", _backward_of_backward, setup_context=_setup_backward, lib=_library
+define(
+    "stochastic_activation",
+    f"Tensor z, Tensor key, {_SETTINGS}",
+    "(Tensor, Tensor)",
+    reference=reference.stochastic_activation,
+    fake=_fake_stochastic_activation,
+    native=("cpu",),
+    triton="stochastic",
+)
+define(
+    "stochastic_activation_backward",
+    f"Tensor grad, Tensor grad_sums, Tensor z, Tensor key, {_SETTINGS}",
+    "Tensor",
+    reference=reference.stochastic_activation_backward,
+    fake=_fake_stochastic_activation_backward,
+    native=("cpu",),
+    triton="stochastic",
 )
 
 
-class _Eager(torch.autograd.Function):
-    """stochastic_activation outside compiled graphs, on any backend: the operator's formulas with less Python between.
+class StochasticActivation(torch.autograd.Function):
+    """stochastic_activation, for a dense layer (weight given) with its product: x (objects, in), weight (2 neurons, in)
+    and bias (2 neurons,) or None, of one dtype. Without a weight x is z.
 
-    Dispatching an operator with a formula in Python takes longer than a small layer's kernel does.
+    Keeps inputs and products, never noise. Differentiable twice: backward then makes the product again, in a graph.
     """
 
     @staticmethod
-    def forward(ctx, backend, z, key, settings):
-        ctx.backend, ctx.settings = backend, settings
-        ctx.save_for_backward(z, key)
-        return tuple(kernel_of("stochastic_activation", backend)(z, key, *settings))
+    def forward(
+        ctx: Any,
+        route: Route,
+        settings: StochasticSettings,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        key: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        ctx.route, ctx.settings = route, settings
+        if weight is None:
+            ctx.save_for_backward(x, key, None, None, None)
+            return tuple(route.run("stochastic_activation", x.device, x, key, *settings))
+        z = F.linear(x, weight, bias).unsqueeze(2)
+        ctx.save_for_backward(z, key, x, weight, bias)
+        y, sums = route.run("stochastic_activation", x.device, z, key, *settings)
+        return y.squeeze(2), sums
 
     @staticmethod
-    def backward(ctx, grad, grad_sums):
-        z, key = ctx.saved_tensors
-        dz = stochastic_activation_backward(grad, grad_sums, z, key, ctx.settings, backend=ctx.backend)
-        return None, dz, None, None
+    def backward(ctx: Any, grad: Tensor, grad_sums: Tensor) -> tuple[Tensor | None, ...]:
+        z, key, x, weight, bias = ctx.saved_tensors
+        _, _, need_x, need_weight, need_bias, _ = ctx.needs_input_grad
+        if weight is None:
+            return None, None, _gradient(ctx.route, grad, grad_sums, z, key, ctx.settings), None, None, None
+        if torch.is_grad_enabled():
+            z = F.linear(x, weight, bias).unsqueeze(2)
+        dz = _gradient(ctx.route, grad.unsqueeze(2), grad_sums, z, key, ctx.settings).squeeze(2)
+        dx = dz @ weight if need_x else None
+        d_weight = dz.t() @ x if need_weight else None
+        return None, None, dx, d_weight, dz.sum(0) if need_bias else None, None
 
 
-class _EagerBackward(torch.autograd.Function):
+class StochasticActivationBackward(torch.autograd.Function):
+    """stochastic_activation_backward; its own gradients are those of the formula."""
+
     @staticmethod
-    def forward(ctx, backend, grad, grad_sums, z, key, settings):
-        _setup_backward(ctx, (grad, grad_sums, z, key, *settings), None)
-        return kernel_of("stochastic_activation_backward", backend)(grad, grad_sums, z, key, *settings)
+    def forward(
+        ctx: Any,
+        route: Route,
+        settings: StochasticSettings,
+        grad: Tensor,
+        grad_sums: Tensor,
+        z: Tensor,
+        key: Tensor,
+    ) -> Tensor:
+        ctx.save_for_backward(grad, grad_sums, z, key)
+        ctx.settings = settings
+        return route.run("stochastic_activation_backward", z.device, grad, grad_sums, z, key, *settings)
 
     @staticmethod
-    def backward(ctx, weight):
-        return None, *_backward_of_backward(ctx, weight)[:4], None
+    def backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of (dz * weight).sum() for grad, grad_sums and z."""
+        grad, grad_sums, z, key = ctx.saved_tensors
+        settings = ctx.settings
+        with torch.enable_grad():
+            leaves = [x.detach().requires_grad_() for x in (grad, grad_sums, z)]
+            eps = gaussian_like(grad, key, *settings[:3])
+            y, sums = reference.stochastic_formula(leaves[2], eps, settings)
+            results, given = ([y], leaves[:1]) if settings.sums == NOTHING else ([y, sums], leaves[:2])
+            (dz,) = torch.autograd.grad(results, leaves[2], given, create_graph=True)
+            found = torch.autograd.grad((dz * weight).sum(), leaves, allow_unused=True)
+        return (None, None, *found, None)
 
 
-def stochastic_activation_backward(
-    grad: Tensor, grad_sums: Tensor, z: Tensor, key: Tensor, settings: Settings, *, backend: str | None = None
+def _gradient(
+    route: Route, grad: Tensor, grad_sums: Tensor, z: Tensor, key: Tensor, settings: StochasticSettings
 ) -> Tensor:
-    """The gradient for z from those of stochastic_activation's results; differentiable once. Raises as that does."""
-    tensors = (grad.contiguous(), grad_sums.contiguous(), z.contiguous(), key)
-    chosen = registry.choose(z.device, backend)
+    tensors = (grad.contiguous(), grad_sums.contiguous(), z, key)
+    if route.operator:
+        operator = torch.ops.nvrm_fast.stochastic_activation_backward.default
+        return operator(*tensors, *settings, backend=route.backend)
     if torch.is_grad_enabled():
-        return _EagerBackward.apply(chosen, *tensors, settings)
-    return kernel_of("stochastic_activation_backward", chosen)(*tensors, *settings)
+        return StochasticActivationBackward.apply(route, settings, *tensors)
+    return route.run("stochastic_activation_backward", z.device, *tensors, *settings)
+
+
+set_autograd(
+    "stochastic_activation",
+    lambda route, z, key, *args: StochasticActivation.apply(route, StochasticSettings(*args), z, None, None, key),
+)
+set_autograd(
+    "stochastic_activation_backward",
+    lambda route, grad, grad_sums, z, key, *args: StochasticActivationBackward.apply(
+        route, StochasticSettings(*args), grad, grad_sums, z, key
+    ),
+)
+
+
+def deviation(raw: Tensor) -> Tensor:
+    """The standard deviations that a layer makes of raw values: softplus, by functions that autograd knows."""
+    return reference.deviation_formula(raw)[0]
 
 
 def stochastic_activation(
-    z: Tensor, key: Tensor, settings: Settings, *, backend: str | None = None
+    z: Tensor, key: Tensor, settings: StochasticSettings, *, backend: str | None = None
 ) -> tuple[Tensor, Tensor]:
     """Activations (outer, neurons, inner) and sums of log sigma from z (outer, 2 neurons, inner); differentiable twice.
 
-    z: float32, float64, bfloat16 or float16. backend: by default the fastest for the device. Raises ValueError or
-    TypeError that names a bad argument.
+    z: float32, float64, bfloat16 or float16. backend: by default the fastest that has a kernel for the device. Raises
+    ValueError or TypeError that names a bad argument.
     """
     z = z.contiguous()
     if torch.compiler.is_compiling():
-        return torch.ops.nvrm_fast.stochastic_activation(z, key, *settings)
-    chosen = registry.choose(z.device, backend)
-    if not (z.requires_grad and torch.is_grad_enabled()):
-        return kernel_of("stochastic_activation", chosen)(z, key, *settings)
-    return _Eager.apply(chosen, z, key, settings)
+        return torch.ops.nvrm_fast.stochastic_activation(z, key, *settings, backend=backend)
+    route = Route(False, registry.choose("stochastic_activation", z.device, backend))
+    if z.requires_grad and torch.is_grad_enabled():
+        return StochasticActivation.apply(route, settings, z, None, None, key)
+    return route.run("stochastic_activation", z.device, z, key, *settings)
+
+
+def dense_stochastic_activation(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    key: Tensor,
+    settings: StochasticSettings,
+    *,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """stochastic_activation of a dense layer with its product, as one differentiable function.
+
+    x (objects, in), weight (2 neurons, in), bias (2 neurons,) or None, of one dtype; activations (objects, neurons) and
+    the sums. Not for torch.compile.
+    """
+    route = Route(False, registry.choose("stochastic_activation", x.device, backend))
+    return StochasticActivation.apply(route, settings, x, weight, bias, key)
+
+
+def stochastic_activation_backward(
+    grad: Tensor, grad_sums: Tensor, z: Tensor, key: Tensor, settings: StochasticSettings, *, backend: str | None = None
+) -> Tensor:
+    """The gradient for z from those of stochastic_activation's results; differentiable once. Raises as that does."""
+    compiling = torch.compiler.is_compiling()
+    chosen = backend if compiling else registry.choose("stochastic_activation_backward", z.device, backend)
+    return _gradient(Route(compiling, chosen), grad, grad_sums, z.contiguous(), key, settings)

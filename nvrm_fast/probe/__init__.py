@@ -14,7 +14,7 @@ Sources: N. Levi, I. M. Bloch, M. Freytsis and T. Volansky, "Noise injection as 
 """
 
 from . import linear
-from .around import probe
+from .api import probe
 from .bounds import (
     InformationBound,
     PacBayesBound,
@@ -28,12 +28,12 @@ from .bounds import (
 from .decay import DecayFit, fit_decay
 from .example_noise import example_noise
 from .injection import NoiseInjection
-from .local import UpdateSides, local_gradient, local_hessian_product, local_hessian_trace, update_sides
+from .layer_derivatives import UpdateSides, local_gradient, local_hessian_product, local_hessian_trace, update_sides
 from .phase_diagram import PhaseDiagram
 from .phases import PHASES, Criteria, classify
 from .recorder import Recorder
 from .scan import Plan, scan
-from .stacked import CheckpointMismatch
+from .stacked_models import CheckpointMismatch
 from .variability import (
     NeuralVariability,
     NoiseCurve,

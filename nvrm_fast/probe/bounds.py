@@ -123,9 +123,16 @@ def pac_bayes_bound(
     kl = kl_to_prior(weights, variability.b, sigma, start)
     complexity = 4 * largest_loss * math.sqrt((kl + math.log(2 * m / failure_probability)) / m)
     return PacBayesBound(
-        variability.clean_loss, variability.delta_interval[1], kl, complexity, variability.b, sigma, m,
-        failure_probability, largest_loss,
-    )  # fmt: skip
+        variability.clean_loss,
+        variability.delta_interval[1],
+        kl,
+        complexity,
+        variability.b,
+        sigma,
+        m,
+        failure_probability,
+        largest_loss,
+    )
 
 
 def information_bound(squared_distances: float | Sequence[float], count: int, b: float) -> float:

@@ -9,9 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nvrm_fast.reference.distribution import BY_CODE
-from nvrm_fast.reference.noise import BLOCKS, SUPERBLOCK
-from nvrm_fast.reference.philox import MASK, philox4x32_10
+from nvrm_fast.ops.noise import noise_at
 
 
 def elements(index: Tensor, key: Tensor, *, stream: int, step: int = 0, distribution: int = 0) -> Tensor:
@@ -28,17 +26,12 @@ def elements(index: Tensor, key: Tensor, *, stream: int, step: int = 0, distribu
     Returns:
         float32 of the shape of `index`.
     """
-    superblock, place = index // SUPERBLOCK, index % SUPERBLOCK
-    lane, block = place // BLOCKS, BLOCKS * superblock + place % BLOCKS
-    words = torch.stack(philox4x32_10((block & MASK, (block >> 32) & MASK, stream, step), (key[0], key[1])))
-    word = words.gather(0, (lane // 2).unsqueeze(0)).squeeze(0)
-    first, second = BY_CODE[distribution](word)
-    return torch.where(lane % 2 == 0, first, second)
+    return noise_at(index, key, stream, step, distribution)
 
 
 def key_of_seed(seed: int, device: torch.device | str = "cpu") -> Tensor:
     """The 64 bits of a seed as the key that `elements` takes: int64 of shape (2,)."""
-    return torch.tensor([seed & MASK, seed >> 32], dtype=torch.int64, device=device)
+    return torch.tensor([seed & 0xFFFFFFFF, seed >> 32], dtype=torch.int64, device=device)
 
 
 def drawn_key(device: torch.device | str = "cpu") -> Tensor:

@@ -155,9 +155,14 @@ class _Copies:
     def _weight(self, name: str, draw: Draw) -> Tensor:
         clean = self.perturbed[name]
         eps = noise(
-            clean.numel(), seed=self.seed, stream=self.streams[name], step=draw.step, distribution=self.distribution,
-            scale=draw.scale, device=clean.device,
-        )  # fmt: skip
+            clean.numel(),
+            seed=self.seed,
+            stream=self.streams[name],
+            step=draw.step,
+            distribution=self.distribution,
+            scale=draw.scale,
+            device=clean.device,
+        )
         # Sums of 16-bit weights and float32 noise are rounded once; those of float64 weights keep all digits.
         return (clean + eps.view(clean.shape)).to(clean.dtype)
 
@@ -171,10 +176,12 @@ class _Copies:
             for name, value in self.buffers.items()
         }
 
-        def one(weights: Tensors, buffers: Tensors) -> Tensor:
+        def values_of_copy(weights: Tensors, buffers: Tensors) -> Tensor:
             return self._values(measures, weights, buffers, inputs, targets)
 
-        return vmap(one, in_dims=(0, 0 if self.writes_buffers else None), randomness="different")(stacked, buffers)
+        return vmap(values_of_copy, in_dims=(0, 0 if self.writes_buffers else None), randomness="different")(
+            stacked, buffers
+        )
 
     def run_in_turn(
         self, measures: Sequence[Measure], stacked: Tensors, count: int, inputs: Tensor, targets: Tensor

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .decay import DecayFit, fit_decay
 from .injection import NoiseInjection
-from .local import Loss, local_gradient, local_hessian_trace, update_sides
+from .layer_derivatives import Loss, local_gradient, local_hessian_trace, update_sides
 from .phases import Criteria, classify
 
 #: What `record` writes, one value a call; those of the node need `node=True` (the default), else they are NaN.

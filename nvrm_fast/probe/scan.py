@@ -23,19 +23,25 @@ from nvrm_fast.noise import noise
 
 from .example_noise import example_noise, key_of_seed
 from .injection import NoiseInjection
-from .local import Loss
+from .layer_derivatives import Loss
 from .phase_diagram import PhaseDiagram
 from .phases import Criteria
 from .progress import progress_bar
-from .stacked import StackedNetworks
+from .stacked_models import StackedNetworks
 
 _SECONDS_BETWEEN_SAVES = 60.0
 _STREAM = 0  # of the scan's seed
 #: What a scan records, one row a record and one column a network.
 SERIES = (
-    "noise_norm", "next_norm", "training_loss", "training_accuracy", "train_loss", "train_accuracy",
-    "test_loss", "test_accuracy",
-)  # fmt: skip
+    "noise_norm",
+    "next_norm",
+    "training_loss",
+    "training_accuracy",
+    "train_loss",
+    "train_accuracy",
+    "test_loss",
+    "test_accuracy",
+)
 
 
 @dataclass(frozen=True)
@@ -166,9 +172,14 @@ class _Networks:
     """The stacked networks and what happens to all of them at once."""
 
     def __init__(
-        self, model: nn.Module, injection: NoiseInjection, plan: Plan, loss: Loss, device: torch.device,
+        self,
+        model: nn.Module,
+        injection: NoiseInjection,
+        plan: Plan,
+        loss: Loss,
+        device: torch.device,
         at_once: int | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.model, self.injection, self.plan, self.loss, self.device = model, injection, plan, loss, device
         self.sigmas = torch.tensor(plan.sigmas, device=device)
         self.at_once = at_once
@@ -214,8 +225,12 @@ class _Networks:
             return example_noise(batch, plan.nodes, key, stream=_STREAM, distribution=code)
         flat = noise(
             len(batch) * plan.nodes,
-            seed=plan.seed, stream=_STREAM, step=step, distribution=plan.distribution, device=self.device,
-        )  # fmt: skip
+            seed=plan.seed,
+            stream=_STREAM,
+            step=step,
+            distribution=plan.distribution,
+            device=self.device,
+        )
         return flat.view(len(batch), plan.nodes)
 
     def _forward(
@@ -223,14 +238,16 @@ class _Networks:
     ) -> tuple[Tensor, Tensor]:
         """Losses (networks,) and outputs (networks, N, ...); without noise where eps is None."""
 
-        def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], sigma: Tensor) -> tuple[Tensor, Tensor]:
+        def run_network(
+            parameters: dict[str, Tensor], buffers: dict[str, Tensor], sigma: Tensor
+        ) -> tuple[Tensor, Tensor]:
             given = torch.zeros_like(unit) if eps is None else sigma * unit
             with self.injection.given(given):
                 outputs = functional_call(self.model, {**parameters, **buffers}, (inputs,))
             return self.loss(outputs, targets), outputs
 
         unit = torch.zeros(len(inputs), self.plan.nodes, device=self.device) if eps is None else eps
-        run = vmap(one, randomness="different", chunk_size=self.at_once)
+        run = vmap(run_network, randomness="different", chunk_size=self.at_once)
         return run(stack.parameters, stack.buffers, self.sigmas[stack.alive.to(self.device)])
 
     @torch.no_grad()
@@ -266,9 +283,16 @@ def _injected(model: nn.Module, plan: Plan) -> Iterator[NoiseInjection]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(plan.seed)
         injection = NoiseInjection(
-            model, plan.layer, 1.0, nodes=plan.nodes, kind=plan.kind, distribution=plan.distribution,
-            weight_std=plan.weight_std, features=plan.features, dim=plan.dim,
-        )  # fmt: skip
+            model,
+            plan.layer,
+            1.0,
+            nodes=plan.nodes,
+            kind=plan.kind,
+            distribution=plan.distribution,
+            weight_std=plan.weight_std,
+            features=plan.features,
+            dim=plan.dim,
+        )
     try:
         model.train()
         yield injection

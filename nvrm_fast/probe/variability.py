@@ -121,9 +121,20 @@ def neural_variability(
         ValueError: for a value out of range. What `perturbed.measure` raises.
     """
     return neural_variabilities(
-        model, {"loss": loss}, data, [b], samples=samples, seed=seed, distribution=distribution, confidence=confidence,
-        antithetic=antithetic, parameters=parameters, batch_size=batch_size, at_once=at_once, vectorised=vectorised,
-    )["loss"][0]  # fmt: skip
+        model,
+        {"loss": loss},
+        data,
+        [b],
+        samples=samples,
+        seed=seed,
+        distribution=distribution,
+        confidence=confidence,
+        antithetic=antithetic,
+        parameters=parameters,
+        batch_size=batch_size,
+        at_once=at_once,
+        vectorised=vectorised,
+    )["loss"][0]
 
 
 def neural_variabilities(
@@ -170,9 +181,17 @@ def neural_variabilities(
         draws = [Draw(k, b) for b in scales for k in range(samples)]
     # The clean model is one more copy, so that it is rounded as the others are.
     found = measure(
-        model, list(losses.values()), data, [Draw(0, 0.0), *draws], seed=seed, distribution=distribution,
-        parameters=parameters, batch_size=batch_size, at_once=at_once, vectorised=vectorised,
-    )  # fmt: skip
+        model,
+        list(losses.values()),
+        data,
+        [Draw(0, 0.0), *draws],
+        seed=seed,
+        distribution=distribution,
+        parameters=parameters,
+        batch_size=batch_size,
+        at_once=at_once,
+        vectorised=vectorised,
+    )
     results: dict[str, list[NeuralVariability]] = {}
     for name, column in zip(losses, found.values.T):
         clean, results[name] = float(column[0]), []
@@ -181,9 +200,18 @@ def neural_variabilities(
             units = differences.view(-1, 2).mean(1) if antithetic else differences
             difference, low, high = interval_of_mean(units, confidence)
             result = NeuralVariability(
-                b, clean, perturbed, difference, (low, high), confidence, distribution, antithetic, seed,
-                found.examples, found.vectorised,
-            )  # fmt: skip
+                b,
+                clean,
+                perturbed,
+                difference,
+                (low, high),
+                confidence,
+                distribution,
+                antithetic,
+                seed,
+                found.examples,
+                found.vectorised,
+            )
             results[name].append(result)
     return results
 
@@ -239,9 +267,17 @@ def accuracy_against_noise(
         raise ValueError(f"samples must be 1 or more, got {samples}")
     draws = [Draw(step, scale) for scale in scales for step in range(samples)]
     found = measure(
-        model, [measured], data, [Draw(0, 0.0), *draws], seed=seed, distribution=distribution, parameters=parameters,
-        batch_size=batch_size, at_once=at_once, vectorised=vectorised,
-    )  # fmt: skip
+        model,
+        [measured],
+        data,
+        [Draw(0, 0.0), *draws],
+        seed=seed,
+        distribution=distribution,
+        parameters=parameters,
+        batch_size=batch_size,
+        at_once=at_once,
+        vectorised=vectorised,
+    )
     values = found.values[:, 0]
     return NoiseCurve(scales, values[1:].view(len(scales), samples), float(values[0]), found.vectorised)
 

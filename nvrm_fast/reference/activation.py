@@ -13,13 +13,13 @@ Block number = element + trial * 2^56, where element is the row-major index of t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..contract.layers import GammaConstants
 from .distribution import gaussian
 from .elementary import fused_multiply_add, negative_ln, rounded, sine_cosine_of_eighth_turns, square_root
 from .functions import exponential, negative_ln_of
@@ -90,24 +90,6 @@ def first_accepted(propose: Callable[[int], tuple[Tensor, Tensor]]) -> Tensor:
     return value
 
 
-class GammaConstants(NamedTuple):
-    """Of Marsaglia and Tsang's method, in float64: d * v is Gamma(shape) (times a power of a uniform below shape 1).
-
-    sure: a proposal x with 1 - U > sure x^4 is accepted whatever the logarithms say; 0: they are always asked. The log
-    of the acceptance rate is at least -1.5 d (c x)^4 = -x^4 / (54 d) for |c x| <= 1/2, which every |x| < 5.2, and no
-    word gives a larger one, fulfils from d = 12 on; and ln U < -(1 - U).
-    """
-
-    d: float
-    c: float
-    sure: float
-
-    @staticmethod
-    def of(shape: float) -> GammaConstants:
-        d = (shape if shape >= 1 else shape + 1) - 1 / 3
-        return GammaConstants(d, 1 / math.sqrt(9 * d), 1 / (54 * d) if d >= 12 else 0.0)
-
-
 def gamma_proposal(normal_word: Tensor, uniform_word: Tensor, constants: GammaConstants) -> tuple[Tensor, Tensor]:
     """v of one trial of Marsaglia and Tsang (2000) and whether it is accepted."""
     x, _ = gaussian(normal_word)
@@ -128,7 +110,7 @@ def gamma_proposal(normal_word: Tensor, uniform_word: Tensor, constants: GammaCo
 def gamma_magnitude(blocks: Blocks, alpha: float) -> Tensor:
     """Gamma with mean 1 and variance alpha; float32 of the blocks' shape. Shape 1 / alpha below 1 takes the boost
     Gamma(a) = Gamma(a + 1) U^(1 / a)."""
-    constants = GammaConstants.of(1 / alpha)
+    constants = GammaConstants.of_shape(1 / alpha)
 
     def propose(trial: int) -> tuple[Tensor, Tensor]:
         word = blocks.words(GAMMA_TRIALS + trial)
@@ -147,6 +129,12 @@ def gaussian_like(like: Tensor, key: Tensor, stream: int, step: int, offset: int
     Returns float32 of like's shape: elements offset .. offset + numel of the stream whose seed the key holds.
     """
     return noise(
-        like.numel(), seed=int(key), stream=stream, step=step, distribution=0, scale=1.0, offset=offset,
+        like.numel(),
+        seed=int(key),
+        stream=stream,
+        step=step,
+        distribution=0,
+        scale=1.0,
+        offset=offset,
         device=like.device,
-    ).view(like.shape)  # fmt: skip
+    ).view(like.shape)

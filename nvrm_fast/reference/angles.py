@@ -2,7 +2,8 @@
 
 A law gives cos and sin of the angle for each activation and, pathwise, by how much the angle moves with the law's
 parameters. Thesis of P. Kirichenko (2018): section 3.2 and appendix B; von Mises-Fisher after Wood (1994).
-A new law: a class here, one in csrc/math/angle_law.h and one in nvrm_fast/triton/angles.py, with the same code.
+Codes and counts are in nvrm_fast/contract/laws.py. A new law: a class there, one here, one in csrc/math/angle_law.h
+and a branch in nvrm_fast/triton/angles.py.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import math
 import torch
 from torch import Tensor
 
+from ..contract import laws
+from ..contract.layers import GammaConstants
 from .activation import (
     Blocks,
-    GammaConstants,
     first_accepted,
     gamma_proposal,
     odd_24,
@@ -29,7 +31,7 @@ HALF_PI = math.pi / 2
 
 
 class Law:
-    """One law. `first` and `second` are its parameters, one value a neuron (None where it has fewer).
+    """One law. `law_param_0` and `law_param_1` are its parameters, one value a neuron (None where it has fewer).
 
     constants   what kernels need of the parameters: float32, shape (rows, neurons), worked out in float64
     draw        the variates of each activation (float32, shape (outer, neurons, inner)): free of any parameter that
@@ -38,14 +40,13 @@ class Law:
     formula     the same as angle from variates and parameters in any dtype, by functions that autograd knows
     """
 
-    code: int
-    rows: int
-    #: How many parameters a gradient flows to, and how many variates there are.
-    parameters: int
-    variates: int
+    #: Code and counts of the law.
+    law: type[laws.Direction]
 
     @staticmethod
-    def constants(first: Tensor | None, second: Tensor | None, fan_in: int, low: float, high: float) -> Tensor:
+    def constants(
+        law_param_0: Tensor | None, law_param_1: Tensor | None, fan_in: int, low: float, high: float
+    ) -> Tensor:
         raise NotImplementedError
 
     @staticmethod
@@ -57,28 +58,25 @@ class Law:
         raise NotImplementedError
 
     @staticmethod
-    def formula(variates, constants, first, second, low: float, high: float) -> tuple[Tensor, Tensor, tuple]:
+    def formula(variates, constants, law_param_0, law_param_1, low: float, high: float) -> tuple[Tensor, Tensor, tuple]:
         raise NotImplementedError
 
 
 class Tangent(Law):
-    """Gaussian noise N(0, alpha I) in the tangent space, projected (equation 19). first: sqrt(alpha)."""
+    """Gaussian noise N(0, alpha I) in the tangent space, projected (equation 19). law_param_0: sqrt(alpha)."""
 
-    code = 2
-    rows = 1
-    parameters = 1
-    variates = 1
+    law = laws.Tangent
 
     @staticmethod
-    def constants(first, second, fan_in, low, high):
-        return first.detach().float()[None]
+    def constants(law_param_0, law_param_1, fan_in, low, high):
+        return law_param_0.detach().float()[None]
 
     @staticmethod
     def draw(blocks, constants, fan_in):
         """The square root of chi^2 with fan_in - 1 degrees of freedom."""
         if fan_in == 2:
             return (gaussian(blocks.words(0)[2])[0].abs(),)
-        shape = GammaConstants.of((fan_in - 1) / 2)
+        shape = GammaConstants.of_shape((fan_in - 1) / 2)
 
         def propose(trial: int) -> tuple[Tensor, Tensor]:
             word = blocks.words(trial)
@@ -94,19 +92,16 @@ class Tangent(Law):
         return inverse, across * inverse, (chi * (inverse * inverse),)
 
     @staticmethod
-    def formula(variates, constants, first, second, low, high):
-        across = first * variates[0]
+    def formula(variates, constants, law_param_0, law_param_1, low, high):
+        across = law_param_0 * variates[0]
         inverse = (1 + across * across).rsqrt()
         return inverse, across * inverse, (variates[0] * inverse**2,)
 
 
 class Projected(Law):
-    """Gaussian noise N(0, alpha I), projected (equation 16). first: sqrt(alpha)."""
+    """Gaussian noise N(0, alpha I), projected (equation 16). law_param_0: sqrt(alpha)."""
 
-    code = 1
-    rows = 1
-    parameters = 1
-    variates = 2
+    law = laws.Projected
     constants = Tangent.constants
 
     @staticmethod
@@ -123,32 +118,36 @@ class Projected(Law):
         return forward * inverse, across * inverse, (chi * (inverse * inverse),)
 
     @staticmethod
-    def formula(variates, constants, first, second, low, high):
-        forward, across = 1 + first * variates[0], first * variates[1]
+    def formula(variates, constants, law_param_0, law_param_1, low, high):
+        forward, across = 1 + law_param_0 * variates[0], law_param_0 * variates[1]
         inverse = (forward * forward + across * across).rsqrt()
         return forward * inverse, across * inverse, (variates[1] * inverse**2,)
 
 
 class Rotation(Law):
-    """An angle from the normal distribution N(first, second^2) truncated to [low, high] (equations 23 and 32), by the
-    inverse of its distribution function; first within [low, high], both within [-pi/2, pi/2]."""
+    """An angle from the normal distribution N(law_param_0, law_param_1^2) truncated to [low, high] (equations 23 and
+    32), by the inverse of its distribution function; law_param_0 within [low, high], both within [-pi/2, pi/2]."""
 
-    code = 3
-    rows = 9
-    parameters = 2
-    variates = 1
+    law = laws.Rotation
 
     @staticmethod
-    def constants(first, second, fan_in, low, high):
-        mean, deviation = first.detach().double(), second.detach().double()
+    def constants(law_param_0, law_param_1, fan_in, low, high):
+        mean, deviation = law_param_0.detach().double(), law_param_1.detach().double()
         a, b = (low - mean) / deviation, (high - mean) / deviation
         root = math.sqrt(0.5)
         return torch.stack(
             [
-                mean, deviation, torch.erf(a * root), torch.erf(b * root), torch.erf(b * root) - torch.erf(a * root),
-                torch.erfc(b * root), torch.erfc(-a * root), a, b,
+                mean,
+                deviation,
+                torch.erf(a * root),
+                torch.erf(b * root),
+                torch.erf(b * root) - torch.erf(a * root),
+                torch.erfc(b * root),
+                torch.erfc(-a * root),
+                a,
+                b,
             ]
-        ).float()  # fmt: skip
+        ).float()
 
     @staticmethod
     def draw(blocks, constants, fan_in):
@@ -173,30 +172,27 @@ class Rotation(Law):
         return cosine, sine, (1.0 - (at_low + at_high), x - fused_multiply_add(a, at_low, b * at_high))
 
     @staticmethod
-    def formula(variates, constants, first, second, low, high):
+    def formula(variates, constants, law_param_0, law_param_1, low, high):
         gamma = variates[0] * 2.0**-24
         root = math.sqrt(0.5)
-        a, b = (low - first) / second, (high - first) / second
+        a, b = (low - law_param_0) / law_param_1, (high - law_param_0) / law_param_1
         x = torch.erfinv(torch.erf(a * root) * (1 - gamma) + torch.erf(b * root) * gamma) / root
-        angle = first + second * x
+        angle = law_param_0 + law_param_1 * x
         at_low, at_high = (1 - gamma) * torch.exp((x * x - a * a) / 2), gamma * torch.exp((x * x - b * b) / 2)
         return torch.cos(angle), torch.sin(angle), (1 - (at_low + at_high), x - (a * at_low + b * at_high))
 
 
 class BetaRotation(Law):
-    """An angle pi (theta - 1/2), theta from Beta(first, first): the stretched symmetric Beta of equation 21.
+    """An angle pi (theta - 1/2), theta from Beta(beta, beta): the stretched symmetric Beta of equation 21.
 
-    2 theta - 1 is a ratio of a Student's t (Bailey, 1994; Devroye, 1996), exact for every first > 0.
+    2 theta - 1 is a ratio of a Student's t (Bailey, 1994; Devroye, 1996), exact for every law_param_0 = beta > 0.
     """
 
-    code = 4
-    rows = 1
-    parameters = 1
-    variates = 2
+    law = laws.BetaRotation
 
     @staticmethod
-    def constants(first, second, fan_in, low, high):
-        return first.detach().double().reciprocal().float()[None]
+    def constants(law_param_0, law_param_1, fan_in, low, high):
+        return law_param_0.detach().double().reciprocal().float()[None]
 
     @staticmethod
     def draw(blocks, constants, fan_in):
@@ -215,31 +211,28 @@ class BetaRotation(Law):
         return cosine, sine, ((rounded(-math.pi / 4, torch.float32) * c) * (square_root(d / m) * moved),)
 
     @staticmethod
-    def formula(variates, constants, first, second, low, high):
+    def formula(variates, constants, law_param_0, law_param_1, low, high):
         ln, c = variates
-        m = -torch.expm1(-ln / first)
+        m = -torch.expm1(-ln / law_param_0)
         v = 1 - m
         d = v + m * c * c
         angle = HALF_PI * c * (m / d).sqrt()
-        slope = -math.pi / 4 * c * (d / m).sqrt() * v * ln / (first * d) ** 2
+        slope = -math.pi / 4 * c * (d / m).sqrt() * v * ln / (law_param_0 * d) ** 2
         return torch.cos(angle), torch.sin(angle), (slope,)
 
 
 class VonMisesFisher(Law):
-    """The von Mises-Fisher distribution about the direction. first: the concentration kappa >= 0, no gradient.
+    """The von Mises-Fisher distribution about the direction. law_param_0: the concentration kappa >= 0, no gradient.
 
     Wood's rejection (1994), rewritten: with x one coordinate of a uniform point on the sphere in fan_in dimensions the
     cosine proposed is (x0 + x) / (1 + x0 x), and (fan_in - 1) (p / (1 + p) - ln(1 + p)), p = x0 x, is its log weight.
     """
 
-    code = 5
-    rows = 2
-    parameters = 0
-    variates = 1
+    law = laws.VonMisesFisher
 
     @staticmethod
-    def constants(first, second, fan_in, low, high):
-        kappa = first.detach().double()
+    def constants(law_param_0, law_param_1, fan_in, low, high):
+        kappa = law_param_0.detach().double()
         b = (fan_in - 1) / (2 * kappa + (4 * kappa**2 + (fan_in - 1) ** 2).sqrt())
         return torch.stack([(1 - b) / (1 + b), 2 * b.sqrt() / (1 + b)]).float()
 
@@ -268,11 +261,13 @@ class VonMisesFisher(Law):
         return (x0 + x) / o, k * square_root(across) / o, ()
 
     @staticmethod
-    def formula(variates, constants, first, second, low, high):
+    def formula(variates, constants, law_param_0, law_param_1, low, high):
         (x,) = variates
         x0, k = constants
         o = 1 + x0 * x
         return (x0 + x) / o, k * (1 - x * x).clamp_min(0).sqrt() / o, ()
 
 
-LAWS: dict[int, type[Law]] = {law.code: law for law in (Projected, Tangent, Rotation, BetaRotation, VonMisesFisher)}
+ANGLES: dict[int, type[Law]] = {
+    angle.law.code: angle for angle in (Projected, Tangent, Rotation, BetaRotation, VonMisesFisher)
+}

@@ -49,6 +49,20 @@ def noise(
     return out
 
 
+def noise_at(index: Tensor, key: Tensor, stream: int, step: int, distribution: int) -> Tensor:
+    """Unit-scale noise at the elements `index` (int64, any shape) of one stream: float32 of that shape.
+
+    key: int64 of shape (2,), the low and the high 32 bits of the seed. A tensor, so that a key drawn on a GPU never
+    travels to the CPU.
+    """
+    superblock, place = index // SUPERBLOCK, index % SUPERBLOCK
+    lane, block = place // BLOCKS, BLOCKS * superblock + place % BLOCKS
+    words = torch.stack(philox4x32_10((block & MASK, (block >> 32) & MASK, stream, step), (key[0], key[1])))
+    word = words.gather(0, (lane // 2).unsqueeze(0)).squeeze(0)
+    first, second = BY_CODE[distribution](word)
+    return torch.where(lane % 2 == 0, first, second)
+
+
 def fill_noise_(self: Tensor, seed: int, stream: int, step: int, distribution: int, scale: float, offset: int) -> None:
     """Overwrites a float32 tensor with noise; see `noise`."""
     check_fill(self, stream, distribution, offset)

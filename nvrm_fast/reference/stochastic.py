@@ -19,37 +19,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..contract.checks import check_code, check_stream
+from ..contract.layers import (
+    ELEMENT,
+    NEURON,
+    NOTHING,
+    RELU,
+    SAMPLE,
+    StochasticSettings,
+    check_stochastic_activation,
+)
 from .activation import gaussian_like
 from .elementary import LOGARITHM, MINUS_LN_2, fused_multiply_add, polynomial
 from .functions import exponential, negative_ln_of
 
-#: psi, by its code in operator arguments: never renumber.
-IDENTITY, RELU = 0, 1
-ACTIVATIONS = {"identity": IDENTITY, "relu": RELU}
-#: What is summed beside the activations, by its code: never renumber.
-#:   neuron      log sigma over objects and positions: (neurons,), for equation 5
-#:   sample      log sigma over neurons and positions: (outer,), for equation 6
-#:   element     (margin - log sigma)^+ over neurons and positions: (outer,), for equation 7
-#:   divergence  KL(N(mean, sigma^2) || N(0, 1)) over neurons and positions: (outer,), as VIB has it
-NOTHING, NEURON, SAMPLE, ELEMENT, DIVERGENCE = range(5)
-SUMS = {"nothing": NOTHING, "neuron": NEURON, "sample": SAMPLE, "element": ELEMENT, "divergence": DIVERGENCE}
 #: Below it log softplus(raw) is raw: they differ by exp(raw) / 2.
 TAIL = -40.0
 #: Up to it ln(1 + t) is the polynomial in t itself.
 THIRD = float.fromhex("0x1.555554p-2")
-
-
-class Settings(NamedTuple):
-    """What the operators take besides tensors. stream, step, offset: place in the noise contract, offset the row-major
-    index of y's first element. activation, sums: codes. margin: b of equation 7."""
-
-    stream: int
-    step: int
-    offset: int
-    activation: int
-    sums: int
-    margin: float
 
 
 class Deviation(NamedTuple):
@@ -59,21 +45,6 @@ class Deviation(NamedTuple):
     log: Tensor
     slope: Tensor
     log_slope: Tensor
-
-
-def check(z: Tensor, key: Tensor, settings: Settings) -> None:
-    """Raises ValueError or TypeError that names the argument."""
-    if z.dim() != 3 or z.shape[1] % 2:
-        raise ValueError(f"z must have shape (outer, 2 * neurons, inner), got {list(z.shape)}")
-    if not z.is_floating_point():
-        raise TypeError(f"z must be a floating-point tensor, got {z.dtype}")
-    if key.dtype != torch.int64 or key.numel() != 1:
-        raise TypeError("key must be an int64 tensor with one element")
-    check_stream(settings.stream)
-    if settings.offset < 0:
-        raise ValueError(f"offset must not be negative, got {settings.offset}")
-    check_code(settings.activation, "activation", dict.fromkeys(ACTIVATIONS.values()))
-    check_code(settings.sums, "sums", dict.fromkeys(SUMS.values()))
 
 
 def deviation(raw: Tensor) -> Deviation:
@@ -103,7 +74,7 @@ def _wide(z: Tensor) -> Tensor:
     return z.to(torch.promote_types(z.dtype, torch.float32))
 
 
-def _sums(mean: Tensor, sigma: Tensor, log: Tensor, settings: Settings) -> Tensor:
+def _sums(mean: Tensor, sigma: Tensor, log: Tensor, settings: StochasticSettings) -> Tensor:
     if settings.sums == NOTHING:
         return mean.new_zeros(0)
     if settings.sums == NEURON:
@@ -115,7 +86,7 @@ def _sums(mean: Tensor, sigma: Tensor, log: Tensor, settings: Settings) -> Tenso
     return (0.5 * (mean * mean + sigma * sigma - 1) - log).sum(dim=(1, 2))
 
 
-def stochastic_formula(z: Tensor, eps: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+def stochastic_formula(z: Tensor, eps: Tensor, settings: StochasticSettings) -> tuple[Tensor, Tensor]:
     """Activations and sums by functions that autograd knows; eps, of the activations' shape, is a constant."""
     mean, raw = _wide(z).chunk(2, dim=1)
     sigma, log = deviation_formula(raw)
@@ -125,7 +96,7 @@ def stochastic_formula(z: Tensor, eps: Tensor, settings: Settings) -> tuple[Tens
     return y.to(z.dtype), _sums(mean, sigma, log, settings)
 
 
-def _eps(mean: Tensor, key: Tensor, settings: Settings) -> Tensor:
+def _eps(mean: Tensor, key: Tensor, settings: StochasticSettings) -> Tensor:
     return gaussian_like(mean, key, settings.stream, settings.step, settings.offset)
 
 
@@ -135,8 +106,8 @@ def stochastic_activation(z: Tensor, key: Tensor, *settings) -> tuple[Tensor, Te
     float64 is computed by torch's functions, everything else in float32 by fixed steps with the same bits in every
     backend; sums may be added in any order.
     """
-    settings = Settings(*settings)
-    check(z, key, settings)
+    settings = StochasticSettings(*settings)
+    check_stochastic_activation(z, key, settings)
     mean, raw = _wide(z).chunk(2, dim=1)
     eps = _eps(mean, key, settings)
     if z.dtype == torch.float64:
@@ -150,8 +121,8 @@ def stochastic_activation(z: Tensor, key: Tensor, *settings) -> tuple[Tensor, Te
 
 def stochastic_activation_backward(grad: Tensor, grad_sums: Tensor, z: Tensor, key: Tensor, *settings) -> Tensor:
     """The gradient for z from those of both results, the noise drawn again from the key; z's dtype."""
-    settings = Settings(*settings)
-    check(z, key, settings)
+    settings = StochasticSettings(*settings)
+    check_stochastic_activation(z, key, settings)
     mean, raw = _wide(z).chunk(2, dim=1)
     eps = _eps(mean, key, settings).to(mean.dtype)
     grad = grad.to(mean.dtype)

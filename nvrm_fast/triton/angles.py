@@ -1,23 +1,24 @@
 """Random numbers of activations and the laws of the angle, as nvrm_fast/reference/activation.py and angles.py. A new
-law: a branch in `turn`, with the code that it has there."""
+law: a branch in `turn`, with the code of nvrm_fast/contract/laws.py."""
 
 import triton
 import triton.language as tl
 
-from ..reference import activation, angles
+from ..contract import laws
+from ..reference import activation
 from .distribution import flip_sign, gaussian
 from .elementary import divide, negative_ln, sine_cosine_of_eighth_turns, square_root
 from .functions import exponential, negative_ln_of, normal_quantile, sine_cosine_of_quarter_turns
 from .philox import philox4x32_10
 
-PROJECTED = tl.constexpr(angles.Projected.code)
-TANGENT = tl.constexpr(angles.Tangent.code)
-ROTATION = tl.constexpr(angles.Rotation.code)
-BETA_ROTATION = tl.constexpr(angles.BetaRotation.code)
-VON_MISES_FISHER = tl.constexpr(angles.VonMisesFisher.code)
+PROJECTED = tl.constexpr(laws.Projected.code)
+TANGENT = tl.constexpr(laws.Tangent.code)
+ROTATION = tl.constexpr(laws.Rotation.code)
+BETA_ROTATION = tl.constexpr(laws.BetaRotation.code)
+VON_MISES_FISHER = tl.constexpr(laws.VonMisesFisher.code)
 TRIALS = tl.constexpr(activation.TRIALS)
 GAMMA_TRIALS = tl.constexpr(activation.GAMMA_TRIALS)
-#: Places in the table of what all activations of a layer share (local.py fills it).
+#: Places in the table of what all activations of a layer share (direction_noise.py fills it).
 (
     TANGENT_RATE, SPHERE_RATE, FAN_IN_LESS_ONE, CHI_D, CHI_C, CHI_SURE, CHI_TWO_D, GAMMA_D, GAMMA_C, GAMMA_SURE,
     GAMMA_SCALE, GAMMA_ALPHA, LOW, HIGH,

@@ -11,15 +11,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..contract import layers
+from ..contract.layers import StochasticSettings, check_stochastic_activation
 from ..reference import elementary, stochastic
-from ..reference.stochastic import Settings, check
 from .angles import words_of
 from .distribution import gaussian
 from .elementary import divide
 from .functions import L0, L1, L2, L3, L4, L5, L6, L7, L8, exponential, negative_ln_of
 
-RELU = tl.constexpr(stochastic.RELU)
-NOTHING, NEURON, SAMPLE, ELEMENT, DIVERGENCE = (tl.constexpr(code) for code in stochastic.SUMS.values())
+RELU = tl.constexpr(layers.RELU)
+NOTHING, NEURON, SAMPLE, ELEMENT, DIVERGENCE = (tl.constexpr(code) for code in layers.SUMS.values())
 TAIL = tl.constexpr(stochastic.TAIL)
 THIRD = tl.constexpr(stochastic.THIRD)
 LN_2 = tl.constexpr(-elementary.MINUS_LN_2)
@@ -64,10 +65,26 @@ def noise_of(element, stream, step, seed):
 
 @triton.jit(do_not_specialize=["outer", "run", "inner", "stream", "step", "offset"])
 def stochastic_kernel(
-    z, grad, weight, out, parts, key, outer, run, inner, stream, step, offset, margin,
-    ACTIVATION: tl.constexpr, SUMS: tl.constexpr, BACKWARD: tl.constexpr, TILE_R: tl.constexpr, TILE_P: tl.constexpr,
+    z,
+    grad,
+    weight,
+    out,
+    parts,
+    key,
+    outer,
+    run,
+    inner,
+    stream,
+    step,
+    offset,
+    margin,
+    ACTIVATION: tl.constexpr,
+    SUMS: tl.constexpr,
+    BACKWARD: tl.constexpr,
+    TILE_R: tl.constexpr,
+    TILE_P: tl.constexpr,
     STEPS: tl.constexpr,
-):  # fmt: skip
+):
     """Forward: out = activations, parts = (programs of rows, run) for NEURON, else (programs of places, outer).
     Backward: out = the gradient for z."""
     seed = tl.load(key)
@@ -125,14 +142,31 @@ def stochastic_kernel(
             tl.store(parts + tl.program_id(0).to(tl.int64) * run + place, over_rows, mask=here)
 
 
-def _launch(z: Tensor, grad, weight, out: Tensor, parts, key: Tensor, settings: Settings, grid) -> None:
+def _launch(z: Tensor, grad, weight, out: Tensor, parts, key: Tensor, settings: StochasticSettings, grid) -> None:
     outer, doubled, inner = z.shape
     stochastic_kernel[grid](
-        z, z if grad is None else grad, z if weight is None else weight, out, z if parts is None else parts, key, outer,
-        doubled // 2 * inner, inner, settings.stream, settings.step, settings.offset, settings.margin,
-        ACTIVATION=settings.activation, SUMS=settings.sums, BACKWARD=grad is not None, TILE_R=TILE_ROWS,
-        TILE_P=TILE_PLACES, STEPS=STEPS, num_warps=WARPS, enable_fp_fusion=False,
-    )  # fmt: skip
+        z,
+        z if grad is None else grad,
+        z if weight is None else weight,
+        out,
+        z if parts is None else parts,
+        key,
+        outer,
+        doubled // 2 * inner,
+        inner,
+        settings.stream,
+        settings.step,
+        settings.offset,
+        settings.margin,
+        ACTIVATION=settings.activation,
+        SUMS=settings.sums,
+        BACKWARD=grad is not None,
+        TILE_R=TILE_ROWS,
+        TILE_P=TILE_PLACES,
+        STEPS=STEPS,
+        num_warps=WARPS,
+        enable_fp_fusion=False,
+    )
 
 
 def _grid(z: Tensor) -> tuple[int, int]:
@@ -142,21 +176,21 @@ def _grid(z: Tensor) -> tuple[int, int]:
 def stochastic_activation(z: Tensor, key: Tensor, *settings) -> tuple[Tensor, Tensor]:
     """Activations and sums; arguments and errors as nvrm_fast.reference.stochastic, which serves float64."""
     if z.dtype == torch.float64:
-        return stochastic.stochastic_activation(z, key, *settings)
-    at = Settings(*settings)
-    check(z, key, at)
+        return torch.ops.nvrm_fast.stochastic_activation.reference(z, key, *settings)
+    at = StochasticSettings(*settings)
+    check_stochastic_activation(z, key, at)
     z = z.contiguous()
     outer, doubled, inner = z.shape
     neurons, grid = doubled // 2, _grid(z)
     y = z.new_empty(outer, neurons, inner)
-    by_neuron = at.sums == stochastic.NEURON
+    by_neuron = at.sums == layers.NEURON
     shape = (grid[0], neurons * inner) if by_neuron else (grid[1], outer)
     parts = torch.empty(shape if at.sums else (0,), dtype=torch.float32, device=z.device)
     if y.numel():
         _launch(z, None, None, y, parts, key, at, grid)
     else:
         parts.zero_()
-    if at.sums == stochastic.NOTHING:
+    if at.sums == layers.NOTHING:
         return y, parts
     return y, parts.view(grid[0], neurons, inner).sum(dim=(0, 2)) if by_neuron else parts.sum(dim=0)
 
@@ -164,9 +198,9 @@ def stochastic_activation(z: Tensor, key: Tensor, *settings) -> tuple[Tensor, Te
 def stochastic_activation_backward(grad: Tensor, grad_sums: Tensor, z: Tensor, key: Tensor, *settings) -> Tensor:
     """The gradient for z; arguments as nvrm_fast.reference.stochastic, which serves float64."""
     if z.dtype == torch.float64:
-        return stochastic.stochastic_activation_backward(grad, grad_sums, z, key, *settings)
-    at = Settings(*settings)
-    check(z, key, at)
+        return torch.ops.nvrm_fast.stochastic_activation_backward.reference(grad, grad_sums, z, key, *settings)
+    at = StochasticSettings(*settings)
+    check_stochastic_activation(z, key, at)
     z = z.contiguous()
     dz = torch.empty_like(z)
     if dz.numel():

@@ -9,11 +9,12 @@ import scipy.special
 import scipy.stats
 import torch
 
-from nvrm_fast.reference import local
-from nvrm_fast.reference.activation import Blocks, GammaConstants, gamma_magnitude, sphere_coordinate
+from nvrm_fast.contract.laws import GAMMA
+from nvrm_fast.contract.layers import DirectionSettings, GammaConstants
+from nvrm_fast.reference import direction_noise as reference
+from nvrm_fast.reference.activation import Blocks, gamma_magnitude, sphere_coordinate
 from nvrm_fast.reference.angles import BetaRotation, Projected, Rotation, Tangent, VonMisesFisher
 from nvrm_fast.reference.functions import exponential, negative_ln_of, normal_quantile
-from nvrm_fast.reference.local import GAMMA, Settings
 from nvrm_fast.reference.philox import philox4x32_10
 
 DRAWS = 60_000
@@ -55,14 +56,14 @@ def test_gamma_magnitude(alpha):
 @pytest.mark.parametrize("shape", [12.4, 50.0, 511.5, 1e5])
 def test_proposals_taken_without_logarithms_would_be_accepted(shape):
     """ln of the acceptance rate, in float64, is above its bound for every proposal that a word can give."""
-    constants = GammaConstants.of(shape)
+    constants = GammaConstants.of_shape(shape)
     assert constants.sure > 0
     x = np.linspace(-5.2, 5.2, 100_001)
     y = constants.c * x
     # d (1 - v + ln v) + x^2 / 2 with v = (1 + y)^3, and x^2 / 2 = 4.5 d y^2.
     slack = constants.d * (-3 * y + 1.5 * y**2 - y**3 + 3 * np.log1p(y))
     assert (slack >= -constants.sure * x**4 - 1e-9 * constants.d).all()
-    assert GammaConstants.of(12.0).sure == 0
+    assert GammaConstants.of_shape(12.0).sure == 0
 
 
 def test_gamma_magnitude_of_next_to_no_shape():
@@ -145,9 +146,9 @@ def test_rejected_proposals_go_on_in_further_blocks():
 
 
 def test_words_of_one_block_are_independent():
-    settings = Settings(0, 0, 0, Projected.code, GAMMA, 9, 0.5, 0.0, 0.0, False)
+    settings = DirectionSettings(0, 0, 0, Projected.code, GAMMA, 9, 0.5, 0.0, 0.0, False)
     constants = Projected.constants(torch.ones(1), None, 9, 0.0, 0.0)
-    xi, u, (along, chi) = local.draw(torch.Size((1, 1, DRAWS)), constants, torch.tensor([3]), settings)
+    xi, u, (along, chi) = reference.draw(torch.Size((1, 1, DRAWS)), constants, torch.tensor([3]), settings)
     columns = [x.double().numpy().ravel() for x in (xi, u, along, chi)]
     for i, a in enumerate(columns):
         for b in columns[:i]:

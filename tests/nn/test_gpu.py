@@ -8,7 +8,7 @@ from test_kernels import PARAMETERS, operands
 
 from nvrm_fast import nn as noisy
 from nvrm_fast.ops.direction import default_backend
-from nvrm_fast.reference import local
+from nvrm_fast.reference import direction_noise as reference
 
 if not torch.cuda.is_available():
     pytest.skip("no GPU", allow_module_level=True)
@@ -23,11 +23,11 @@ def test_bits_of_the_reference(direction):
     for magnitude, (shape, groups) in itertools.product(range(3), [((70, 300, 1), 1), ((2, 6, 500), 3)]):
         inputs, settings = operands(direction, magnitude, shape, groups=groups)
         there = [None if x is None else x.cuda() for x in inputs]
-        expected = local.local_noise(*inputs, *settings)
-        assert torch.equal(torch.ops.nvrm_fast.local_noise(*there, *settings).cpu(), expected)
+        expected = reference.direction_noise(*inputs, *settings)
+        assert torch.equal(torch.ops.nvrm_fast.direction_noise(*there, *settings).cpu(), expected)
         grad = torch.randn(shape)
-        expected = local.local_noise_backward(grad, *inputs, *settings, True)
-        found = torch.ops.nvrm_fast.local_noise_backward(grad.cuda(), *there, *settings, True)
+        expected = reference.direction_noise_backward(grad, *inputs, *settings, True)
+        found = torch.ops.nvrm_fast.direction_noise_backward(grad.cuda(), *there, *settings, True)
         assert torch.equal(found[0].cpu(), expected[0])
         for a, b in zip(found[1:], expected[1:]):
             torch.testing.assert_close(a.cpu(), b, rtol=1e-4, atol=1e-4 * max(1, b.abs().max() if b.numel() else 0))

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from nvrm_fast import nn as noisy
-from nvrm_fast.ops import direction as layer_ops
-from nvrm_fast.reference import local
-from nvrm_fast.reference.angles import LAWS
+from nvrm_fast.contract.layers import DirectionSettings
+from nvrm_fast.ops import direction as direction_ops
+from nvrm_fast.reference import direction_noise as reference
+from nvrm_fast.reference.angles import ANGLES
 
 #: Code of the law, first, second.
 PARAMETERS = {0: (None, None), 1: (0.3, None), 2: (0.3, None), 3: (0.2, 0.5), 4: (0.7, None), 5: (5.0, None)}
@@ -17,11 +18,11 @@ PARAMETERS = {0: (None, None), 1: (0.3, None), 2: (0.3, None), 3: (0.2, 0.5), 4:
 def operands(direction, magnitude, given=False, fan_in=5, dtype=torch.float64, shape=(2, 4, 3), groups=2):
     torch.manual_seed(direction * 3 + magnitude)
     outer, neurons, inner = shape
-    settings = local.Settings(1, 0, 7, direction, magnitude, fan_in, 0.5, -1.4, 1.5, given)
+    settings = DirectionSettings(1, 0, 7, direction, magnitude, fan_in, 0.5, -1.4, 1.5, given)
     first, second = (None if p is None else torch.full((neurons,), p, dtype=dtype) for p in PARAMETERS[direction])
     constants = torch.empty(0, neurons)
     if direction:
-        constants = LAWS[direction].constants(first, second, fan_in, settings.low, settings.high)
+        constants = ANGLES[direction].constants(first, second, fan_in, settings.low, settings.high)
     parameter = lambda: 0.8 + 0.2 * torch.rand(neurons, dtype=dtype)  # noqa: E731
     s = torch.randn(shape, dtype=dtype)
     square = torch.randn(shape, dtype=dtype) if given else 8 + 3 * torch.rand(outer, groups, inner, dtype=dtype)
@@ -46,7 +47,7 @@ def test_first_and_second_derivatives(direction, magnitude, given):
     key = torch.tensor([77])
 
     def function(*inputs):
-        return layer_ops.local_noise(*inputs, constants, key, settings)
+        return direction_ops.direction_noise(*inputs, constants, key, settings)
 
     assert torch.autograd.gradcheck(function, inputs)
     assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
@@ -59,13 +60,13 @@ def test_float32_steps_are_the_formula(direction):
     narrow = [None if x is None else x.detach().float() for x in inputs]
     key = torch.tensor([5])
     wide_inputs = [None if x is None else x.detach().double() for x in narrow]
-    y = local.local_noise(*narrow, constants, key, *settings)
+    y = reference.direction_noise(*narrow, constants, key, *settings)
     torch.testing.assert_close(
-        y.double(), local.local_noise(*wide_inputs, constants, key, *settings), rtol=0, atol=2e-5
+        y.double(), reference.direction_noise(*wide_inputs, constants, key, *settings), rtol=0, atol=2e-5
     )
     grad = torch.randn_like(y)
-    found = local.local_noise_backward(grad, *narrow, constants, key, *settings, True)
-    truth = local.local_noise_backward(grad.double(), *wide_inputs, constants, key, *settings, True)
+    found = reference.direction_noise_backward(grad, *narrow, constants, key, *settings, True)
+    truth = reference.direction_noise_backward(grad.double(), *wide_inputs, constants, key, *settings, True)
     for a, b in zip(found, truth):
         torch.testing.assert_close(a.double(), b, rtol=0, atol=1e-5 * max(b.abs().max().item() if b.numel() else 0, 1))
 
@@ -150,10 +151,10 @@ def test_gradient_of_an_expectation():
     expected = torch.autograd.grad((g**2 + spread**2).sum() * turned, [mean, deviation])
 
     first, second = (p.detach().expand(draws).clone().requires_grad_() for p in layer.angle_posterior())
-    law = LAWS[3].constants(first, second, 2, 0.0, math.pi / 2)
-    settings = local.Settings(0, 0, 0, 3, 1, 2, 0.0, 0.0, math.pi / 2, False)
+    law = ANGLES[3].constants(first, second, 2, 0.0, math.pi / 2)
+    settings = DirectionSettings(0, 0, 0, 3, 1, 2, 0.0, 0.0, math.pi / 2, False)
     row = lambda value: torch.full((draws,), float(value))  # noqa: E731
-    y = layer_ops.local_noise(
+    y = direction_ops.direction_noise(
         row(s).view(1, draws, 1), x.square().sum().view(1, 1, 1), row(1), row(g), row(spread), None, first, second, law,
         torch.tensor([11]), settings,
     )  # fmt: skip

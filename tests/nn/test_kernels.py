@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from nvrm_fast.ops import direction as layer_ops  # noqa: F401
+from nvrm_fast.contract.layers import DirectionSettings
+from nvrm_fast.ops import direction as direction_ops  # noqa: F401
 from nvrm_fast.ops import registry as backends  # noqa: F401
-from nvrm_fast.reference import activation, local
-from nvrm_fast.reference.angles import LAWS
+from nvrm_fast.reference import activation
+from nvrm_fast.reference import direction_noise as reference
+from nvrm_fast.reference.angles import ANGLES
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from native import each_instruction_set  # noqa: E402
@@ -28,11 +30,11 @@ def operands(
     outer, neurons, inner = shape
     generator = torch.Generator().manual_seed(neurons)
     random = lambda *size: torch.rand(*size, generator=generator)  # noqa: E731
-    settings = local.Settings(2**32 - 5, 3, offset, direction, magnitude, fan_in, 0.5, -1.4, 1.5, given)
+    settings = DirectionSettings(2**32 - 5, 3, offset, direction, magnitude, fan_in, 0.5, -1.4, 1.5, given)
     first, second = (None if p is None else p * (0.5 + random(neurons)) for p in PARAMETERS[direction])
     constants = torch.empty(0, neurons)
     if direction:
-        constants = LAWS[direction].constants(first, second, fan_in, settings.low, settings.high)
+        constants = ANGLES[direction].constants(first, second, fan_in, settings.low, settings.high)
     s = (random(*shape) - 0.5).to(dtype)
     square = random(*shape) if given else 0.1 + random(outer, groups, inner)
     inputs = [
@@ -45,13 +47,13 @@ def operands(
 
 def the_same(inputs, settings, slopes=True):
     native = torch.ops.nvrm_fast
-    expected = local.local_noise(*inputs, *settings)
-    assert torch.equal(native.local_noise(*inputs, *settings), expected)
+    expected = reference.direction_noise(*inputs, *settings)
+    assert torch.equal(native.direction_noise(*inputs, *settings), expected)
     grad = torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(1)).to(inputs[0].dtype)
-    expected = local.local_noise_backward(grad, *inputs, *settings, slopes)
-    found = native.local_noise_backward(grad, *inputs, *settings, slopes)
+    expected = reference.direction_noise_backward(grad, *inputs, *settings, slopes)
+    found = native.direction_noise_backward(grad, *inputs, *settings, slopes)
     assert torch.equal(found[0], expected[0])
-    if settings.given and settings.direction:
+    if settings.tangent_given and settings.law:
         assert torch.equal(found[1], expected[1])
     for a, b in zip(found[1:], expected[1:]):
         assert a.shape == b.shape and a.dtype == b.dtype
@@ -103,10 +105,10 @@ def test_elements_across_a_multiple_of_2_to_the_32():
 
 def test_shards_of_the_batch_draw_their_part():
     inputs, settings = operands(1, 1, (12, 10, 1))
-    whole = torch.ops.nvrm_fast.local_noise(*inputs, *settings)
+    whole = torch.ops.nvrm_fast.direction_noise(*inputs, *settings)
     part = [x[5:] if i < 2 else x for i, x in enumerate(inputs)]
     moved = settings._replace(offset=50)
-    assert torch.equal(torch.ops.nvrm_fast.local_noise(*part, *moved), whole[5:])
+    assert torch.equal(torch.ops.nvrm_fast.direction_noise(*part, *moved), whole[5:])
 
 
 def test_sums_do_not_depend_on_threads(threads):
@@ -117,7 +119,7 @@ def test_sums_do_not_depend_on_threads(threads):
     results = []
     for count in (1, 2, 3):
         threads(count)
-        results.append(torch.ops.nvrm_fast.local_noise_backward(grad, *inputs, *settings, True))
+        results.append(torch.ops.nvrm_fast.direction_noise_backward(grad, *inputs, *settings, True))
     for result in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], result))
 
@@ -133,10 +135,10 @@ BAD = [
     (0, lambda v: v[0], ValueError, "s must have shape"),
     (0, lambda v: v.long(), TypeError, "s must be a floating-point"),
     (9, lambda v: v.int(), TypeError, "key must be an int64"),
-    (1, lambda v: v[:1], ValueError, "square must have shape"),
-    (1, lambda v: v.expand(-1, 2, -1), ValueError, "square must have a number of groups"),
+    (1, lambda v: v[:1], ValueError, "sq_norm must have shape"),
+    (1, lambda v: v.expand(-1, 2, -1), ValueError, "sq_norm must have a number of groups"),
     (12, lambda v: -1, ValueError, "offset must be in"),
-    (13, lambda v: 9, ValueError, "direction must be a code"),
+    (13, lambda v: 9, ValueError, "law must be a code"),
     (14, lambda v: 3, ValueError, "magnitude must be a code"),
     (15, lambda v: 1, ValueError, "fan_in must be at least 2"),
     (10, lambda v: 2**32, ValueError, r"stream must be in \[0, 2\^32\)"),
@@ -152,6 +154,6 @@ def test_bad_arguments(backend, place, spoil, error, message):
     inputs, settings = operands(1, 1, (5, 37, 1))
     arguments = [*inputs, *settings]
     arguments[place] = spoil(arguments[place])
-    call = local.local_noise if backend == "reference" else torch.ops.nvrm_fast.local_noise
+    call = reference.direction_noise if backend == "reference" else torch.ops.nvrm_fast.direction_noise
     with pytest.raises(error, match=message):
         call(*arguments)

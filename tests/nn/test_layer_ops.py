@@ -6,7 +6,7 @@ from test_kernels import operands
 
 from nvrm_fast import nn as noisy
 from nvrm_fast import use_backend
-from nvrm_fast.ops import direction as layer_ops
+from nvrm_fast.ops.noise import gaussian_like
 
 LAYERS = {
     "projected": lambda: noisy.DirectionLinear(
@@ -29,14 +29,14 @@ LAYERS = {
 def test_opcheck(direction):
     inputs, settings = operands(direction, 1, (3, 4, 1))
     inputs = [x.requires_grad_() if i < 8 and x is not None and x.numel() else x for i, x in enumerate(inputs)]
-    torch.library.opcheck(torch.ops.nvrm_fast.local_noise.default, (*inputs, *settings))
+    torch.library.opcheck(torch.ops.nvrm_fast.direction_noise.default, (*inputs, *settings))
     grad = torch.randn(inputs[0].shape)
-    torch.library.opcheck(torch.ops.nvrm_fast.local_noise_backward.default, (grad, *inputs, *settings, True))
+    torch.library.opcheck(torch.ops.nvrm_fast.direction_noise_backward.default, (grad, *inputs, *settings, True))
 
 
 def test_opcheck_of_options():
     for inputs, settings in (operands(3, 2, (2, 4, 3), groups=2, bias=False), operands(3, 0, (2, 4, 3), given=True)):
-        torch.library.opcheck(torch.ops.nvrm_fast.local_noise.default, (*inputs, *settings))
+        torch.library.opcheck(torch.ops.nvrm_fast.direction_noise.default, (*inputs, *settings))
     torch.library.opcheck(torch.ops.nvrm_fast.gaussian_like.default, (torch.ones(3, 5), torch.tensor([3]), 1, 2, 3))
 
 
@@ -113,6 +113,6 @@ def test_forced_backends_give_the_same_bits_forward_and_backward():
     with use_backend("reference"):
         assert torch.equal(layer(x), y)
     like, key = torch.zeros(300), torch.tensor([4])
-    assert torch.equal(layer_ops.gaussian_like(like, key), layer_ops.gaussian_like(like, key, backend="reference"))
+    assert torch.equal(gaussian_like(like, key), gaussian_like(like, key, backend="reference"))
     with pytest.raises(RuntimeError, match="cannot serve"):
-        layer_ops.gaussian_like(torch.zeros(3, device="meta"), key, backend="native")
+        gaussian_like(torch.zeros(3, device="meta"), key, backend="native")

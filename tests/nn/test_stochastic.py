@@ -12,9 +12,9 @@ from torch import nn
 
 from nvrm_fast import nn as noisy
 from nvrm_fast import use_backend
+from nvrm_fast.contract.layers import SUMS, StochasticSettings, sums_shape
 from nvrm_fast.ops import stochastic as stochastic_ops
 from nvrm_fast.reference import stochastic
-from nvrm_fast.reference.stochastic import SUMS, Settings
 
 LAYERS = [
     (lambda **more: noisy.StochasticLinear(6, 5, **more), (4, 6)),
@@ -33,7 +33,7 @@ def test_first_and_second_derivatives(sums):
     key = torch.tensor([5])
     for activation in (0, 1):
         z = (2 * torch.randn(2, 4, 2, dtype=torch.float64)).requires_grad_()
-        settings = Settings(1, 0, 7, activation, sums, 0.3)
+        settings = StochasticSettings(1, 0, 7, activation, sums, 0.3)
         used = 2 if sums else 1
 
         def function(z, settings=settings, used=used):
@@ -49,7 +49,7 @@ def test_operators(sums):
     z, key = torch.randn(4, 6, 5, requires_grad=True), torch.tensor([5])
     settings = (1, 0, 7, 1, sums, 0.3)
     torch.library.opcheck(torch.ops.nvrm_fast.stochastic_activation.default, (z, key, *settings))
-    weight = torch.randn(stochastic_ops.sums_shape(z, sums), requires_grad=True)
+    weight = torch.randn(sums_shape(z, sums), requires_grad=True)
     grad = torch.randn(4, 3, 5, requires_grad=True)
     torch.library.opcheck(torch.ops.nvrm_fast.stochastic_activation_backward.default, (grad, weight, z, key, *settings))
 
@@ -60,8 +60,8 @@ def test_float32_steps_are_the_formula(sums):
     torch.manual_seed(0)
     z, key = 4 * torch.randn(40, 12, 5), torch.tensor([5])
     z[0] *= 20
-    settings = Settings(1, 0, 7, 1, sums, 0.3)
-    grad, weight = torch.randn(40, 6, 5), torch.randn(stochastic_ops.sums_shape(z, sums))
+    settings = StochasticSettings(1, 0, 7, 1, sums, 0.3)
+    grad, weight = torch.randn(40, 6, 5), torch.randn(sums_shape(z, sums))
     y, total = stochastic.stochastic_activation(z, key, *settings)
     truth, true_total = stochastic.stochastic_activation(z.double(), key, *settings)
     torch.testing.assert_close(y.double(), truth, rtol=2e-6, atol=2e-6)

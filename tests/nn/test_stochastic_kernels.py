@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from nvrm_fast.contract.layers import ACTIVATIONS, SUMS, StochasticSettings, sums_shape
 from nvrm_fast.ops import registry as backends
-from nvrm_fast.ops import stochastic as stochastic_ops
 from nvrm_fast.reference import stochastic
-from nvrm_fast.reference.stochastic import ACTIVATIONS, SUMS, Settings
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from native import each_instruction_set  # noqa: E402
@@ -28,8 +27,8 @@ def operands(shape, sums, activation=1, *, dtype=torch.float32, offset=0, margin
     random = lambda *size: torch.randn(*size, generator=generator)  # noqa: E731
     # Standard deviations from softplus(-100) to softplus(100), most of them ordinary.
     z = random(outer, 2 * neurons, inner) * random(outer, 2 * neurons, inner).mul(2).exp()
-    settings = Settings(2**32 - 5, 3, offset, activation, sums, margin)
-    grad_sums = random(*stochastic_ops.sums_shape(z, sums))
+    settings = StochasticSettings(2**32 - 5, 3, offset, activation, sums, margin)
+    grad_sums = random(*sums_shape(z, sums))
     return z.clamp(-100, 100).to(dtype), torch.tensor([-(2**62) - 12345]), random(*shape).to(dtype), grad_sums, settings
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from nvrm_fast import nn as noisy
-from nvrm_fast.nn.noises import law_constants
+from nvrm_fast.ops.direction import law_constants
 from nvrm_fast.reference import local
-from nvrm_fast.reference.angles import LAWS
+from nvrm_fast.reference.angles import ANGLES
 
 _VECTORS_A_PASS = 1_000
 
@@ -23,7 +23,7 @@ def cosines_by_law(direction: noisy.Direction, dimensions: int, draws: int, seed
     settings = local.Settings(0, 0, 0, direction.code, local.NO_MAGNITUDE, dimensions, 0.0, low, high, True)
     key = torch.tensor([seed], dtype=torch.int64)
     variates = local.draw(torch.Size((draws, 1, 1)), constants, key, settings)
-    cosine, _, _ = LAWS[direction.code].formula(
+    cosine, _, _ = ANGLES[direction.code].formula(
         tuple(variate.double() for variate in variates.law),
         constants.double()[:, None, :, None],
         *(None if p is None else p[None, :, None] for p in (first, second)),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from nvrm_fast import nn as noisy
-from nvrm_fast.nn.modes import NoisyModule
+from nvrm_fast.nn.base import NoisyModule
 
 #: Maps logits (batch, classes) and labels (batch,) to losses (batch,), which attacks raise.
 Loss = Callable[[Tensor, Tensor], Tensor]

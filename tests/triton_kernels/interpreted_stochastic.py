@@ -9,7 +9,7 @@ import torch
 
 from nvrm_fast import nn as noisy
 from nvrm_fast import use_backend
-from nvrm_fast.reference.stochastic import SUMS
+from nvrm_fast.contract.layers import SUMS
 from nvrm_fast.triton import stochastic as kernels
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "nn"))

@@ -12,8 +12,9 @@ import torch
 from nvrm_fast import nn as noisy
 from nvrm_fast import use_backend
 from nvrm_fast.ops import registry as backends
-from nvrm_fast.reference import activation, local
-from nvrm_fast.triton import local as kernels
+from nvrm_fast.reference import activation
+from nvrm_fast.reference import direction_noise as reference
+from nvrm_fast.triton import direction_noise as kernels
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "nn"))
 from interpreter import rounding_of_bfloat16  # noqa: E402, F401
@@ -27,13 +28,13 @@ def few_steps(monkeypatch):
 
 
 def the_same(inputs, settings, slopes=True):
-    expected = local.local_noise(*inputs, *settings)
-    assert torch.equal(kernels.local_noise(*inputs, *settings), expected)
+    expected = reference.direction_noise(*inputs, *settings)
+    assert torch.equal(kernels.direction_noise(*inputs, *settings), expected)
     grad = torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(1)).to(inputs[0].dtype)
-    expected = local.local_noise_backward(grad, *inputs, *settings, slopes)
-    found = kernels.local_noise_backward(grad, *inputs, *settings, slopes)
+    expected = reference.direction_noise_backward(grad, *inputs, *settings, slopes)
+    found = kernels.direction_noise_backward(grad, *inputs, *settings, slopes)
     assert torch.equal(found[0], expected[0])
-    if settings.given and settings.direction:
+    if settings.tangent_given and settings.law:
         assert torch.equal(found[1], expected[1])
     for a, b in zip(found[1:], expected[1:]):
         assert a.shape == b.shape and a.dtype == b.dtype
@@ -76,7 +77,7 @@ def test_gaussian_like():
 
 def test_a_layer_on_the_triton_backend():
     """Forward and backward through the layer, and second derivatives, give what the reference gives."""
-    assert backends.choose(torch.device("cpu"), "triton") == "triton"
+    assert backends.choose("direction_noise", torch.device("cpu"), "triton") == "triton"
     layer = noisy.DirectionConv2d(2, 4, 3, direction=noisy.Rotation(0.4), magnitude=noisy.NormalMagnitude(0.2))
     noisy.set_noise_mode(layer, "fixed", seed=3)
     results = []

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .local import Loss
+from .layer_derivatives import Loss
 from .phase_diagram import PhaseDiagram
 from .phases import DIVERGENT
 from .scan import Plan, scan

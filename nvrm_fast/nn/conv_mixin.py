@@ -10,7 +10,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.utils import _ntuple
 
 
-class ConvGeometry:
+class ConvMixin:
     """Mixed into a module whose class says `dimensions` and the `plain` layer that it stands for."""
 
     dimensions: int
@@ -26,15 +26,31 @@ class ConvGeometry:
     _padding_both_sides: list[int]
 
     def _set_geometry(
-        self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any, padding: Any, dilation: Any,
-        groups: int, bias: bool, padding_mode: str,
-    ) -> tuple[int, ...]:  # fmt: skip
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any,
+        padding: Any,
+        dilation: Any,
+        groups: int,
+        bias: bool,
+        padding_mode: str,
+    ) -> tuple[int, ...]:
         """Keeps nn.ConvNd's attributes; returns the shape of its weight. Raises its errors."""
         # nn.ConvNd checks the arguments and works out paddings; its parameters are never made.
         geometry = self.plain(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode,
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            padding_mode,
             device="meta",
-        )  # fmt: skip
+        )
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size, self.stride, self.padding = geometry.kernel_size, geometry.stride, geometry.padding
         self.dilation, self.padding_mode = geometry.dilation, padding_mode
@@ -56,18 +72,36 @@ class ConvGeometry:
         """A new layer of an nn.ConvNd's geometry, device and dtype; its weight is not the nn.ConvNd's yet."""
         make: Any = cls  # the class that this one is mixed into
         return make(
-            conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation,
-            conv.groups, conv.bias is not None, conv.padding_mode, device=conv.weight.device, dtype=conv.weight.dtype,
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,
+            conv.stride,
+            conv.padding,
+            conv.dilation,
+            conv.groups,
+            conv.bias is not None,
+            conv.padding_mode,
+            device=conv.weight.device,
+            dtype=conv.weight.dtype,
             **noise,
-        )  # fmt: skip
+        )
 
     def _plain_layer(self, weight: Tensor, bias: Tensor | None) -> Any:
         """A plain layer of this geometry, on the device and of the dtype of `weight`, with a bias where there is one;
         its values are not set."""
         return self.plain(
-            self.in_channels, self.out_channels, self.kernel_size, self.stride, self.padding, self.dilation,
-            self.groups, bias is not None, self.padding_mode, device=weight.device, dtype=weight.dtype,
-        )  # fmt: skip
+            self.in_channels,
+            self.out_channels,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
+            bias is not None,
+            self.padding_mode,
+            device=weight.device,
+            dtype=weight.dtype,
+        )
 
     def _describe_geometry(self) -> str:
         shape = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"

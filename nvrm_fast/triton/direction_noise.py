@@ -1,4 +1,5 @@
-"""Exact local noise on GPUs: the pass after the product and its gradients, as nvrm_fast/reference/local.py.
+"""Direction and magnitude noise on GPUs: the pass after the product and its gradients, as in
+nvrm_fast/reference/direction_noise.py.
 
 A tile is some positions (objects, and in convolutions places of their output) by some neurons. The dimension whose
 elements are neighbours in memory comes last: neurons in dense layers, positions in convolutions. Sums are made tile by
@@ -14,15 +15,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..reference import activation, local
-from ..reference.angles import LAWS
-from ..reference.local import Settings, check_local
+from ..contract import laws
+from ..contract.laws import LAWS, NO_DIRECTION, NO_MAGNITUDE
+from ..contract.layers import DirectionSettings, GammaConstants, check_direction_noise
 from .angles import gamma_magnitude, sphere_coordinate, turn, words_of
 from .distribution import draw, gaussian
 from .elementary import divide, square_root
 
 SUMS = tl.constexpr(6)
-NORMAL, GAMMA = tl.constexpr(local.NORMAL), tl.constexpr(local.GAMMA)
+NORMAL, GAMMA = tl.constexpr(laws.NORMAL), tl.constexpr(laws.GAMMA)
 WARPS = 4
 #: Four activations a thread: with more, backward runs out of registers.
 TILE_POSITIONS, TILE_NEURONS = 4, 128
@@ -31,13 +32,42 @@ STEPS = 16
 
 
 @triton.jit(do_not_specialize=["positions", "inner", "stream", "step", "offset"])
-def local_kernel(
-    s, grad, out, square, tangent, scale, gain, spread, bias, constants, key, scalars, neuron_part, square_part,
-    positions, neurons, inner, groups, group_blocks, stream, step, offset,
-    LAW: tl.constexpr, MAGNITUDE: tl.constexpr, BOOST: tl.constexpr, GIVEN: tl.constexpr, FAN_IN: tl.constexpr,
-    TANGENT_DIMENSION: tl.constexpr, BACKWARD: tl.constexpr, SLOPES: tl.constexpr, BY_NEURON: tl.constexpr,
-    TILE_P: tl.constexpr, TILE_N: tl.constexpr, STEPS: tl.constexpr,
-):  # fmt: skip
+def direction_kernel(
+    s,
+    grad,
+    out,
+    sq_norm,
+    tangent,
+    scale,
+    magnitude_mean,
+    magnitude_std,
+    bias,
+    constants,
+    key,
+    scalars,
+    neuron_part,
+    sq_norm_part,
+    positions,
+    neurons,
+    inner,
+    groups,
+    group_blocks,
+    stream,
+    step,
+    offset,
+    LAW: tl.constexpr,
+    MAGNITUDE: tl.constexpr,
+    BOOST: tl.constexpr,
+    TANGENT_GIVEN: tl.constexpr,
+    FAN_IN: tl.constexpr,
+    TANGENT_DIMENSION: tl.constexpr,
+    BACKWARD: tl.constexpr,
+    SLOPES: tl.constexpr,
+    BY_NEURON: tl.constexpr,
+    TILE_P: tl.constexpr,
+    TILE_N: tl.constexpr,
+    STEPS: tl.constexpr,
+):
     """Forward: out = y. Backward: out = the gradient for s, and the sums' parts."""
     seed = tl.load(key)
     stream = stream.to(tl.int64)
@@ -54,10 +84,10 @@ def local_kernel(
         neuron = flat_neuron[:, None]
         neuron_mask = flat_mask[:, None]
     of_scale = tl.load(scale + neuron, mask=neuron_mask, other=0.0)
-    of_gain = tl.load(gain + neuron, mask=neuron_mask, other=0.0)
+    of_magnitude_mean = tl.load(magnitude_mean + neuron, mask=neuron_mask, other=0.0)
     of_bias = tl.load(bias + neuron, mask=neuron_mask, other=0.0)
     if MAGNITUDE != 0:
-        of_spread = tl.load(spread + neuron, mask=neuron_mask, other=0.0)
+        of_magnitude_std = tl.load(magnitude_std + neuron, mask=neuron_mask, other=0.0)
 
     if BACKWARD:
         if BY_NEURON:
@@ -65,11 +95,11 @@ def local_kernel(
         else:
             nothing = tl.zeros((TILE_N, TILE_P), tl.float32)
         sum_scale = nothing
-        sum_gain = nothing
-        sum_spread = nothing
+        sum_magnitude_mean = nothing
+        sum_magnitude_std = nothing
         sum_bias = nothing
-        sum_first = nothing
-        sum_second = nothing
+        sum_param_0 = nothing
+        sum_param_1 = nothing
 
     for i in range(STEPS):
         flat_position = (tl.program_id(0).to(tl.int64) * STEPS + i) * TILE_P + tl.arange(0, TILE_P)
@@ -94,23 +124,39 @@ def local_kernel(
         unit = x * of_scale
         # Brings a neuron's parameter to the tile's shape; adding -0 changes nothing, and compiles to nothing.
         zero = tl.full(unit.shape, -0.0, tl.float32)
-        factor = of_gain + zero
+        factor = of_magnitude_mean + zero
         if MAGNITUDE == NORMAL:
             xi, _ = gaussian(w1)
-            factor = tl.fma(xi, of_spread + zero, of_gain + zero)
+            factor = tl.fma(xi, of_magnitude_std + zero, of_magnitude_mean + zero)
         if MAGNITUDE == GAMMA:
             xi = gamma_magnitude(element, mask, stream, step, seed, scalars, BOOST)
-            factor = tl.fma(xi, of_spread + zero, of_gain + zero)
+            factor = tl.fma(xi, of_magnitude_std + zero, of_magnitude_mean + zero)
         d = unit
         if LAW != 0:
             cosine, sine, slope_0, slope_1 = turn(
-                element, mask, w1, w2, w3, stream, step, seed, scalars, constants, neuron, neuron_mask, neurons, LAW,
-                FAN_IN, SLOPES,
-            )  # fmt: skip
-            if GIVEN:
-                across = tl.load(square + index, mask=mask, other=0.0)
+                element,
+                mask,
+                w1,
+                w2,
+                w3,
+                stream,
+                step,
+                seed,
+                scalars,
+                constants,
+                neuron,
+                neuron_mask,
+                neurons,
+                LAW,
+                FAN_IN,
+                SLOPES,
+            )
+            if TANGENT_GIVEN:
+                across = tl.load(sq_norm + index, mask=mask, other=0.0)
             else:
-                whole = tl.load(square + (outer * groups + group) * inner + place, mask=position < positions, other=0.0)
+                whole = tl.load(
+                    sq_norm + (outer * groups + group) * inner + place, mask=position < positions, other=0.0
+                )
                 u = sphere_coordinate(w0, tl.load(scalars), TANGENT_DIMENSION)
                 rest = tl.fma(-unit, unit, whole + zero)
                 rest = tl.where(rest > 0.0, rest, 0.0)
@@ -130,137 +176,230 @@ def local_kernel(
             moved = dy * d
             d_unit = dd
             if LAW != 0:
-                if GIVEN:
+                if TANGENT_GIVEN:
                     tl.store(tangent + index, dd * sine, mask=mask)
                     d_unit = dd * cosine
                 else:
                     d_unit = dd * tl.fma(-unit, h, cosine)
                     part = tl.where(mask, dd * h, 0.0)
-                    parts = square_part + tl.program_id(1).to(tl.int64) * positions + flat_position
+                    parts = sq_norm_part + tl.program_id(1).to(tl.int64) * positions + flat_position
                     tl.store(parts, tl.sum(part, axis=1 if BY_NEURON else 0), mask=flat_position < positions)
                 if SLOPES:
                     turning = tl.where(mask, dd * tl.fma(cosine, across, -(sine * unit)), 0.0)
-                    sum_first += tl.where(mask, turning * slope_0, 0.0)
-                    sum_second += tl.where(mask, turning * slope_1, 0.0)
+                    sum_param_0 += tl.where(mask, turning * slope_0, 0.0)
+                    sum_param_1 += tl.where(mask, turning * slope_1, 0.0)
             # Elements that do not exist have dy = 0, but their variates may not be finite.
             sum_scale += tl.where(mask, d_unit * x, 0.0)
-            sum_gain += tl.where(mask, moved, 0.0)
+            sum_magnitude_mean += tl.where(mask, moved, 0.0)
             sum_bias += dy
             if MAGNITUDE != 0:
-                sum_spread += tl.where(mask, moved * xi, 0.0)
+                sum_magnitude_std += tl.where(mask, moved * xi, 0.0)
             tl.store(out + index, (d_unit * of_scale).to(out.dtype.element_ty), mask=mask)
 
     if BACKWARD:
         AXIS: tl.constexpr = 0 if BY_NEURON else 1
         parts = neuron_part + tl.program_id(0).to(tl.int64) * SUMS * neurons + flat_neuron
         tl.store(parts, tl.sum(sum_scale, axis=AXIS), mask=flat_mask)
-        tl.store(parts + neurons, tl.sum(sum_gain, axis=AXIS), mask=flat_mask)
-        tl.store(parts + 2 * neurons, tl.sum(sum_spread, axis=AXIS), mask=flat_mask)
+        tl.store(parts + neurons, tl.sum(sum_magnitude_mean, axis=AXIS), mask=flat_mask)
+        tl.store(parts + 2 * neurons, tl.sum(sum_magnitude_std, axis=AXIS), mask=flat_mask)
         tl.store(parts + 3 * neurons, tl.sum(sum_bias, axis=AXIS), mask=flat_mask)
-        tl.store(parts + 4 * neurons, tl.sum(sum_first, axis=AXIS), mask=flat_mask)
-        tl.store(parts + 5 * neurons, tl.sum(sum_second, axis=AXIS), mask=flat_mask)
+        tl.store(parts + 4 * neurons, tl.sum(sum_param_0, axis=AXIS), mask=flat_mask)
+        tl.store(parts + 5 * neurons, tl.sum(sum_param_1, axis=AXIS), mask=flat_mask)
 
 
 @functools.lru_cache(maxsize=256)
 def layer_scalars(fan_in: int, alpha: float, low: float, high: float, device: torch.device) -> Tensor:
     """What all activations of a layer share, worked out in float64: float32 on the device, in angles.py's order."""
     rate = lambda dimension: 1 / dimension if dimension > 0 else 0.0  # noqa: E731
-    chi = activation.GammaConstants.of((fan_in - 1) / 2 if fan_in > 1 else 1.0)
-    gamma = activation.GammaConstants.of(1 / alpha if alpha > 0 else 1.0)
+    chi = GammaConstants.of_shape((fan_in - 1) / 2 if fan_in > 1 else 1.0)
+    gamma = GammaConstants.of_shape(1 / alpha if alpha > 0 else 1.0)
     values = [
-        rate(fan_in - 3), rate(fan_in - 2), fan_in - 1, *chi, 2 * chi.d, *gamma, alpha * gamma.d, alpha, low, high,
-    ]  # fmt: skip
+        rate(fan_in - 3),
+        rate(fan_in - 2),
+        fan_in - 1,
+        *chi,
+        2 * chi.d,
+        *gamma,
+        alpha * gamma.d,
+        alpha,
+        low,
+        high,
+    ]
     return torch.tensor(values, dtype=torch.float64).float().to(device)
 
 
-def _launch(s, grad, out, square, tangent, parameters, constants, key, settings: Settings, parts, slopes: bool) -> None:
+def _launch(
+    s, grad, out, sq_norm, tangent, parameters, constants, key, settings: DirectionSettings, parts, slopes: bool
+) -> None:
     """Runs the kernel; grad is None in the forward pass. parts: memory for the sums, or None."""
     outer, neurons, inner = s.shape
-    scale, gain, spread, bias = (None if x is None else x.contiguous() for x in parameters)
-    directed = settings.direction != local.NO_DIRECTION
-    groups = square.shape[1] if directed and not settings.given else 1
+    scale, magnitude_mean, magnitude_std, bias = (None if x is None else x.contiguous() for x in parameters)
+    directed = settings.law != NO_DIRECTION
+    groups = sq_norm.shape[1] if directed and not settings.tangent_given else 1
     by_neuron = inner == 1
     tile_p, tile_n = (TILE_POSITIONS, TILE_NEURONS) if by_neuron else (TILE_NEURONS, TILE_POSITIONS)
     steps = _steps(grad is not None)
     group_blocks = triton.cdiv(neurons // groups, tile_n)
     grid = (triton.cdiv(outer * inner, tile_p * steps), groups * group_blocks)
-    zeros = gain if bias is not None else torch.zeros_like(gain)
+    zeros = magnitude_mean if bias is not None else torch.zeros_like(magnitude_mean)
     unused = zeros
-    neuron_part, square_part = (unused, unused) if parts is None else parts
-    local_kernel[grid](
-        s, s if grad is None else grad, out, square if directed else unused, unused if tangent is None else tangent,
-        scale, gain, gain if spread is None else spread, zeros if bias is None else bias,
-        constants if directed else unused, key, layer_scalars(*settings[5:9], s.device), neuron_part, square_part,
-        outer * inner, neurons, inner, groups, group_blocks, settings.stream, settings.step, settings.offset,
-        LAW=settings.direction, MAGNITUDE=settings.magnitude, BOOST=settings.alpha > 1, GIVEN=bool(settings.given),
-        FAN_IN=min(settings.fan_in, 3), TANGENT_DIMENSION=min(settings.fan_in - 1, 3), BACKWARD=grad is not None,
-        SLOPES=bool(slopes), BY_NEURON=by_neuron, TILE_P=tile_p, TILE_N=tile_n, STEPS=steps, num_warps=WARPS,
+    neuron_part, sq_norm_part = (unused, unused) if parts is None else parts
+    direction_kernel[grid](
+        s,
+        s if grad is None else grad,
+        out,
+        sq_norm if directed else unused,
+        unused if tangent is None else tangent,
+        scale,
+        magnitude_mean,
+        magnitude_mean if magnitude_std is None else magnitude_std,
+        zeros if bias is None else bias,
+        constants if directed else unused,
+        key,
+        layer_scalars(*settings[5:9], s.device),
+        neuron_part,
+        sq_norm_part,
+        outer * inner,
+        neurons,
+        inner,
+        groups,
+        group_blocks,
+        settings.stream,
+        settings.step,
+        settings.offset,
+        LAW=settings.law,
+        MAGNITUDE=settings.magnitude,
+        BOOST=settings.alpha > 1,
+        TANGENT_GIVEN=bool(settings.tangent_given),
+        FAN_IN=min(settings.fan_in, 3),
+        TANGENT_DIMENSION=min(settings.fan_in - 1, 3),
+        BACKWARD=grad is not None,
+        SLOPES=bool(slopes),
+        BY_NEURON=by_neuron,
+        TILE_P=tile_p,
+        TILE_N=tile_n,
+        STEPS=steps,
+        num_warps=WARPS,
         enable_fp_fusion=False,
-    )  # fmt: skip
+    )
 
 
 def _steps(backward: bool) -> int:
     return STEPS if backward else 1
 
 
-def local_noise(
-    s: Tensor, square: Tensor, scale: Tensor, gain: Tensor, spread: Tensor | None, bias: Tensor | None,
-    first: Tensor | None, second: Tensor | None, constants: Tensor, key: Tensor, *settings,
-) -> Tensor:  # fmt: skip
-    """Noisy activations; arguments and errors as nvrm_fast.reference.local.local_noise, which serves float64."""
+def direction_noise(
+    s: Tensor,
+    sq_norm: Tensor,
+    scale: Tensor,
+    magnitude_mean: Tensor,
+    magnitude_std: Tensor | None,
+    bias: Tensor | None,
+    law_param_0: Tensor | None,
+    law_param_1: Tensor | None,
+    constants: Tensor,
+    key: Tensor,
+    *settings,
+) -> Tensor:
+    """Noisy activations; arguments and errors as in nvrm_fast/reference/direction_noise.py, which serves float64."""
     if s.dtype == torch.float64:
-        return local.local_noise(s, square, scale, gain, spread, bias, first, second, constants, key, *settings)
-    at = Settings(*settings)
-    check_local(s, square, key, at)
+        return torch.ops.nvrm_fast.direction_noise.reference(
+            s, sq_norm, scale, magnitude_mean, magnitude_std, bias, law_param_0, law_param_1, constants, key, *settings
+        )
+    at = DirectionSettings(*settings)
+    check_direction_noise(s, sq_norm, key, at)
     s = s.contiguous()
     out = torch.empty_like(s)
     if s.numel():
         _launch(
-            s, None, out, square.contiguous(), None, (scale, gain, spread, bias), constants.contiguous(), key, at, None,
+            s,
+            None,
+            out,
+            sq_norm.contiguous(),
+            None,
+            (scale, magnitude_mean, magnitude_std, bias),
+            constants.contiguous(),
+            key,
+            at,
+            None,
             False,
-        )  # fmt: skip
+        )
     return out
 
 
-def local_noise_backward(
-    grad: Tensor, s: Tensor, square: Tensor, scale: Tensor, gain: Tensor, spread: Tensor | None, bias: Tensor | None,
-    first: Tensor | None, second: Tensor | None, constants: Tensor, key: Tensor, *settings_and_slopes,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    """Gradients; arguments and results as nvrm_fast.reference.local.local_noise_backward, which serves float64."""
+def direction_noise_backward(
+    grad: Tensor,
+    s: Tensor,
+    sq_norm: Tensor,
+    scale: Tensor,
+    magnitude_mean: Tensor,
+    magnitude_std: Tensor | None,
+    bias: Tensor | None,
+    law_param_0: Tensor | None,
+    law_param_1: Tensor | None,
+    constants: Tensor,
+    key: Tensor,
+    *settings_and_slopes,
+) -> tuple[Tensor, ...]:
+    """Gradients; arguments and results as in nvrm_fast/reference/direction_noise.py, which serves float64."""
     if s.dtype == torch.float64:
-        return local.local_noise_backward(
-            grad, s, square, scale, gain, spread, bias, first, second, constants, key, *settings_and_slopes
+        return torch.ops.nvrm_fast.direction_noise_backward.reference(
+            grad,
+            s,
+            sq_norm,
+            scale,
+            magnitude_mean,
+            magnitude_std,
+            bias,
+            law_param_0,
+            law_param_1,
+            constants,
+            key,
+            *settings_and_slopes,
         )
     *settings, slopes = settings_and_slopes
-    at = Settings(*settings)
-    check_local(s, square, key, at)
-    s, square, grad = s.contiguous(), square.contiguous(), grad.to(s.dtype).contiguous()
+    at = DirectionSettings(*settings)
+    check_direction_noise(s, sq_norm, key, at)
+    s, sq_norm, grad = s.contiguous(), sq_norm.contiguous(), grad.to(s.dtype).contiguous()
     outer, neurons, inner = s.shape
-    directed = at.direction != local.NO_DIRECTION
-    own = directed and not at.given
-    groups = square.shape[1] if own else 1
+    directed = at.law != NO_DIRECTION
+    own = directed and not at.tangent_given
+    groups = sq_norm.shape[1] if own else 1
     tile_p, tile_n = (TILE_POSITIONS, TILE_NEURONS) if inner == 1 else (TILE_NEURONS, TILE_POSITIONS)
     ds = torch.empty_like(s)
-    tangent = torch.empty_like(square) if directed and at.given else None
+    tangent = torch.empty_like(sq_norm) if directed and at.tangent_given else None
     blocks = triton.cdiv(neurons // groups, tile_n)
     neuron_part = scale.new_empty(triton.cdiv(outer * inner, tile_p * _steps(True)), SUMS.value, neurons)
-    square_part = scale.new_empty(groups * blocks if own else 0, outer * inner)
-    count = LAWS[at.direction].parameters if directed and slopes else 0
+    sq_norm_part = scale.new_empty(groups * blocks if own else 0, outer * inner)
+    count = LAWS[at.law].parameter_count if directed and slopes else 0
     if s.numel():
         _launch(
-            s, grad, ds, square, tangent, (scale, gain, spread, bias), constants.contiguous(), key, at,
-            (neuron_part, square_part), count > 0,
-        )  # fmt: skip
+            s,
+            grad,
+            ds,
+            sq_norm,
+            tangent,
+            (scale, magnitude_mean, magnitude_std, bias),
+            constants.contiguous(),
+            key,
+            at,
+            (neuron_part, sq_norm_part),
+            count > 0,
+        )
     sums = neuron_part.sum(dim=0)
     nothing = lambda: scale.new_empty(0)  # noqa: E731
-    d_square = nothing() if tangent is None else tangent
+    d_sq_norm = nothing() if tangent is None else tangent
     if own:
-        d_square = 0.5 * square_part.view(groups, blocks, outer, inner).sum(dim=1).transpose(0, 1).contiguous()
+        d_sq_norm = 0.5 * sq_norm_part.view(groups, blocks, outer, inner).sum(dim=1).transpose(0, 1).contiguous()
     wanted = (
-        True, True, at.magnitude != local.NO_MAGNITUDE, bias is not None, count > 0 and first is not None,
-        count > 1 and second is not None,
-    )  # fmt: skip
-    return ds, d_square, *(sums[k].clone() if want else nothing() for k, want in enumerate(wanted))
+        True,
+        True,
+        at.magnitude != NO_MAGNITUDE,
+        bias is not None,
+        count > 0 and law_param_0 is not None,
+        count > 1 and law_param_1 is not None,
+    )
+    return ds, d_sq_norm, *(sums[k].clone() if want else nothing() for k, want in enumerate(wanted))
 
 
 @triton.jit(do_not_specialize=["numel", "stream", "step", "offset"])

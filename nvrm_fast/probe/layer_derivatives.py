@@ -55,9 +55,15 @@ def local_hessian_product(
 
 
 def local_hessian_trace(
-    model: nn.Module, injection: NoiseInjection, loss: Loss, inputs: Tensor, targets: Tensor,
-    *, samples: int | None = None, seed: int = 0,
-) -> tuple[float, float]:  # fmt: skip
+    model: nn.Module,
+    injection: NoiseInjection,
+    loss: Loss,
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    samples: int | None = None,
+    seed: int = 0,
+) -> tuple[float, float]:
     """<Tr H>, the mean over the examples, and its standard error.
 
     Args:

@@ -1,41 +1,15 @@
-"""Modes of noisy layers, which are their own and not train or eval, and the keys of their noise.
-
-sample   every forward pass draws one key from torch's generator of the device, as nn.Dropout draws its mask:
-         manual_seed, fork_rng and activation checkpointing behave as they do there
-mean     each noise is replaced by its mean: the deterministic network
-fixed    the key is a seed that the user gives: every pass has the same noise for the same place in its output
-"""
+"""The modes of a model's noisy layers, which are their own and not train or eval (see base.py)."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..contract.seeds import signed_seed
 from ..contract.streams import assign_streams
-
-MODES = ("sample", "mean", "fixed")
-
-
-class NoisyModule(nn.Module):
-    """A module with noise. Attributes: mode; seed, of the mode fixed; stream, in which it draws.
-
-    sampling: "local" where each object has noise of its own.
-    """
-
-    mode: str = "sample"
-    seed: int = 0
-    stream: int = 0
-    sampling: str = "local"
-
-    def _key(self, device: torch.device) -> Tensor:
-        """The key of one forward pass: int64, shape (1,), on the device."""
-        if self.mode == "fixed":
-            return torch.full((1,), signed_seed(self.seed), dtype=torch.int64, device=device)
-        return torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64, device=device)
+from .base import MODES, NoisyModule
 
 
 def noisy_modules(model: nn.Module) -> list[tuple[str, NoisyModule]]:

@@ -13,23 +13,19 @@ Draws of the weights' shape are made again for backward (checkpoint), never kept
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ..ops import direction as layer_ops
-from ..reference.angles import LAWS
-
-if TYPE_CHECKING:
-    from .direction import DirectionLinear, _DirectionConv
-    from .weight_norm import WeightNormalized
+from ..ops import direction as direction_ops
+from ..ops.noise import gaussian_like
+from .weight_norm import WeightNormalized
 
 #: Steps of the noise contract that the different draws of one forward pass take, so that none overlaps.
 ACTIVATIONS, WEIGHTS, SIGNS_IN, SIGNS_OUT = range(4)
-ROTATIONS = (3, 4)
 
 
 def _again_in_backward(function: Callable[..., Tensor], *tensors: Tensor) -> Any:
@@ -38,11 +34,11 @@ def _again_in_backward(function: Callable[..., Tensor], *tensors: Tensor) -> Any
 
 def _signs(like: Tensor, key: Tensor, stream: int, step: int) -> Tensor:
     """1 or -1, each with probability 1/2, of like's shape and dtype."""
-    return torch.where(layer_ops.gaussian_like(like, key, stream, step) < 0, -1.0, 1.0).to(like.dtype)
+    return torch.where(gaussian_like(like, key, stream, step) < 0, -1.0, 1.0).to(like.dtype)
 
 
 def _gaussian(layer: WeightNormalized, key: Tensor) -> Tensor:
-    return layer_ops.gaussian_like(layer.weight_v, key, layer.stream, WEIGHTS).to(layer.weight_v.dtype)
+    return gaussian_like(layer.weight_v, key, layer.stream, WEIGHTS).to(layer.weight_v.dtype)
 
 
 def _projections(unit: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,35 +54,39 @@ def _unit(layer: WeightNormalized) -> Tensor:
 def _weight_angles(layer: WeightNormalized, key: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """cos and sin of one angle for each weight vector: shape (1, neurons, 1). Few, so plain torch draws them."""
     assert layer.direction is not None  # there is no angle else
-    first, second, constants = layer._law_tensors(dtype)
+    law_param_0, law_param_1, constants = layer._law_tensors(dtype)
     settings = layer._settings(direction=layer.direction)._replace(step=WEIGHTS)
-    variates = layer_ops.variates((1, layer.neurons, 1), constants, key, settings)
-    low, high = layer.direction.ends
-    first, second = (None if p is None else p.to(dtype)[None, :, None] for p in (first, second))
-    cosine, sine, _ = LAWS[layer.direction.code].formula(
-        tuple(v.to(dtype) for v in variates.law), constants[:, None, :, None].to(dtype), first, second, low, high
-    )
-    return cosine, sine
+    variates = direction_ops.variates((1, layer.neurons, 1), constants, key, settings)
+    return direction_ops.turning_angle(layer.direction, variates, constants, law_param_0, law_param_1, dtype)
 
 
 def _finish(layer: WeightNormalized, s: Tensor, across: Tensor, key: Tensor, bias: Tensor | None) -> Tensor:
     """magnitude (cos s + sin across) + bias; s and across (objects, neurons, positions)."""
-    gain, spread = layer._gain_and_spread()
-    dtype = gain.dtype
-    first, second, constants = layer._law_tensors(dtype)
+    magnitude_mean, magnitude_std = layer._magnitude()
+    dtype = magnitude_mean.dtype
+    law_param_0, law_param_1, constants = layer._law_tensors(dtype)
     direction = layer.direction
-    if layer.sampling == "shared" and direction is not None and direction.code not in ROTATIONS:
+    if layer.sampling == "shared" and direction is not None and direction.angle_of_weights:
         cosine, sine = _weight_angles(layer, key, dtype)
         s = (cosine * s + sine * across).to(s.dtype)
-        direction, first, second, constants = None, None, None, constants[:0]
+        direction, law_param_0, law_param_1, constants = None, None, None, constants[:0]
         across = torch.zeros(0, dtype=dtype, device=s.device)
-    return layer_ops.local_noise(
-        s, across.to(dtype), torch.ones_like(gain), gain, spread, None if bias is None else bias.to(dtype), first,
-        second, constants, key, layer._settings(direction=direction, given=direction is not None),
-    )  # fmt: skip
+    return direction_ops.direction_noise(
+        s,
+        across.to(dtype),
+        torch.ones_like(magnitude_mean),
+        magnitude_mean,
+        magnitude_std,
+        None if bias is None else bias.to(dtype),
+        law_param_0,
+        law_param_1,
+        constants,
+        key,
+        layer._settings(direction=direction, tangent_given=direction is not None),
+    )
 
 
-def dense(layer: DirectionLinear, x: Tensor, key: Tensor) -> Tensor:
+def dense(layer: WeightNormalized, x: Tensor, key: Tensor) -> Tensor:
     """(objects, out_features) from (objects, in_features)."""
     unit = _unit(layer)
     s = F.linear(x, unit)
@@ -110,24 +110,29 @@ def _inverse_length(squares: Tensor, along: Tensor) -> Tensor:
     return (squares - along * along).clamp_min(1e-12).rsqrt()
 
 
-def convolution(layer: _DirectionConv, x: Tensor, padding: Any, key: Tensor) -> Tensor:
-    """(batch, out_channels, *positions) from a padded (batch, in_channels, *positions)."""
+def convolution(
+    layer: WeightNormalized, convolve: Callable[[Tensor, Tensor], Tensor], groups: int, x: Tensor, key: Tensor
+) -> Tensor:
+    """(batch, out_channels, *positions) from a padded (batch, in_channels, *positions).
+
+    convolve: x and a weight to their convolution, in so many groups.
+    """
     unit = _unit(layer)
-    s = layer._convolve(x, unit, layer.groups, padding)
-    ones = (1,) * layer.dimensions
+    s = convolve(x, unit)
+    ones = (1,) * (x.dim() - 2)
 
     def shared_part(x: Tensor, unit: Tensor, s: Tensor) -> Tensor:
         noise = _gaussian(layer, key)
         along, squares = _projections(unit.flatten(1), noise.flatten(1))
         along, squares = along.view(-1, *ones), squares.view(-1, *ones)
         if layer.sampling == "shared":
-            flipped = layer._convolve(x, noise, layer.groups, padding)
+            flipped = convolve(x, noise)
             return (flipped - along * s) * _inverse_length(squares, along)
         # One sign for each object and channel: the kernels of one object are flipped alike at all positions.
         signs = _signs(x.new_empty(x.shape[0], x.shape[1], *ones), key, layer.stream, SIGNS_IN)
         by_channel = (noise * unit).flatten(2).sum(dim=2)
-        along = F.conv1d(signs.flatten(2), by_channel.unsqueeze(2), groups=layer.groups).view(x.shape[0], -1, *ones)
-        flipped = layer._convolve(x * signs, noise, layer.groups, padding)
+        along = F.conv1d(signs.flatten(2), by_channel.unsqueeze(2), groups=groups).view(x.shape[0], -1, *ones)
+        flipped = convolve(x * signs, noise)
         flipped = (flipped - along * s) * _inverse_length(squares, along)
         return flipped * _signs(along, key, layer.stream, SIGNS_OUT)
 
@@ -135,7 +140,7 @@ def convolution(layer: _DirectionConv, x: Tensor, padding: Any, key: Tensor) -> 
     return _finish(layer, s.flatten(2), across.flatten(2), key, layer.bias).view(s.shape)
 
 
-def input_normalized(layer: DirectionLinear, x: Tensor, key: Tensor) -> Tensor:
+def input_normalized(layer: WeightNormalized, x: Tensor, key: Tensor) -> Tensor:
     """A dense layer whose weight vectors belong to input units: (objects, out_features) from (objects, in_features).
 
     y = sum_i x_i magnitude_i (cos_i v_i + sin_i phi_i), v_i and phi_i of length out_features. Angle and magnitude are
@@ -144,7 +149,7 @@ def input_normalized(layer: DirectionLinear, x: Tensor, key: Tensor) -> Tensor:
     unit = _unit(layer)
     columns, nothing = x.unsqueeze(2), torch.zeros_like(x).unsqueeze(2)
     if layer.direction is None:
-        noisy = layer._local(columns, None, torch.ones_like(layer.weight_norms()), None, key).squeeze(2)
+        noisy = layer._noisy(columns, None, torch.ones_like(layer.weight_norms()), None, key).squeeze(2)
         return F.linear(noisy, unit, layer.bias)
     # Both parts come from one key, so they have the same angles and magnitudes.
     along_part = _finish(layer, columns, nothing, key, None).squeeze(2)
@@ -156,7 +161,7 @@ def input_normalized(layer: DirectionLinear, x: Tensor, key: Tensor) -> Tensor:
         if layer.sampling == "shared":
             tangent = (noise - along * unit) * _inverse_length(squares, along)
             return F.linear(across_part, tangent)
-        signs = _signs(x.new_empty(x.shape[0], layer.out_features), key, layer.stream, SIGNS_OUT)
+        signs = _signs(x.new_empty(x.shape[0], layer.weight_v.shape[0]), key, layer.stream, SIGNS_OUT)
         along = signs @ (noise * unit)
         across = across_part * _inverse_length(squares, along) * _signs(x, key, layer.stream, SIGNS_IN)
         return F.linear(across, noise) * signs - F.linear(across * along, unit)

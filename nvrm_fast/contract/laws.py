@@ -1,22 +1,25 @@
-"""What noise a layer has: small immutable descriptions, free of tensors.
+"""Direction and magnitude noise: small immutable descriptions, free of tensors, and what every backend knows of a law.
 
-Thesis of P. Kirichenko (2018), section 3.2 (direction) and 3.3 (magnitude). alpha is a variance throughout, sigma a
-standard deviation, as there.
+Isotropic direction noise is a law of the angle by which a unit weight vector is turned. Each class below is one law:
+its code in operator arguments, how much it needs, and the parameters that a user gives. What the law computes stands
+once per language: nvrm_fast/reference/angles.py, nvrm_fast/triton/angles.py and csrc/math/angle_law.h.
+
+Source: thesis of P. Kirichenko (2018), section 3.2 (direction) and 3.3 (magnitude). alpha is a variance throughout,
+sigma a standard deviation, as there.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
-import torch
-from torch import Tensor
-
-from ..reference.angles import LAWS
-from ..reference.local import GAMMA, NO_DIRECTION, NO_MAGNITUDE, NORMAL
+#: Codes of what is absent, and of the magnitudes: never renumber.
+NO_DIRECTION, NO_MAGNITUDE, NORMAL, GAMMA = 0, 0, 1, 2
 
 
-def _check_positive(value: float, name: str) -> None:
+def check_positive(value: float, name: str) -> None:
+    """Raises ValueError for a value that is not positive and finite."""
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"{name} must be positive and finite, got {value}")
 
@@ -25,9 +28,15 @@ def _check_positive(value: float, name: str) -> None:
 class Direction:
     """A law by which unit weight vectors are turned; the subclasses say which."""
 
-    @property
-    def code(self) -> int:
-        raise NotImplementedError
+    #: Code in operator arguments: never renumber.
+    code: ClassVar[int]
+    #: How many numbers a neuron kernels need of the law's parameters (rows of `constants`).
+    rows: ClassVar[int]
+    #: How many of the law's parameters a gradient flows to, and how many variates an activation has.
+    parameter_count: ClassVar[int]
+    variate_count: ClassVar[int]
+    #: Whether the noise is one Gaussian weight matrix, so that objects which share that share the angle too.
+    angle_of_weights: ClassVar[bool] = True
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -35,7 +44,7 @@ class Direction:
         return -math.pi / 2, math.pi / 2
 
     def parameters(self) -> tuple[float | None, float | None]:
-        """The law's parameters as the operators take them (reference/angles.py)."""
+        """The law's parameters as the operators take them (nvrm_fast/reference/angles.py)."""
         raise NotImplementedError
 
 
@@ -45,12 +54,10 @@ class Projected(Direction):
 
     alpha: float
 
-    def __post_init__(self) -> None:
-        _check_positive(self.alpha, "alpha")
+    code, rows, parameter_count, variate_count = 1, 1, 1, 2
 
-    @property
-    def code(self) -> int:
-        return 1
+    def __post_init__(self) -> None:
+        check_positive(self.alpha, "alpha")
 
     def parameters(self) -> tuple[float | None, float | None]:
         return math.sqrt(self.alpha), None
@@ -60,9 +67,7 @@ class Projected(Direction):
 class Tangent(Projected):
     """N(0, alpha I) in the tangent space is added to the direction, which is then normalised again (equation 19)."""
 
-    @property
-    def code(self) -> int:
-        return 2
+    code, rows, parameter_count, variate_count = 2, 1, 1, 1
 
 
 @dataclass(frozen=True)
@@ -78,16 +83,15 @@ class Rotation(Direction):
     low: float = -math.pi / 2
     high: float = math.pi / 2
 
+    code, rows, parameter_count, variate_count = 3, 9, 2, 1
+    angle_of_weights = False
+
     def __post_init__(self) -> None:
-        _check_positive(self.sigma, "sigma")
+        check_positive(self.sigma, "sigma")
         if not -math.pi / 2 <= self.low < self.high <= math.pi / 2:
             raise ValueError(f"low and high must be in order within [-pi/2, pi/2], got {self.low} and {self.high}")
         if not self.low <= self.mean <= self.high:
             raise ValueError(f"mean must be in [low, high] = [{self.low}, {self.high}], got {self.mean}")
-
-    @property
-    def code(self) -> int:
-        return 3
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -103,12 +107,11 @@ class BetaRotation(Direction):
 
     beta: float
 
-    def __post_init__(self) -> None:
-        _check_positive(self.beta, "beta")
+    code, rows, parameter_count, variate_count = 4, 1, 1, 2
+    angle_of_weights = False
 
-    @property
-    def code(self) -> int:
-        return 4
+    def __post_init__(self) -> None:
+        check_positive(self.beta, "beta")
 
     def parameters(self) -> tuple[float | None, float | None]:
         return self.beta, None
@@ -120,13 +123,11 @@ class VonMisesFisher(Direction):
 
     kappa: float
 
+    code, rows, parameter_count, variate_count = 5, 2, 0, 1
+
     def __post_init__(self) -> None:
         if not (math.isfinite(self.kappa) and self.kappa >= 0):
             raise ValueError(f"kappa must be finite and not negative, got {self.kappa}")
-
-    @property
-    def code(self) -> int:
-        return 5
 
     def parameters(self) -> tuple[float | None, float | None]:
         return self.kappa, None
@@ -138,32 +139,28 @@ class Magnitude:
 
     alpha: float
 
-    def __post_init__(self) -> None:
-        _check_positive(self.alpha, "alpha")
+    #: Code in operator arguments: never renumber.
+    code: ClassVar[int]
 
-    @property
-    def code(self) -> int:
-        raise NotImplementedError
+    def __post_init__(self) -> None:
+        check_positive(self.alpha, "alpha")
 
 
 @dataclass(frozen=True)
 class NormalMagnitude(Magnitude):
     """N(1, alpha) (equation 24)."""
 
-    @property
-    def code(self) -> int:
-        return NORMAL
+    code = NORMAL
 
 
 @dataclass(frozen=True)
 class GammaMagnitude(Magnitude):
     """The Gamma distribution with mean 1 and variance alpha: never changes a sign."""
 
-    @property
-    def code(self) -> int:
-        return GAMMA
+    code = GAMMA
 
 
+#: A new law takes a line here.
 DIRECTIONS: dict[str, type[Direction]] = {
     "projected": Projected,
     "tangent": Tangent,
@@ -172,26 +169,32 @@ DIRECTIONS: dict[str, type[Direction]] = {
     "von_mises_fisher": VonMisesFisher,
 }
 MAGNITUDES: dict[str, type[Magnitude]] = {"normal": NormalMagnitude, "gamma": GammaMagnitude}
+#: The laws by their codes, which count from 1.
+LAWS: dict[int, type[Direction]] = {law.code: law for law in DIRECTIONS.values()}
+MAGNITUDE_CODES = (NO_MAGNITUDE, NORMAL, GAMMA)
 
 
 def direction_code(direction: Direction | None) -> int:
+    """The operators' code of a law, or of none."""
     return NO_DIRECTION if direction is None else direction.code
 
 
 def magnitude_code(magnitude: Magnitude | None) -> int:
+    """The operators' code of a magnitude noise, or of none."""
     return NO_MAGNITUDE if magnitude is None else magnitude.code
 
 
-def law_constants(
-    direction: Direction | None,
-    first: Tensor | None,
-    second: Tensor | None,
-    fan_in: int,
-    neurons: int,
-    device: torch.device,
-) -> Tensor:
-    """What kernels need of a law's parameters: float32, shape (rows, neurons), on the device; no gradient."""
-    if direction is None:
-        return torch.zeros(0, neurons, dtype=torch.float32, device=device)
-    with torch.no_grad():
-        return LAWS[direction.code].constants(first, second, fan_in, *direction.ends).contiguous()
+#: What nvrm_fast.nn hands on to users.
+__all__ = [
+    "DIRECTIONS",
+    "MAGNITUDES",
+    "BetaRotation",
+    "Direction",
+    "GammaMagnitude",
+    "Magnitude",
+    "NormalMagnitude",
+    "Projected",
+    "Rotation",
+    "Tangent",
+    "VonMisesFisher",
+]

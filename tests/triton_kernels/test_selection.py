@@ -1,0 +1,95 @@
+"""Which implementation serves CUDA tensors, decided without any: native if built, else Triton, else the reference."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import nvrm_fast
+from nvrm_fast.ops import registry as backends
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+STEP = "sgd_step_"
+
+
+@pytest.fixture(autouse=True)
+def forget_choices():
+    yield
+    backends._fastest.cache_clear()
+
+
+@pytest.fixture
+def nothing_native(monkeypatch):
+    monkeypatch.setattr(backends, "native_serves_cuda", lambda: False)
+
+
+def test_native_then_triton_then_reference(monkeypatch):
+    monkeypatch.setattr(backends, "_why_triton_is_missing", lambda device: None)
+    monkeypatch.setattr(backends, "native_serves_cuda", lambda: True)
+    backends._fastest.cache_clear()
+    assert backends.choose(STEP, CUDA) == "native"
+    assert backends.choose(STEP, CUDA, "triton") == "triton"
+    with nvrm_fast.use_backend("triton"):
+        assert backends.choose(STEP, CUDA) == "triton"
+    monkeypatch.setattr(backends, "native_serves_cuda", lambda: False)
+    backends._fastest.cache_clear()
+    assert backends.choose(STEP, CUDA) == "triton"
+    monkeypatch.setattr(backends, "_why_triton_is_missing", lambda device: "not here")
+    backends._fastest.cache_clear()
+    assert backends.choose(STEP, CUDA) == "reference"
+
+
+def test_the_reason_and_the_remedy(monkeypatch, nothing_native):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(backends, "_triton_error", lambda: "ModuleNotFoundError: No module named 'triton'")
+    with pytest.raises(RuntimeError, match=r"'triton' cannot serve sgd_step_ on cuda: .*No module.*pip install triton"):
+        backends.choose(STEP, CUDA, "triton")
+    with pytest.raises(RuntimeError, match="'triton' cannot serve sgd_step_ on cpu: Triton kernels run on GPUs"):
+        backends.choose(STEP, CPU, "triton")
+    with pytest.raises(RuntimeError, match="'native' cannot serve sgd_step_ on cuda: CUDA kernels .*Triton serves"):
+        backends.choose(STEP, CUDA, "native")
+    with pytest.raises(RuntimeError, match="there is no Triton kernel of sgd_step_ for meta tensors"):
+        backends.choose(STEP, torch.device("meta"), "triton")
+    assert backends.choose(STEP, torch.device("meta")) == "reference"
+
+
+def test_layers_have_no_native_kernel_on_cuda(monkeypatch):
+    """Not even where the steps have: it is refused by name, and no other backend serves in its place."""
+    monkeypatch.setattr(backends, "_why_triton_is_missing", lambda device: None)
+    monkeypatch.setattr(backends, "native_serves_cuda", lambda: True)
+    backends._fastest.cache_clear()
+    assert backends.choose(STEP, CUDA, "native") == "native"
+    for name in ("direction_noise", "stochastic_activation", "gaussian_like"):
+        assert backends.choose(name, CUDA) == "triton"
+        with pytest.raises(RuntimeError, match=f"there is no native kernel of {name} for cuda tensors"):
+            backends.choose(name, CUDA, "native")
+
+
+def test_every_operator_has_a_kernel_for_cuda():
+    for name in ("fill_noise_", "sgd_step_", "adam_step_", "change_coat_"):
+        assert torch._C._dispatch_has_kernel_for_dispatch_key(f"nvrm_fast::{name}", "CUDA")
+
+
+def in_a_process(code):
+    root = str(Path(nvrm_fast.__file__).parents[1])
+    code = f"import sys; sys.path.insert(0, {root!r})\n{code}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_the_package_does_not_import_triton():
+    in_a_process("import nvrm_fast; assert 'nvrm_fast.triton' not in sys.modules")
+
+
+def test_a_triton_that_is_missing_or_broken_is_no_obstacle():
+    in_a_process(
+        "sys.modules['triton'] = None\n"
+        "import torch, nvrm_fast\n"
+        "from nvrm_fast.ops import registry as backends\n"
+        "backends.native_serves_cuda = lambda: False\n"
+        "assert backends.choose('sgd_step_', torch.device('cuda')) == 'reference'\n"
+        "assert 'pip install triton' in backends.why_missing('sgd_step_', 'triton', 'cuda')\n"
+        "assert nvrm_fast.noise(10, seed=1).shape == (10,)\n"
+    )
