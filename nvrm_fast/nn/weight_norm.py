@@ -15,6 +15,7 @@ from .base import NoisyModule, wide
 
 #: law_param_0, law_param_1 and constants of the law of the angle.
 LawTensors = tuple[Tensor | None, Tensor | None, Tensor]
+NoiseTensors = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor]
 
 SAMPLINGS = ("local", "shared", "flipout")
 
@@ -165,14 +166,19 @@ class WeightNormalized(NoisyModule):
             tangent_given,
         )
 
-    def _noise_tensors(self, dtype: torch.dtype, bias: Tensor | None) -> tuple[Any, ...]:
+    def _noise_tensors(self, dtype: torch.dtype, bias: Tensor | None) -> NoiseTensors:
         """magnitude_mean, magnitude_std, bias, the law's parameters (all of dtype) and constants, in this order."""
         magnitude_mean, magnitude_std = self._magnitude()
         law_param_0, law_param_1, constants = self._law_tensors(dtype)
-        cast = (
-            None if x is None else x.to(dtype) for x in (magnitude_mean, magnitude_std, bias, law_param_0, law_param_1)
+        cast = lambda x: None if x is None else x.to(dtype)  # noqa: E731
+        return (
+            magnitude_mean.to(dtype),
+            cast(magnitude_std),
+            cast(bias),
+            cast(law_param_0),
+            cast(law_param_1),
+            constants,
         )
-        return (*cast, constants)
 
     def _noisy(self, s: Tensor, sq_norm: Tensor | None, scale: Tensor, bias: Tensor | None, key: Tensor) -> Tensor:
         """Activations (outer, neurons, inner) from products s with weight_v and |x|^2 (outer, groups, inner)."""

@@ -186,7 +186,6 @@ class DirectionNoise(torch.autograd.Function):
                 d_weight = fused_linear.weight_gradient(x, weight, scale, ds, d_scale)
             if need_x:
                 ds = fused_linear.input_gradient(x, weight, ds, d_sq_norm if directed else None)
-            d_sq_norm = d_scale = None
         d_parameters = [
             d if need and p is not None and d.shape == p.shape else None for d, need, p in zip(found, needs, parameters)
         ]
@@ -220,13 +219,16 @@ class DirectionNoiseBackward(torch.autograd.Function):
         return (None, None, None, *_second_order(grad, tensors, ctx.settings, gradients), None, None)
 
 
-def _second_order(grad: Tensor, tensors: list[Any], settings: DirectionSettings, gradients: tuple[Any, ...]) -> list:
+def _second_order(
+    grad: Tensor, tensors: list[Any], settings: DirectionSettings, gradients: tuple[Any, ...]
+) -> list[Any]:
     """Gradients of direction_noise_backward's results, summed against `gradients`, for grad and the eight tensors."""
     *inputs, constants, key = tensors
     with torch.enable_grad():
         leaves: list[Any] = [None if x is None else x.detach().requires_grad_() for x in (grad, *inputs)]
         drawn = variates(inputs[0].shape, constants, key, settings)
-        y = reference.direction_formula(*leaves[1:], constants, drawn, settings)
+        formula: Any = reference.direction_formula
+        y = formula(*leaves[1:], constants, drawn, settings)
         present = [i for i in range(1, _DIFFERENTIABLE + 1) if leaves[i] is not None]
         found = torch.autograd.grad(y, [leaves[i] for i in present], leaves[0], create_graph=True, allow_unused=True)
         total = None

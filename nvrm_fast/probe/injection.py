@@ -164,7 +164,7 @@ class NoiseInjection:
 
     def off(self) -> contextlib.AbstractContextManager[None]:
         """A block in which the node's output is 0 also in training mode."""
-        return self._during(_off=True)
+        return self._with_attributes(_off=True)
 
     def examples(self, indices: Tensor) -> contextlib.AbstractContextManager[None]:
         """A block whose batches are the examples of these indices: int64 of shape (N,), for fixed noise.
@@ -177,24 +177,24 @@ class NoiseInjection:
             raise ValueError(f"indices must be of shape (N,), got {list(indices.shape)}")
         if indices.device.type == "cpu" and indices.numel() and int(indices.min()) < 0:
             raise ValueError(f"indices must not be negative, got {int(indices.min())}")
-        return self._during(_examples=indices)
+        return self._with_attributes(_examples=indices)
 
     def given(self, eps: Tensor) -> contextlib.AbstractContextManager[None]:
         """A block with exactly this noise, in training mode and in evaluation: eps of shape (N, nodes), sigma included.
 
         For what must see the noise from outside: derivatives, and `torch.func.vmap` over networks.
         """
-        return self._during(_given=eps)
+        return self._with_attributes(_given=eps)
 
     def shifted(self, shift: Tensor) -> contextlib.AbstractContextManager[None]:
         """A block in which pre-activations move by `shift` of shape (N, features) and the node is silent.
 
         What the local gradient and Hessian of eq. 2 are derivatives in.
         """
-        return self._during(_shift=shift)
+        return self._with_attributes(_shift=shift)
 
     @contextlib.contextmanager
-    def _during(self, **values: Any) -> Iterator[None]:
+    def _with_attributes(self, **values: Any) -> Iterator[None]:
         before = {name: getattr(self, name) for name in values}
         self.__dict__.update(values)
         try:

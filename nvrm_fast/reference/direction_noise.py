@@ -169,7 +169,7 @@ def direction_formula(
         else:
             whole = _by_neuron(sq_norm.to(dtype), s.shape[1])
             rest = whole - unit * unit
-            # Where x is parallel to v the sq_norm root has no derivative, and hardly a part in the result.
+            # Where x is parallel to v the square root has no derivative, and hardly a part in the result.
             regular = rest > PARALLEL * whole
             across = torch.where(regular, rest, 1.0).sqrt() * regular * u
         cosine, sine, _ = ANGLES[settings.law].formula(

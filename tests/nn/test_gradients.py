@@ -4,15 +4,13 @@ import math
 
 import pytest
 import torch
+from law_parameters import PARAMETERS
 
 from nvrm_fast import nn as noisy
 from nvrm_fast.contract.layers import DirectionSettings
 from nvrm_fast.ops import direction as direction_ops
 from nvrm_fast.reference import direction_noise as reference
 from nvrm_fast.reference.angles import ANGLES
-
-#: Code of the law, first, second.
-PARAMETERS = {0: (None, None), 1: (0.3, None), 2: (0.3, None), 3: (0.2, 0.5), 4: (0.7, None), 5: (5.0, None)}
 
 
 def operands(direction, magnitude, given=False, fan_in=5, dtype=torch.float64, shape=(2, 4, 3), groups=2):

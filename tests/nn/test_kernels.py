@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from law_parameters import PARAMETERS
 
 from nvrm_fast.contract.layers import DirectionSettings
 from nvrm_fast.ops import direction as direction_ops  # noqa: F401
@@ -20,7 +21,6 @@ from nvrm_fast.reference.angles import ANGLES
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from native import each_instruction_set  # noqa: E402
 
-PARAMETERS = {0: (None, None), 1: (0.3, None), 2: (0.3, None), 3: (0.2, 0.5), 4: (0.7, None), 5: (5.0, None)}
 FAN_INS = (2, 3, 4, 30, 1024)
 
 
