@@ -6,6 +6,13 @@
 #include "launch_table.h"
 #include "noise_thread.h"
 
+// What was read from memory before is not known any more.
+#if defined(__CUDA_ARCH__)
+#define NVRM_READ_AGAIN asm volatile("" ::: "memory");
+#else
+#define NVRM_READ_AGAIN
+#endif
+
 namespace nvrm {
 
 // What one thread of a CTA works out for all of them, from the table and from device memory.
@@ -172,6 +179,12 @@ NVRM_INLINE void step_part(const View& view, const CtaArguments<Rule, Math>& cta
         g = g / divisor;
       }
     }
+    // Read here, every time, and not once before the loop: in shared memory they cost a few instructions, in registers
+    // they cost places on the multiprocessor.
+    NVRM_READ_AGAIN
+    const typename Rule::template Hyper<Math> hyper = cta.hyper;
+    const typename Rule::template Scalars<Math> scalars = cta.scalars;
+    const bool is_first = Rule::has_special_first_gradient && cta.is_first;
     NVRM_UNROLL(2)
     for (int r = 0; r < 2; ++r) {
       NVRM_UNROLL(4)
@@ -180,8 +193,7 @@ NVRM_INLINE void step_part(const View& view, const CtaArguments<Rule, Math>& cta
         NVRM_UNROLL(3)
         for (int n = 0; n < Rule::states; ++n) state[n] = two.s[n][r][e];
         const Math gradient = Rule::reads_gradient ? two.g[r][e] : Math(0);
-        Rule::template update<CudaLanes, Math, Math>(two.x[r][e], gradient, state, cta.hyper, cta.scalars,
-                                                     Rule::has_special_first_gradient && cta.is_first);
+        Rule::template update<CudaLanes, Math, Math>(two.x[r][e], gradient, state, hyper, scalars, is_first);
         NVRM_UNROLL(3)
         for (int n = 0; n < Rule::states; ++n) two.s[n][r][e] = state[n];
       }

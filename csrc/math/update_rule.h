@@ -52,6 +52,12 @@ struct Refusal {
   double value;
 };
 
+inline Refusal refused_betas(double beta1, double beta2) {
+  if (!(beta1 >= 0 && beta1 < 1)) return {"beta1 must be in [0, 1)", beta1};
+  if (!(beta2 >= 0 && beta2 < 1)) return {"beta2 must be in [0, 1)", beta2};
+  return {};
+}
+
 struct AnyRule {
   static constexpr bool reads_gradient = true;
   static constexpr bool has_special_first_gradient = false;
@@ -179,11 +185,7 @@ struct Adam : AnyRule {
   NVRM_INLINE static Hyper<T> defaults(const Hyper<T>& h) {
     return {h.beta1, h.one_minus_beta1, h.beta2, h.one_minus_beta2, h.eps, 0, h.shrink, false};
   }
-  static Refusal refused(const double* raw) {
-    if (!(raw[beta1] >= 0 && raw[beta1] < 1)) return {"beta1 must be in [0, 1)", raw[beta1]};
-    if (!(raw[beta2] >= 0 && raw[beta2] < 1)) return {"beta2 must be in [0, 1)", raw[beta2]};
-    return {};
-  }
+  static Refusal refused(const double* raw) { return refused_betas(raw[beta1], raw[beta2]); }
 
   // The bias corrections.
   template <class T>
