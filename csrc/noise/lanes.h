@@ -52,6 +52,9 @@ struct ScalarLanes {
 #endif
   }
 
+  // The same, of a number that is neither 0, subnormal, infinite nor NaN.
+  NVRM_INLINE static float sqrt_of_normal(float x) { return sqrt(x); }
+
   NVRM_INLINE static double sqrt(double x) {
 #if defined(__CUDA_ARCH__)
     return __dsqrt_rn(x);

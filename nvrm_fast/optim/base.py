@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from .. import backends
 from ..noise import distribution_code, signed_seed
+from ..reference.noise import CONTRACT
 from . import amp, backward, checkpoint, compiled
 from .bucket import Bucket, Member, in_buckets
 from .checks import check_overlap, check_param, explain, fits
@@ -117,6 +118,7 @@ class NoisyOptimizer(Optimizer):
         taken = {stream for other in self.param_groups[:-1] for stream in other["streams"]}
         group["streams"] = assign_streams(group.get("param_names"), len(group["params"]), taken)
         group["coat_version"] = checkpoint.VERSION
+        group["noise_contract"] = CONTRACT
         self._set_up()
 
     def _named(self, group: dict[str, Any]) -> Iterator[tuple[ParameterName, Tensor]]:
@@ -298,7 +300,8 @@ class NoisyOptimizer(Optimizer):
         to the machine and not to the training. State that was saved in float32 or float64 stays so beside 16-bit
         parameters (torch.optim casts it).
 
-        Raises ValueError for a checkpoint of a later version than this one reads.
+        Raises ValueError for a checkpoint of a later version than this one reads, and for one whose parameters carry
+        noise of another contract without master weights: it could not be taken off.
         """
         self._verdicts.settle()
         super().load_state_dict(checkpoint.with_own_options(self, state_dict))

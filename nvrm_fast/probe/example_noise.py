@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nvrm_fast.reference.distribution import BY_CODE
 from nvrm_fast.reference.noise import BLOCKS, SUPERBLOCK
-from nvrm_fast.reference.philox import MASK, philox4x32_10
+from nvrm_fast.reference.philox import MASK, philox4x32
 
 
 def elements(index: Tensor, key: Tensor, *, stream: int, step: int = 0, distribution: int = 0) -> Tensor:
@@ -30,7 +30,7 @@ def elements(index: Tensor, key: Tensor, *, stream: int, step: int = 0, distribu
     """
     superblock, place = index // SUPERBLOCK, index % SUPERBLOCK
     lane, block = place // BLOCKS, BLOCKS * superblock + place % BLOCKS
-    words = torch.stack(philox4x32_10((block & MASK, (block >> 32) & MASK, stream, step), (key[0], key[1])))
+    words = torch.stack(philox4x32((block & MASK, (block >> 32) & MASK, stream, step), (key[0], key[1])))
     word = words.gather(0, (lane // 2).unsqueeze(0)).squeeze(0)
     first, second = BY_CODE[distribution](word)
     return torch.where(lane % 2 == 0, first, second)

@@ -5,7 +5,7 @@ Imports nothing but torch. What a function here returns is what every fast kerne
 
 from .distribution import DISTRIBUTIONS
 from .noise import add_noise, fill_noise_, noise
-from .philox import philox4x32_10
+from .philox import philox4x32
 from .step import adam_step_, change_coat_, sgd_step_
 
 __all__ = [
@@ -15,6 +15,6 @@ __all__ = [
     "change_coat_",
     "fill_noise_",
     "noise",
-    "philox4x32_10",
+    "philox4x32",
     "sgd_step_",
 ]

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from .activation import gaussian_like
 from .checks import check_code, check_stream
-from .elementary import LOGARITHM, MINUS_LN_2, fused_multiply_add, polynomial
-from .functions import exponential, negative_ln_of
+from .elementary import MINUS_LN_2, fused_multiply_add, polynomial
+from .functions import LOGARITHM, exponential, negative_ln_of
 
 #: psi, by its code in operator arguments: never renumber.
 IDENTITY, RELU = 0, 1
