@@ -1,9 +1,10 @@
 """Tests the noise with dieharder and PractRand, in the orders in which the library uses it: `make battery`.
 
 Orders: elements one after the other; the same element at one step after the other, in one stream after the other, under
-seeds that differ in one bit; streams and steps interleaved. In each the random words themselves, the lowest bit of
-each word (which the generator mixes last), and bytes of Gaussian values (floor(256 Phi(x))). Uniform and Laplace values are increasing functions of 16 bits of a word (Laplace's up to
-the sign), so that the words' tests are theirs. Words and values come from csrc/noise itself, compiled for this command.
+seeds that differ in one bit; streams and steps interleaved. In each the random words themselves, the lowest bit of each
+word (which the generator mixes last), and bytes of Gaussian values (floor(256 Phi(x))). Uniform and Laplace values are
+increasing functions of 16 bits of a word (Laplace's up to the sign), so that the words' tests are theirs. Words and
+values come from csrc/noise itself, compiled for this command.
 
 Needs a C++ compiler and `dieharder` (a Debian package), and PractRand's `RNG_test`; what is not on the PATH is left out
 and said to be. In full about an hour on one core. Results are added to a file, one JSON object a line, and may so be
@@ -69,7 +70,7 @@ def dieharder(words: list[str], seed: int) -> dict[str, object]:
     """p-values of all tests, each on a seed of its own."""
     values: dict[str, float] = {}
     for index, (test, parameter) in enumerate(DIEHARDER):
-        # 3: test's name, its parameter, p-value, in columns that are taken apart below.
+        # -D: a column each for the test's name, its parameter and the p-value.
         command = ["dieharder", "-g", "200", "-d", str(test), "-n", str(parameter), "-D", "8", "-D", "16", "-D", "128"]
         text = piped([*words, str(seed + index)], command)
         found = re.findall(r"^\s*(\w+)\|\s*(\d+)\|\s*([\d.]+)\|?\s*$", text, re.MULTILINE)

@@ -48,7 +48,7 @@ NVRM_INLINE void philox_words(uint64_t block_a, uint64_t block_b, const TwoSched
   } else {
     Two<Two<W>> wide[4];
     philox4x32<SideBySide<SideBySide<L>>>(Two<Two<W>>{even_and_odd<L>(low_a), even_and_odd<L>(low_b)}, high, keys,
-                                             wide);
+                                          wide);
     for (int k = 0; k < 4; ++k) {
       words_a[k] = L::interleave(wide[k].a.a, wide[k].a.b);
       words_b[k] = L::interleave(wide[k].b.a, wide[k].b.b);
