@@ -10,9 +10,9 @@ WORKERS ?= 2
 # A wheel whose native module is taken, instead of compiling one (make dist makes dist/*.whl).
 WHEEL ?=
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f) nvrm_fast/_version.py
-CPP = $(shell find csrc tests/csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+CPP = $(shell find csrc tests/csrc release -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test bench bench-step bench-compare lint format docs dist coverage clean cuda-check
+.PHONY: demo test bench bench-step bench-compare lint format docs dist coverage clean cuda-check battery
 
 demo: $(VENV)/installed
 	$(RUN) -m nvrm_fast.experiments label-noise $(DEMO_ARGS)
@@ -42,6 +42,10 @@ $(VENV)/bench: $(VENV)/installed
 # The CUDA kernels without a GPU: registers and spills on each, and the launch emulated on the CPU.
 cuda-check: $(VENV)/installed
 	$(RUN) -m pytest -s tests/csrc/test_cuda_compiles.py tests/csrc/test_launch_emulation.py
+
+# The noise through dieharder and PractRand, about an hour (python release/noise_battery.py --help).
+battery:
+	$(PYTHON) release/noise_battery.py $(BATTERY_ARGS)
 
 # Style and types; types need the libraries of the integrations.
 lint: $(VENV)/installed $(VENV)/tools

@@ -45,7 +45,7 @@ def noise(
         TypeError, ValueError: an argument out of its range, named.
         RuntimeError: the backend asked for cannot serve the device; says why.
 
-    Source: Philox4x32-10 (Salmon et al., SC 2011); noise types of Xie et al. 2021, section 4 (6) and appendix C.1.
+    Source: Philox4x32-7 (Salmon et al., SC 2011); noise types of Xie et al. 2021, section 4 (6) and appendix C.1.
     """
     check_integer(numel, 62, "numel")
     check_integer(stream, 32, "stream")

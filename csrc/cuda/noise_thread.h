@@ -35,7 +35,7 @@ NVRM_INLINE void draw_words(const Part& part, const Key& key, int thread, WordSt
   NVRM_UNROLL(4)
   for (int b = 0; b < row_elements; ++b) {
     uint64_t wide[4];
-    philox4x32_10<CudaLanes>(uint64_t{low + static_cast<uint32_t>(b)}, high, key, wide);
+    philox4x32<CudaLanes>(uint64_t{low + static_cast<uint32_t>(b)}, high, key, wide);
     NVRM_UNROLL(4)
     for (int k = 0; k < 4; ++k) drawn[k].value[b] = static_cast<uint32_t>(wide[k]);
   }

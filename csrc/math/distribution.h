@@ -13,22 +13,16 @@ NVRM_INLINE typename L::F flip_sign(typename L::F x, typename L::U word) {
   return L::float_from_bits(L::bits_of(x) ^ (word & sign_bit));
 }
 
-// N(0, 1) by Box-Muller. The top 18 bits give the radius; the low 14 the angle, whose two top bits are the quadrant
-// and whose other twelve are an angle in (-pi/4, pi/4), so that no range reduction is needed.
+// N(0, 1) by Box-Muller: the top 18 bits give the radius, the low 14 the angle.
 struct Gaussian {
   template <class L>
   NVRM_INLINE static void values(typename L::U word, typename L::F* first, typename L::F* second) {
     using F = typename L::F;
-    using I = typename L::I;
-    const F radius = L::sqrt(negative_ln<L, 19, 2>((word >> 13) | 1u));
-    const F t = L::to_float((I)(word & 0xfffu)) - 2047.5f;
-    F sine, cosine;
-    sine_cosine_of_eighth_turns<L>(t, &sine, &cosine);
-    const auto odd_quadrant = (word & 0x1000u) != 0u;
-    const F x = L::select(odd_quadrant, sine, cosine);
-    const F y = L::select(odd_quadrant, cosine, sine);
-    *first = radius * flip_sign<L>(x, (word << 18) ^ (word << 19));
-    *second = radius * flip_sign<L>(y, word << 18);
+    const F radius = L::sqrt_of_normal(negative_ln_of_bits<L, 18, 2>((word >> 13) | 1u));
+    F cosine, sine;
+    cosine_sine_of_half_turns<L>(L::to_float((typename L::I)(word & 0x3fffu)) - 8191.5f, &cosine, &sine);
+    *first = radius * cosine;
+    *second = radius * sine;
   }
 };
 
@@ -36,12 +30,12 @@ struct Gaussian {
 struct Uniform {
   template <class L>
   NVRM_INLINE static void values(typename L::U word, typename L::F* first, typename L::F* second) {
-    *first = from_half<L>(word >> 16);
-    *second = from_half<L>(word & 0xffffu);
-  }
-  template <class L>
-  NVRM_INLINE static typename L::F from_half(typename L::U half) {
-    return L::fma(L::to_float((typename L::I)half), L::broadcast(0x1p-15f), L::broadcast(0x1p-16f - 1.0f));
+    using F = typename L::F;
+    // 2^23 + 2 h + 1 without a conversion, by the exponent in front.
+    const F odd = L::float_from_bits((word >> 15) | 0x4b000001u);
+    *first = L::fma(odd, L::broadcast(0x1p-16f), L::broadcast(-129.0f));
+    const F half = L::to_float((typename L::I)(word & 0xffffu));
+    *second = L::fma(half, L::broadcast(0x1p-15f), L::broadcast(0x1p-16f - 1.0f));
   }
 };
 
@@ -49,8 +43,8 @@ struct Uniform {
 struct Laplace {
   template <class L>
   NVRM_INLINE static void values(typename L::U word, typename L::F* first, typename L::F* second) {
-    *first = flip_sign<L>(negative_ln<L, 16, 1>(((word >> 15) & 0xfffeu) | 1u), word);
-    *second = flip_sign<L>(negative_ln<L, 16, 1>(((word << 1) & 0xfffeu) | 1u), word << 16);
+    *first = flip_sign<L>(negative_ln_of_bits<L, 15, 1>(((word >> 15) & 0xfffeu) | 1u), word);
+    *second = flip_sign<L>(negative_ln_of_bits<L, 15, 1>(((word << 1) & 0xfffeu) | 1u), word << 16);
   }
 };
 

@@ -1,53 +1,74 @@
-// ln, sin and cos from correctly rounded operations in a fixed order: the same bits on every device.
+// ln, sin and cos for the noise, from correctly rounded operations in a fixed order: the same bits on every device.
 //
-// The arguments come from a few random bits, so every input was checked: -ln is within 1.8 ulp, sin and cos within
-// 1.5 ulp of the truth (tests/test_elementary.py goes through all of them). The coefficients are minimax fits
-// (weighted least squares iterated to equal ripple) with each coefficient rounded to float32 before the next is fitted.
+// They are as exact as the few random bits that they act on. All inputs were checked (tests/reference/
+// test_elementary.py): the error stays below 0.041 of the distance to the next input's value, for ln and for the point
+// (cos, sin). The coefficients are minimax fits in that measure, each rounded to float32 before the next was fitted; of
+// sin and cos such that means, variances and fourth moments over all angles are those of the true functions to 1e-8.
+// What needs ln, sin and cos to float32's last place has its own (csrc/math/functions.h).
 #pragma once
 
 #include "lanes.h"
 
 namespace nvrm {
 
-// factor * -ln(n / 2^shift) for an odd integer n < 2^shift; factor is a power of two, so it costs no rounding.
-//
-// n / 2^shift = 2^e m with m in [2/3, 4/3): e = 0 next to 1, where -ln is small and must keep its relative precision.
-template <class L, int shift, int factor>
-NVRM_INLINE typename L::F negative_ln(typename L::U n) {
+// What -ln m deviates by from the line through its values at the ends of [1, 2], for m = 1.5 + f, times factor.
+template <class L, int bits, int factor>
+NVRM_INLINE typename L::F ln_curve(typename L::F f) {
+  static_assert(bits == 18 || bits == 15, "a fit for so many bits is to be added");
   using F = typename L::F;
-  using U = typename L::U;
-  using I = typename L::I;
-  constexpr uint32_t two_thirds = 0x3f2aaaabu;
   constexpr float scale = static_cast<float>(factor);
-  const U offset_bits = L::bits_of(L::to_float((I)n)) - (two_thirds + (static_cast<uint32_t>(shift) << 23));
-  const F e = L::to_float((I)offset_bits >> 23);
-  const F f = L::float_from_bits((offset_bits & 0x7fffffu) + two_thirds) - 1.0f;
-
-  // -ln(1 + f) / f
-  F q = L::broadcast(scale * -0x1.1f243cp-3f);
-  q = L::fma(q, f, L::broadcast(scale * 0x1.3b0e5cp-3f));
-  q = L::fma(q, f, L::broadcast(scale * -0x1.1ea94cp-3f));
-  q = L::fma(q, f, L::broadcast(scale * 0x1.503884p-3f));
-  q = L::fma(q, f, L::broadcast(scale * -0x1.99d3a8p-3f));
-  q = L::fma(q, f, L::broadcast(scale * 0x1.001450p-2f));
-  q = L::fma(q, f, L::broadcast(scale * -0x1.5554fcp-2f));
-  q = L::fma(q, f, L::broadcast(scale * 0x1.ffffd6p-2f));
-  q = L::fma(q, f, L::broadcast(scale * -1.0f));
-  return L::fma(e, L::broadcast(scale * -0x1.62e430p-1f), q * f);
+  if constexpr (bits == 18) {
+    F q = L::broadcast(scale * -0x1.4610b6p-7f);
+    q = L::fma(q, f, L::broadcast(scale * 0x1.1d1668p-6f));
+    q = L::fma(q, f, L::broadcast(scale * -0x1.ab8a12p-6f));
+    q = L::fma(q, f, L::broadcast(scale * 0x1.90de5ap-5f));
+    q = L::fma(q, f, L::broadcast(scale * -0x1.94960ep-4f));
+    q = L::fma(q, f, L::broadcast(scale * 0x1.c72858p-3f));
+    q = L::fma(q, f, L::broadcast(scale * 0x1.b1db60p-6f));
+    return L::fma(q, f, L::broadcast(scale * -0x1.e270d6p-5f));
+  } else {
+    F q = L::broadcast(scale * 0x1.153734p-6f);
+    q = L::fma(q, f, L::broadcast(scale * -0x1.f27e92p-6f));
+    q = L::fma(q, f, L::broadcast(scale * 0x1.9255fcp-5f));
+    q = L::fma(q, f, L::broadcast(scale * -0x1.9262d4p-4f));
+    q = L::fma(q, f, L::broadcast(scale * 0x1.c71fa0p-3f));
+    q = L::fma(q, f, L::broadcast(scale * 0x1.b195dep-6f));
+    return L::fma(q, f, L::broadcast(scale * -0x1.e2705cp-5f));
+  }
 }
 
-// sin and cos of (pi / 4) t / 2048, for t in (-2048, 2048): powers of two cost nothing and spare a multiplication.
+// factor * -ln(n / 2^(bits + 1)) for an odd integer n below 2^(bits + 1), given as n or with 0x4b000000 for the
+// exponent of 2^23 in front; factor is a power of two, so it costs no rounding.
+//
+// n / 2^(bits + 1) = 2^e m with m in [1, 2). As an integer, its representation less that of 1 is 2^23 (e + m - 1), so
+// one conversion gives e and the linear part of ln m at once, and the rest is a short polynomial.
+template <class L, int bits, int factor>
+NVRM_INLINE typename L::F negative_ln_of_bits(typename L::U n) {
+  using F = typename L::F;
+  using I = typename L::I;
+  // An integer below 2^23 with this exponent in front is a float already; taking 2^23 off normalises it.
+  const auto representation = L::bits_of(L::float_from_bits(n | 0x4b000000u) - 0x1p23f);
+  const F linear = L::to_float((I)(representation - (static_cast<uint32_t>(128 + bits) << 23)));
+  const F f = L::float_from_bits((representation & 0x7fffffu) | 0x3f800000u) - 1.5f;
+  constexpr float slope = static_cast<float>(factor) * -0x1.62e430p-1f * 0x1p-23f;
+  return L::fma(linear, L::broadcast(slope), ln_curve<L, bits, factor>(f));
+}
+
+// cos and sin of pi t / 8192, for t in (-8192, 8192), by those of half the angle, times sqrt(2):
+// cos 2a = 1 - 2 sin^2 a, sin 2a = 2 sin a cos a. Powers of two cost nothing and spare a multiplication.
 template <class L>
-NVRM_INLINE void sine_cosine_of_eighth_turns(typename L::F t, typename L::F* sine, typename L::F* cosine) {
+NVRM_INLINE void cosine_sine_of_half_turns(typename L::F t, typename L::F* cosine, typename L::F* sine) {
   using F = typename L::F;
   const F z = t * t;
-  F p = L::fma(L::broadcast(-0x1.331990p-15f * 0x1p-77f), z, L::broadcast(0x1.4680a4p-9f * 0x1p-55f));
-  p = L::fma(p, z, L::broadcast(-0x1.4abc24p-4f * 0x1p-33f));
-  p = L::fma(p, z, L::broadcast(0x1.921fb6p-1f * 0x1p-11f));
-  *sine = p * t;
-  F q = L::fma(L::broadcast(-0x1.4cfc44p-12f * 0x1p-66f), z, L::broadcast(0x1.03a78cp-6f * 0x1p-44f));
-  q = L::fma(q, z, L::broadcast(-0x1.3bd366p-2f * 0x1p-22f));
-  *cosine = L::fma(q, z, L::broadcast(0x1.fffffep-1f));
+  F p = L::fma(L::broadcast(-0x1.91c50ep-8f * 0x1p-91f), z, L::broadcast(0x1.cc2442p-4f * 0x1p-65f));
+  p = L::fma(p, z, L::broadcast(-0x1.d3ad28p-1f * 0x1p-39f));
+  p = L::fma(p, z, L::broadcast(0x1.1c57f2p+1f * 0x1p-13f));
+  p = p * t;
+  F q = L::fma(L::broadcast(-0x1.bbf534p-6f * 0x1p-78f), z, L::broadcast(0x1.6df1ecp-2f * 0x1p-52f));
+  q = L::fma(q, z, L::broadcast(-0x1.be9754p+0f * 0x1p-26f));
+  q = L::fma(q, z, L::broadcast(0x1.6a09fcp+0f));
+  *cosine = L::fma(-p, p, L::broadcast(1.0f));
+  *sine = p * q;
 }
 
 }  // namespace nvrm

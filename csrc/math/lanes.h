@@ -55,6 +55,19 @@ struct ScalarLanes {
 #endif
   }
 
+  // The same for x in [2^-101, 2^128). CUDA: the very steps that __fsqrt_rn takes there (its machine code shows them),
+  // without the question whether x lies there; a Newton step on the exact residual rounds correctly.
+  NVRM_INLINE static float sqrt_of_normal(float x) {
+#if defined(__CUDA_ARCH__)
+    float inverse;
+    asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(x));
+    const float root = x * inverse;
+    return __fmaf_rn(__fmaf_rn(-root, root, x), inverse * 0.5f, root);
+#else
+    return sqrt(x);
+#endif
+  }
+
   NVRM_INLINE static double sqrt(double x) {
 #if defined(__CUDA_ARCH__)
     return __dsqrt_rn(x);

@@ -20,11 +20,11 @@ NVRM_INLINE void philox_words(uint32_t block_low, uint32_t block_high, const Phi
   using W = typename L::W;
   if constexpr (L::width == 1) {
     W wide[4];
-    philox4x32_10<L>(W{block_low}, block_high, key, wide);
+    philox4x32<L>(W{block_low}, block_high, key, wide);
     for (int k = 0; k < 4; ++k) words[k] = static_cast<uint32_t>(wide[k]);
   } else {
     Two<W> wide[4];
-    philox4x32_10<SideBySide<L>>(even_and_odd<L>(block_low), block_high, key, wide);
+    philox4x32<SideBySide<L>>(even_and_odd<L>(block_low), block_high, key, wide);
     for (int k = 0; k < 4; ++k) words[k] = L::interleave(wide[k].a, wide[k].b);
   }
 }
@@ -38,15 +38,15 @@ NVRM_INLINE void philox_words(uint64_t block_a, uint64_t block_b, const TwoSched
   const Two<uint64_t> high{block_a >> 32, block_b >> 32};
   if constexpr (L::width == 1) {
     Two<W> wide[4];
-    philox4x32_10<SideBySide<L>>(Two<W>{low_a, low_b}, high, keys, wide);
+    philox4x32<SideBySide<L>>(Two<W>{low_a, low_b}, high, keys, wide);
     for (int k = 0; k < 4; ++k) {
       words_a[k] = static_cast<uint32_t>(wide[k].a);
       words_b[k] = static_cast<uint32_t>(wide[k].b);
     }
   } else {
     Two<Two<W>> wide[4];
-    philox4x32_10<SideBySide<SideBySide<L>>>(Two<Two<W>>{even_and_odd<L>(low_a), even_and_odd<L>(low_b)}, high, keys,
-                                             wide);
+    philox4x32<SideBySide<SideBySide<L>>>(Two<Two<W>>{even_and_odd<L>(low_a), even_and_odd<L>(low_b)}, high, keys,
+                                          wide);
     for (int k = 0; k < 4; ++k) {
       words_a[k] = L::interleave(wide[k].a.a, wide[k].a.b);
       words_b[k] = L::interleave(wide[k].b.a, wide[k].b.b);

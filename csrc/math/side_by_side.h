@@ -89,6 +89,7 @@ struct SideBySide {
     return {L::fma(x.a, y.a, z.a), L::fma(x.b, y.b, z.b)};
   }
   NVRM_INLINE static F sqrt(const F& x) { return {L::sqrt(x.a), L::sqrt(x.b)}; }
+  NVRM_INLINE static F sqrt_of_normal(const F& x) { return {L::sqrt_of_normal(x.a), L::sqrt_of_normal(x.b)}; }
   NVRM_INLINE static F to_float(const I& i) { return {L::to_float(i.a), L::to_float(i.b)}; }
   NVRM_INLINE static U bits_of(const F& x) { return {L::bits_of(x.a), L::bits_of(x.b)}; }
   NVRM_INLINE static F float_from_bits(const U& bits) {

@@ -1,4 +1,5 @@
-// exp, ln and the normal quantile for laws that need more than Box-Muller: the same steps and coefficients as
+// exp, ln, sin, cos and the normal quantile for laws that need more than Box-Muller, to a few units of float32's last
+// place (the noise's own, noise/elementary.h, are coarser): the same steps and coefficients as
 // nvrm_fast/reference/functions.py, which says how they were found.
 #pragma once
 
@@ -6,20 +7,37 @@
 
 namespace nvrm {
 
-// -ln(1 + f) / f for f in [-1/3, 1/3].
-template <class L>
+// factor * -ln(1 + f) / f for f in [-1/3, 1/3]; factor is a power of two, so it costs no rounding.
+template <class L, int factor = 1>
 NVRM_INLINE typename L::F negative_ln_ratio(typename L::F f) {
   using F = typename L::F;
-  F q = L::broadcast(-0x1.1f243cp-3f);
-  q = L::fma(q, f, L::broadcast(0x1.3b0e5cp-3f));
-  q = L::fma(q, f, L::broadcast(-0x1.1ea94cp-3f));
-  q = L::fma(q, f, L::broadcast(0x1.503884p-3f));
-  q = L::fma(q, f, L::broadcast(-0x1.99d3a8p-3f));
-  q = L::fma(q, f, L::broadcast(0x1.001450p-2f));
-  q = L::fma(q, f, L::broadcast(-0x1.5554fcp-2f));
-  q = L::fma(q, f, L::broadcast(0x1.ffffd6p-2f));
-  q = L::fma(q, f, L::broadcast(-1.0f));
+  constexpr float scale = static_cast<float>(factor);
+  F q = L::broadcast(scale * -0x1.1f243cp-3f);
+  q = L::fma(q, f, L::broadcast(scale * 0x1.3b0e5cp-3f));
+  q = L::fma(q, f, L::broadcast(scale * -0x1.1ea94cp-3f));
+  q = L::fma(q, f, L::broadcast(scale * 0x1.503884p-3f));
+  q = L::fma(q, f, L::broadcast(scale * -0x1.99d3a8p-3f));
+  q = L::fma(q, f, L::broadcast(scale * 0x1.001450p-2f));
+  q = L::fma(q, f, L::broadcast(scale * -0x1.5554fcp-2f));
+  q = L::fma(q, f, L::broadcast(scale * 0x1.ffffd6p-2f));
+  q = L::fma(q, f, L::broadcast(scale * -1.0f));
   return q;
+}
+
+// factor * -ln(n / 2^shift) for an odd integer n < 2^shift; factor is a power of two.
+//
+// n / 2^shift = 2^e m with m in [2/3, 4/3): e = 0 next to 1, where -ln is small and must keep its relative precision.
+template <class L, int shift, int factor>
+NVRM_INLINE typename L::F negative_ln(typename L::U n) {
+  using F = typename L::F;
+  using U = typename L::U;
+  using I = typename L::I;
+  constexpr uint32_t two_thirds = 0x3f2aaaabu;
+  constexpr float scale = static_cast<float>(factor);
+  const U offset_bits = L::bits_of(L::to_float((I)n)) - (two_thirds + (static_cast<uint32_t>(shift) << 23));
+  const F e = L::to_float((I)offset_bits >> 23);
+  const F f = L::float_from_bits((offset_bits & 0x7fffffu) + two_thirds) - 1.0f;
+  return L::fma(e, L::broadcast(scale * -0x1.62e430p-1f), negative_ln_ratio<L, factor>(f) * f);
 }
 
 // -ln(x) for positive normal x.
@@ -87,6 +105,20 @@ NVRM_INLINE typename L::F normal_quantile(typename L::F e, typename L::F tails) 
   q = L::fma(q, t, L::broadcast(0x1.6aa52cp+0f));
   q = L::fma(q, t, L::broadcast(0x1.00696cp+2f));
   return L::select(w < 5.0f, p, q) * e;
+}
+
+// sin and cos of (pi / 4) t / 2048, for t in (-2048, 2048): powers of two cost nothing and spare a multiplication.
+template <class L>
+NVRM_INLINE void sine_cosine_of_eighth_turns(typename L::F t, typename L::F* sine, typename L::F* cosine) {
+  using F = typename L::F;
+  const F z = t * t;
+  F p = L::fma(L::broadcast(-0x1.331990p-15f * 0x1p-77f), z, L::broadcast(0x1.4680a4p-9f * 0x1p-55f));
+  p = L::fma(p, z, L::broadcast(-0x1.4abc24p-4f * 0x1p-33f));
+  p = L::fma(p, z, L::broadcast(0x1.921fb6p-1f * 0x1p-11f));
+  *sine = p * t;
+  F q = L::fma(L::broadcast(-0x1.4cfc44p-12f * 0x1p-66f), z, L::broadcast(0x1.03a78cp-6f * 0x1p-44f));
+  q = L::fma(q, z, L::broadcast(-0x1.3bd366p-2f * 0x1p-22f));
+  *cosine = L::fma(q, z, L::broadcast(0x1.fffffep-1f));
 }
 
 // sin and cos of (pi / 2) s for s in [-1, 1], by the double angle.

@@ -163,10 +163,10 @@ struct Pass {
 
 // float64 goes on to the reference, whose formulas are torch's functions.
 Tensor direction_noise(const Tensor& s, const Tensor& square, const Tensor& scale, const Tensor& gain,
-                   const OptionalTensor& spread, const OptionalTensor& bias, const OptionalTensor& first,
-                   const OptionalTensor& second, const Tensor& constants, const Tensor& key, int64_t stream,
-                   int64_t step, int64_t offset, int64_t direction, int64_t magnitude, int64_t fan_in, double alpha,
-                   double low, double high, bool given) {
+                       const OptionalTensor& spread, const OptionalTensor& bias, const OptionalTensor& first,
+                       const OptionalTensor& second, const Tensor& constants, const Tensor& key, int64_t stream,
+                       int64_t step, int64_t offset, int64_t direction, int64_t magnitude, int64_t fan_in, double alpha,
+                       double low, double high, bool given) {
   const Settings at{stream, step, offset, direction, magnitude, fan_in, alpha, low, high, given};
   check(s, square, key, at);
   if (s.scalar_type() == at::kDouble) {
@@ -186,11 +186,11 @@ Tensor direction_noise(const Tensor& s, const Tensor& square, const Tensor& scal
 using Eight = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 Eight direction_noise_backward(const Tensor& grad, const Tensor& s, const Tensor& square, const Tensor& scale,
-                           const Tensor& gain, const OptionalTensor& spread, const OptionalTensor& bias,
-                           const OptionalTensor& first, const OptionalTensor& second, const Tensor& constants,
-                           const Tensor& key, int64_t stream, int64_t step, int64_t offset, int64_t direction,
-                           int64_t magnitude, int64_t fan_in, double alpha, double low, double high, bool given,
-                           bool slopes) {
+                               const Tensor& gain, const OptionalTensor& spread, const OptionalTensor& bias,
+                               const OptionalTensor& first, const OptionalTensor& second, const Tensor& constants,
+                               const Tensor& key, int64_t stream, int64_t step, int64_t offset, int64_t direction,
+                               int64_t magnitude, int64_t fan_in, double alpha, double low, double high, bool given,
+                               bool slopes) {
   const Settings at{stream, step, offset, direction, magnitude, fan_in, alpha, low, high, given};
   check(s, square, key, at);
   TORCH_CHECK_VALUE(grad.sizes() == s.sizes(), "grad must have s's shape ", s.sizes(), ", got ", grad.sizes());

@@ -78,7 +78,7 @@ def noise_function() -> Picture:
         p.box(20, 24 + 58 * k, 150, 44, name, meaning)
     p.box(214, 198, 110, 44, "block, lane", "of element i", fill="#ffffff")
     p.arrow(170, 220, 212, 220)
-    p.box(372, 62, 150, 96, "Philox4x32-10", "key, counter → bits")
+    p.box(372, 62, 150, 96, "Philox4x32-7", "key, counter → bits")
     p.arrow(170, 46, 370, 82)
     p.text(285, 58, "key", ink=GREY, size=12)
     p.arrow(170, 104, 370, 106)

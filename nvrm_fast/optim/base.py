@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from ..contract import record
 from ..contract.arguments import StepArguments
 from ..contract.checks import wide_dtype
-from ..contract.distributions import DISTRIBUTIONS, distribution_code
+from ..contract.distributions import DISTRIBUTIONS, NOISE_CONTRACT, distribution_code
 from ..contract.record import Record
 from ..contract.rules import Hyper, Rule
 from ..contract.seeds import signed_seed
@@ -122,6 +122,7 @@ class NoisyOptimizer(Optimizer):
             self.param_groups.pop()
             raise
         group["checkpoint_version"] = checkpoint.VERSION
+        group["noise_contract"] = NOISE_CONTRACT
         self._set_up()
 
     def _named(self, group: dict[str, Any]) -> Iterator[tuple[ParameterName, Tensor]]:
@@ -389,7 +390,8 @@ class NoisyOptimizer(Optimizer):
         and shares what it need not cast). Group options that the checkpoint has not got keep their present values, and
         so does `backend`, which belongs to the machine and not to the training.
 
-        Raises ValueError for a checkpoint of a later version than this one reads.
+        Raises ValueError for a checkpoint of a later version than this one reads, and for one whose parameters carry
+        noise of another contract without master weights: it could not be taken off.
         """
         # After the user's own hooks: what they return is what is loaded.
         handle = self.register_load_state_dict_pre_hook(checkpoint.prepare)

@@ -1,6 +1,7 @@
 """What checkpoints need beyond torch.optim's: versions, options that they have not got, state that must not be cast.
 
-Version 2 (its groups carry `checkpoint_version`): a parameter's state is torch's, with int64 `step`, and
+Version 2 (its groups carry `checkpoint_version`, and `noise_contract`, the number of the function that its noise is): a
+parameter's state is torch's, with int64 `step`, and
 `perturbation`, the record of its noise (nvrm_fast/contract/record.py); with master weights `master_param`, the clean
 weights; saved in evaluation mode `suspended_perturbation` (the record of the noise to put on again, while
 `perturbation` says that there is none) and, without master weights, `suspended_param` (the noisy values). A group has
@@ -9,7 +10,7 @@ torch's options and the noise's.
 Version 1 (its groups carry `coat_version`, or nothing in the very first ones) has plain numbers in place of the record:
 `coat_scale`, `coat_noise`, `coat_seed` (of the noise that is on, drawn at `step`) and `coat_numel` (the parameter's
 elements then; missing in the first ones); saved in evaluation mode `resting_scale` in place of the suspended record and
-`noisy_param` in place of `suspended_param`. The streams lie in the groups, as `streams`.
+`noisy_param` in place of `suspended_param`. The streams lie in the groups, as `streams`. Their noise is of contract 1.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..contract.record import Record, pack
+from ..contract.distributions import NOISE_CONTRACT
+from ..contract.record import Record, pack, unpack
 from ..contract.seeds import signed_seed
 from .batches import PERTURBATION, STEP, Part
 from .shards import local_tensor
@@ -35,20 +37,53 @@ SUSPENDED, SUSPENDED_PARAM = "suspended_perturbation", "suspended_param"
 _FIRST_KEYS = ("coat_scale", "coat_noise", "coat_seed", "coat_numel", "resting_scale", "noisy_param")
 
 
+def _has_noise(state: dict[str, Any]) -> bool:
+    """Whether noise is on the weights or, in evaluation mode, in the values that come back."""
+    record = state.get(PERTURBATION)
+    on = bool(state.get("coat_scale")) if record is None else unpack(record.tolist()).scale != 0
+    return on or SUSPENDED_PARAM in state or "noisy_param" in state
+
+
+def check_contract(groups: list[dict[str, Any]], state: dict[Any, dict[str, Any]]) -> None:
+    """Raises ValueError where a parameter carries noise that has to come off and that this version cannot compute.
+
+    With master weights it need not come off: the clean weights are in the state.
+    """
+    for group in groups:
+        contract = group.get("noise_contract", 1)
+        if contract == NOISE_CONTRACT:
+            continue
+        names = group.get("param_names", group["params"])
+        for name, param in zip(names, group["params"]):
+            of_param = state.get(param, {})
+            has_noise = _has_noise(of_param)
+            if has_noise and "master_param" not in of_param:
+                which = f"parameter {name}" if isinstance(name, (str, int)) else "a parameter"
+                raise ValueError(
+                    f"the checkpoint's {which} carries noise of contract {contract}, which this nvrm_fast (contract "
+                    f"{NOISE_CONTRACT}) cannot take off: load model and optimizer with the nvrm_fast that saved them, "
+                    "call optimizer.denoise(), and save both again"
+                )
+
+
 def prepare(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
     """The state dict, completed by the options of the optimizer that it has not got; noted for `complete`.
 
-    The last of the hooks that run before a state dict is loaded. Raises ValueError for a version from the future.
+    The last of the hooks that run before a state dict is loaded. Raises ValueError for a version from the future,
+    and for noise of another contract that would have to come off.
     """
-    groups = []
-    for saved, mine in zip(state_dict["param_groups"], optimizer.param_groups):
+    for saved in state_dict["param_groups"]:
         version = saved.get("checkpoint_version", saved.get("coat_version", VERSION))
         if version > VERSION:
             raise ValueError(
                 f"the checkpoint has version {version}, and this nvrm_fast reads up to {VERSION}: install a later one"
             )
+    check_contract(state_dict["param_groups"], state_dict["state"])
+    groups = []
+    for saved, mine in zip(state_dict["param_groups"], optimizer.param_groups):
         kept = {key: value for key, value in mine.items() if key not in ("params", *saved)}
-        groups.append({**saved, **kept, "backend": mine["backend"], "checkpoint_version": VERSION})
+        own = {"backend": mine["backend"], "checkpoint_version": VERSION, "noise_contract": NOISE_CONTRACT}
+        groups.append({**saved, **kept, **own})
     groups += state_dict["param_groups"][len(groups) :]
     optimizer._loading = state_dict = {**state_dict, "param_groups": groups}  # type: ignore[attr-defined]
     return state_dict
@@ -60,7 +95,10 @@ def complete(optimizer: NoisyOptimizer, loading: dict[str, Any] | None) -> None:
     loading: the state dict that it comes from, if it comes from one: torch casts its tensors to the parameters' dtype
     (the words of a record would be lost, and in float16 small second moments), and shares those that it need not cast.
     """
+    if loading is None:
+        check_contract(optimizer.param_groups, optimizer.state)
     for group in optimizer.param_groups:  # an earlier version may have pickled the optimizer
+        group["noise_contract"] = NOISE_CONTRACT
         for key, value in optimizer.defaults.items():
             if key != "differentiable":  # torch's __setstate__ adds it to the defaults: it is no option here
                 group.setdefault(key, value)

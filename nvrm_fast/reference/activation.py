@@ -21,10 +21,10 @@ from torch import Tensor
 
 from ..contract.layers import GammaConstants
 from .distribution import gaussian
-from .elementary import fused_multiply_add, negative_ln, rounded, sine_cosine_of_eighth_turns, square_root
-from .functions import exponential, negative_ln_of
+from .elementary import fused_multiply_add, rounded, square_root
+from .functions import exponential, negative_ln, negative_ln_of, sine_cosine_of_eighth_turns
 from .noise import noise
-from .philox import MASK, philox4x32_10
+from .philox import MASK, philox4x32
 
 #: After so many rejections the last proposal stands; no law here comes near (1e-12 after ten).
 TRIALS = 64
@@ -46,7 +46,7 @@ class Blocks(NamedTuple):
         element = element.view(self.shape)
         key = self.key.reshape(())
         counter = (element & MASK, (element >> 32) | trial << 24, self.stream, self.step)
-        return philox4x32_10(counter, (key & MASK, (key >> 32) & MASK))
+        return philox4x32(counter, (key & MASK, (key >> 32) & MASK))
 
 
 def odd_24(word: Tensor) -> Tensor:

@@ -24,8 +24,8 @@ from .activation import (
     sphere_coordinate,
 )
 from .distribution import gaussian
-from .elementary import fused_multiply_add, negative_ln, rounded, square_root
-from .functions import exponential, negative_ln_of, normal_quantile, sine_cosine_of_quarter_turns
+from .elementary import fused_multiply_add, rounded, square_root
+from .functions import exponential, negative_ln, negative_ln_of, normal_quantile, sine_cosine_of_quarter_turns
 
 HALF_PI = math.pi / 2
 

@@ -12,20 +12,14 @@ import torch
 from torch import Tensor
 
 from ..contract.distributions import DISTRIBUTIONS
-from .elementary import fused_multiply_add, negative_ln, sine_cosine_of_eighth_turns, square_root
+from .elementary import cosine_sine_of_half_turns, fused_multiply_add, negative_ln_of_bits, square_root
 
 
 def gaussian(word: Tensor) -> tuple[Tensor, Tensor]:
-    """Two values of N(0, 1) by Box-Muller: 18 bits of radius, 14 of angle, whose two top bits are the quadrant."""
-    radius = square_root(negative_ln((word >> 13) | 1, shift=19, factor=2))
-    s = ((word & 0xFFF) * 2 - 4095).float() * 2.0**-12
-    sine, cosine = sine_cosine_of_eighth_turns(s)
-    odd_quadrant = (word & 0x1000) != 0
-    first_negative = ((word >> 13) ^ (word >> 12)) & 1 == 1
-    second_negative = (word >> 13) & 1 == 1
-    x = torch.where(odd_quadrant, sine, cosine)
-    y = torch.where(odd_quadrant, cosine, sine)
-    return radius * torch.where(first_negative, -x, x), radius * torch.where(second_negative, -y, y)
+    """Two values of N(0, 1) by Box-Muller: 18 bits of radius, 14 of angle."""
+    radius = square_root(negative_ln_of_bits((word >> 13) | 1, bits=18, factor=2))
+    cosine, sine = cosine_sine_of_half_turns(((word & 0x3FFF) * 2 - 16383).float() * 2.0**-14)
+    return radius * cosine, radius * sine
 
 
 def uniform(word: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,7 +32,7 @@ def laplace(word: Tensor) -> tuple[Tensor, Tensor]:
     """Two values of Laplace(0, 1): an exponential magnitude from 15 bits each, the sign from the sixteenth."""
     values = []
     for half in (word >> 16, word & 0xFFFF):
-        magnitude = negative_ln(((half & 0x7FFF) << 1) | 1, shift=16, factor=1)
+        magnitude = negative_ln_of_bits(((half & 0x7FFF) << 1) | 1, bits=15, factor=1)
         values.append(torch.where(half & 0x8000 != 0, -magnitude, magnitude))
     return values[0], values[1]
 

@@ -1,6 +1,6 @@
 """ln, sin and cos from correctly rounded operations in a fixed order: the same bits on every device.
 
-Same steps and coefficients as csrc/math/elementary.h, which says where they come from.
+Same steps and coefficients as csrc/math/elementary.h, which says where they come from and how exact they are.
 """
 
 from __future__ import annotations
@@ -8,20 +8,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-TWO_THIRDS = 0x3F2AAAAB
-MINUS_LN_2 = float.fromhex("-0x1.62e430p-1")
-
-#: -ln(1 + f) / f on [-1/3, 1/3], lowest power last.
-LOGARITHM = tuple(
+#: -ln(1.5 + f) + (f + 0.5) ln 2 on [-1/2, 1/2), lowest power last: for arguments of 18 free bits, and of 15.
+LOGARITHM_18 = tuple(
     float.fromhex(c)
     for c in (
-        "-0x1.1f243cp-3", "0x1.3b0e5cp-3", "-0x1.1ea94cp-3", "0x1.503884p-3", "-0x1.99d3a8p-3",
-        "0x1.001450p-2", "-0x1.5554fcp-2", "0x1.ffffd6p-2", "-0x1p0",
+        "-0x1.4610b6p-7", "0x1.1d1668p-6", "-0x1.ab8a12p-6", "0x1.90de5ap-5", "-0x1.94960ep-4",
+        "0x1.c72858p-3", "0x1.b1db60p-6", "-0x1.e270d6p-5",
     )
 )  # fmt: skip
-#: sin(pi/4 s) / s and cos(pi/4 s) in powers of s^2, for s in (-1, 1), lowest power last.
-SINE = tuple(float.fromhex(c) for c in ("-0x1.331990p-15", "0x1.4680a4p-9", "-0x1.4abc24p-4", "0x1.921fb6p-1"))
-COSINE = tuple(float.fromhex(c) for c in ("-0x1.4cfc44p-12", "0x1.03a78cp-6", "-0x1.3bd366p-2", "0x1.fffffep-1"))
+LOGARITHM_15 = tuple(
+    float.fromhex(c)
+    for c in (
+        "0x1.153734p-6", "-0x1.f27e92p-6", "0x1.9255fcp-5", "-0x1.9262d4p-4", "0x1.c71fa0p-3",
+        "0x1.b195dep-6", "-0x1.e2705cp-5",
+    )
+)  # fmt: skip
+MINUS_LN_2 = float.fromhex("-0x1.62e430p-1")
+#: sqrt(2) sin(pi/2 s) / s and sqrt(2) cos(pi/2 s) in powers of s^2, for s in (-1, 1), lowest power last.
+SINE = tuple(float.fromhex(c) for c in ("-0x1.91c50ep-8", "0x1.cc2442p-4", "-0x1.d3ad28p-1", "0x1.1c57f2p+1"))
+COSINE = tuple(float.fromhex(c) for c in ("-0x1.bbf534p-6", "0x1.6df1ecp-2", "-0x1.be9754p+0", "0x1.6a09fcp+0"))
 
 
 def rounded(value: float, dtype: torch.dtype) -> float:
@@ -70,16 +75,23 @@ def square_root(x: Tensor) -> Tensor:
     return torch.where((x > 1e-290) & (x < 1e290), better, root)
 
 
-def negative_ln(n: Tensor, shift: int, factor: int) -> Tensor:
-    """factor * -ln(n / 2^shift) as float32, for odd int64 n in (0, 2^shift); factor is a power of two."""
-    bits = n.float().view(torch.int32).long() - (TWO_THIRDS + (shift << 23))
-    exponent = (bits >> 23).float()
-    f = ((bits & 0x7FFFFF) + TWO_THIRDS).int().view(torch.float32) - 1.0
-    q = polynomial(tuple(factor * c for c in LOGARITHM), f)
-    return fused_multiply_add(factor * MINUS_LN_2, exponent, q * f)
+def negative_ln_of_bits(n: Tensor, bits: int, factor: int) -> Tensor:
+    """factor * -ln(n / 2^(bits + 1)) as float32, for odd int64 n below 2^(bits + 1); factor is a power of two, bits 18
+    or 15.
+
+    The argument is 2^e m with m in [1, 2). As an integer, its representation less that of 1 is 2^23 (e + m - 1), so one
+    conversion gives e and the linear part of ln m at once; the polynomial adds what the line through the ends of
+    [1, 2] misses.
+    """
+    representation = n.float().view(torch.int32).long()
+    linear = (representation - ((128 + bits) << 23)).float()
+    f = (representation & 0x7FFFFF | 0x3F800000).int().view(torch.float32) - 1.5
+    curve = polynomial(tuple(factor * c for c in {18: LOGARITHM_18, 15: LOGARITHM_15}[bits]), f)
+    return fused_multiply_add(factor * MINUS_LN_2 * 2.0**-23, linear, curve)
 
 
-def sine_cosine_of_eighth_turns(s: Tensor) -> tuple[Tensor, Tensor]:
-    """sin and cos of (pi / 4) s for float32 s in (-1, 1)."""
+def cosine_sine_of_half_turns(s: Tensor) -> tuple[Tensor, Tensor]:
+    """cos and sin of pi s for float32 s in (-1, 1), by those of half the angle."""
     z = s * s
-    return polynomial(SINE, z) * s, polynomial(COSINE, z)
+    sine, cosine = polynomial(SINE, z) * s, polynomial(COSINE, z)
+    return fused_multiply_add(-sine, sine, 1.0), sine * cosine

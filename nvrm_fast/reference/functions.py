@@ -1,4 +1,5 @@
-"""exp, ln and the normal quantile for laws that need more than Box-Muller: correctly rounded steps in a fixed order.
+"""exp, ln, sin, cos and the normal quantile for laws that need more than Box-Muller: correctly rounded steps in a fixed
+order, to a few units of float32's last place (the noise's own ln, sin and cos, elementary.py, are coarser).
 
 Same steps and coefficients as csrc/math/special_functions.h. The coefficients are weighted least-squares fits iterated
 to equal ripple, each rounded to float32 before the next one was fitted.
@@ -9,16 +10,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .elementary import (
-    LOGARITHM,
-    MINUS_LN_2,
-    TWO_THIRDS,
-    fused_multiply_add,
-    polynomial,
-    sine_cosine_of_eighth_turns,
-    square_root,
-)
+from .elementary import MINUS_LN_2, fused_multiply_add, polynomial, square_root
 
+TWO_THIRDS = 0x3F2AAAAB
+#: -ln(1 + f) / f on [-1/3, 1/3], lowest power last.
+LOGARITHM = tuple(
+    float.fromhex(c)
+    for c in (
+        "-0x1.1f243cp-3", "0x1.3b0e5cp-3", "-0x1.1ea94cp-3", "0x1.503884p-3", "-0x1.99d3a8p-3",
+        "0x1.001450p-2", "-0x1.5554fcp-2", "0x1.ffffd6p-2", "-0x1p0",
+    )
+)  # fmt: skip
+#: sin(pi/4 s) / s and cos(pi/4 s) in powers of s^2, for s in (-1, 1), lowest power last.
+SINE = tuple(float.fromhex(c) for c in ("-0x1.331990p-15", "0x1.4680a4p-9", "-0x1.4abc24p-4", "0x1.921fb6p-1"))
+COSINE = tuple(float.fromhex(c) for c in ("-0x1.4cfc44p-12", "0x1.03a78cp-6", "-0x1.3bd366p-2", "0x1.fffffep-1"))
 #: (1 - exp(-r)) / r for |r| <= ln(2) / 2, lowest power last; within 1.4e-8 of it.
 ONE_MINUS_EXPONENTIAL = tuple(
     float.fromhex(c)
@@ -47,6 +52,15 @@ QUANTILE_TAIL = tuple(
         "0x1.08f9c8p-7", "-0x1.61ffaap-7", "0x1.b57c76p-7", "0x1.6aa52cp+0", "0x1.00696cp+2",
     )
 )  # fmt: skip
+
+
+def negative_ln(n: Tensor, shift: int, factor: int) -> Tensor:
+    """factor * -ln(n / 2^shift) as float32, for odd int64 n in (0, 2^shift); factor is a power of two."""
+    bits = n.float().view(torch.int32).long() - (TWO_THIRDS + (shift << 23))
+    exponent = (bits >> 23).float()
+    f = ((bits & 0x7FFFFF) + TWO_THIRDS).int().view(torch.float32) - 1.0
+    q = polynomial(tuple(factor * c for c in LOGARITHM), f)
+    return fused_multiply_add(factor * MINUS_LN_2, exponent, q * f)
 
 
 def negative_ln_of(x: Tensor) -> Tensor:
@@ -78,6 +92,12 @@ def normal_quantile(e: Tensor, tails: Tensor) -> Tensor:
     centre = polynomial(QUANTILE_CENTRE, w - 2.5)
     tail = polynomial(QUANTILE_TAIL, square_root(w) - 3.0)
     return torch.where(w < 5.0, centre, tail) * e
+
+
+def sine_cosine_of_eighth_turns(s: Tensor) -> tuple[Tensor, Tensor]:
+    """sin and cos of (pi / 4) s for float32 s in (-1, 1)."""
+    z = s * s
+    return polynomial(SINE, z) * s, polynomial(COSINE, z)
 
 
 def sine_cosine_of_quarter_turns(s: Tensor) -> tuple[Tensor, Tensor]:

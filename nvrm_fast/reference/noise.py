@@ -1,6 +1,6 @@
 """The noise contract: every value is a function of (seed, stream, step, element), and of nothing else.
 
-value = distribution(Philox4x32-10(key = seed, counter = (block_low, block_high, stream, step)), lane)
+value = distribution(Philox4x32-7(key = seed, counter = (block_low, block_high, stream, step)), lane)
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 from ..contract.checks import check_fill
 from .distribution import BY_CODE
 from .elementary import rounded
-from .philox import MASK, philox4x32_10
+from .philox import MASK, philox4x32
 
 #: One superblock is 16 blocks; each gives four words, each word two values: 128 elements, a value's row of 16
 #: neighbours from 16 consecutive blocks.
@@ -27,7 +27,7 @@ def _superblocks(first: int, count: int, seed: int, stream: int, step: int, dist
     """Unit-scale noise of whole superblocks: float32, shape (count * 128,)."""
     block = torch.arange(BLOCKS * first, BLOCKS * (first + count), dtype=torch.int64, device=device)
     counter = (block & MASK, (block >> 32) & MASK, stream, step & MASK)
-    words = philox4x32_10(counter, (seed & MASK, (seed >> 32) & MASK))
+    words = philox4x32(counter, (seed & MASK, (seed >> 32) & MASK))
     values = [value for word in words for value in BY_CODE[distribution](word)]
     # values[lane][block] -> element 128 s + 16 lane + j, for block 16 s + j
     return torch.stack([value.view(count, BLOCKS) for value in values], dim=1).flatten()
@@ -57,7 +57,7 @@ def noise_at(index: Tensor, key: Tensor, stream: int, step: int, distribution: i
     """
     superblock, place = index // SUPERBLOCK, index % SUPERBLOCK
     lane, block = place // BLOCKS, BLOCKS * superblock + place % BLOCKS
-    words = torch.stack(philox4x32_10((block & MASK, (block >> 32) & MASK, stream, step), (key[0], key[1])))
+    words = torch.stack(philox4x32((block & MASK, (block >> 32) & MASK, stream, step), (key[0], key[1])))
     word = words.gather(0, (lane // 2).unsqueeze(0)).squeeze(0)
     first, second = BY_CODE[distribution](word)
     return torch.where(lane % 2 == 0, first, second)

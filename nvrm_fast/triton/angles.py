@@ -7,9 +7,16 @@ import triton.language as tl
 from ..contract import laws
 from ..reference import activation
 from .distribution import flip_sign, gaussian
-from .elementary import divide, negative_ln, sine_cosine_of_eighth_turns, square_root
-from .functions import exponential, negative_ln_of, normal_quantile, sine_cosine_of_quarter_turns
-from .philox import philox4x32_10
+from .elementary import divide, square_root
+from .functions import (
+    exponential,
+    negative_ln,
+    negative_ln_of,
+    normal_quantile,
+    sine_cosine_of_eighth_turns,
+    sine_cosine_of_quarter_turns,
+)
+from .philox import philox4x32
 
 PROJECTED = tl.constexpr(laws.Projected.code)
 TANGENT = tl.constexpr(laws.Tangent.code)
@@ -30,7 +37,7 @@ MINUS_PI_OVER_4 = tl.constexpr(float.fromhex("-0x1.921fb6p-1"))
 @triton.jit
 def words_of(element, trial, stream, step, seed):
     """The four words of each element's block at one trial; element int64, trial an int."""
-    return philox4x32_10(
+    return philox4x32(
         element.to(tl.uint32), (element >> 32).to(tl.uint32) | (trial << 24), stream.to(tl.uint32),
         step.to(tl.uint32), seed.to(tl.uint32), (seed >> 32).to(tl.uint32),
     )  # fmt: skip

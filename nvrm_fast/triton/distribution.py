@@ -5,8 +5,8 @@ import triton
 import triton.language as tl
 
 from ..contract.distributions import DISTRIBUTIONS
-from .elementary import negative_ln, sine_cosine_of_eighth_turns, square_root
-from .philox import philox4x32_10
+from .elementary import cosine_sine_of_half_turns, negative_ln_of_bits, square_root
+from .philox import philox4x32
 
 GAUSSIAN = tl.constexpr(DISTRIBUTIONS["gaussian"])
 UNIFORM = tl.constexpr(DISTRIBUTIONS["uniform"])
@@ -20,14 +20,10 @@ def flip_sign(x, word):
 
 @triton.jit
 def gaussian(word):
-    """Two values of N(0, 1) by Box-Muller: 18 bits of radius, 14 of angle, whose two top bits are the quadrant."""
-    radius = square_root(negative_ln((word >> 13) | 1, 19, 2))
-    t = (word & 0xFFF).to(tl.int32).to(tl.float32) - 2047.5
-    sine, cosine = sine_cosine_of_eighth_turns(t)
-    odd_quadrant = (word & 0x1000) != 0
-    x = tl.where(odd_quadrant, sine, cosine)
-    y = tl.where(odd_quadrant, cosine, sine)
-    return radius * flip_sign(x, (word << 18) ^ (word << 19)), radius * flip_sign(y, word << 18)
+    """Two values of N(0, 1) by Box-Muller: 18 bits of radius, 14 of angle."""
+    radius = square_root(negative_ln_of_bits((word >> 13) | 1, 18, 2))
+    cosine, sine = cosine_sine_of_half_turns((word & 0x3FFF).to(tl.int32).to(tl.float32) - 8191.5)
+    return radius * cosine, radius * sine
 
 
 @triton.jit
@@ -44,8 +40,8 @@ def uniform(word):
 @triton.jit
 def laplace(word):
     """Two values of Laplace(0, 1): an exponential magnitude from 15 bits each, the sign from the sixteenth."""
-    first = flip_sign(negative_ln(((word >> 15) & 0xFFFE) | 1, 16, 1), word)
-    second = flip_sign(negative_ln(((word << 1) & 0xFFFE) | 1, 16, 1), word << 16)
+    first = flip_sign(negative_ln_of_bits(((word >> 15) & 0xFFFE) | 1, 15, 1), word)
+    second = flip_sign(negative_ln_of_bits(((word << 1) & 0xFFFE) | 1, 15, 1), word << 16)
     return first, second
 
 
@@ -69,7 +65,7 @@ def draw(block, stream, step, seed, scale, distribution):
     of which stream and step count modulo 2^32.
     Each block is drawn once and serves the eight elements of its row.
     """
-    w0, w1, w2, w3 = philox4x32_10(
+    w0, w1, w2, w3 = philox4x32(
         block.to(tl.uint32), (block >> 32).to(tl.uint32), stream.to(tl.uint32), step.to(tl.uint32),
         seed.to(tl.uint32), (seed >> 32).to(tl.uint32),
     )  # fmt: skip

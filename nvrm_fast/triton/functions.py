@@ -1,14 +1,19 @@
-"""exp, ln and the normal quantile, as nvrm_fast/reference/functions.py and csrc/math/special_functions.h."""
+"""exp, ln, sin, cos and the normal quantile, as nvrm_fast/reference/functions.py and csrc/math/special_functions.h."""
 
 import triton
 import triton.language as tl
 
 from ..reference import elementary, functions
-from .elementary import sine_cosine_of_eighth_turns, square_root
+from .elementary import square_root
 
-TWO_THIRDS = tl.constexpr(elementary.TWO_THIRDS)
+TWO_THIRDS = tl.constexpr(functions.TWO_THIRDS)
 MINUS_LN_2 = tl.constexpr(elementary.MINUS_LN_2)
-L0, L1, L2, L3, L4, L5, L6, L7, L8 = (tl.constexpr(c) for c in elementary.LOGARITHM)
+L0, L1, L2, L3, L4, L5, L6, L7, L8 = (tl.constexpr(c) for c in functions.LOGARITHM)
+# In powers of t = 2048 s instead of s: powers of two cost no rounding and spare a multiplication.
+SINE0, SINE1, SINE2, SINE3 = (tl.constexpr(c * 2.0 ** -(11 * n)) for c, n in zip(functions.SINE, (7, 5, 3, 1)))
+COSINE0, COSINE1, COSINE2, COSINE3 = (
+    tl.constexpr(c * 2.0 ** -(11 * n)) for c, n in zip(functions.COSINE, (6, 4, 2, 0))
+)
 E0, E1, E2, E3, E4, E5 = (tl.constexpr(c) for c in functions.ONE_MINUS_EXPONENTIAL)
 C0, C1, C2, C3, C4, C5, C6, C7, C8 = (tl.constexpr(c) for c in functions.QUANTILE_CENTRE)
 T0, T1, T2, T3, T4, T5, T6, T7, T8, T9 = (tl.constexpr(c) for c in functions.QUANTILE_TAIL)
@@ -18,6 +23,23 @@ LN_2_LOW = tl.constexpr(functions.LN_2_LOW)
 LARGEST = tl.constexpr(functions.LARGEST)
 TO_INTEGER = tl.constexpr(functions.TO_INTEGER)
 TO_INTEGER_BITS = tl.constexpr(functions.TO_INTEGER_BITS)
+
+
+@triton.jit
+def negative_ln(n, SHIFT: tl.constexpr, FACTOR: tl.constexpr):
+    """FACTOR * -ln(n / 2^SHIFT) as float32, for odd uint32 n in (0, 2^SHIFT); FACTOR is a power of two."""
+    bits = n.to(tl.int32).to(tl.float32).to(tl.uint32, bitcast=True) - (TWO_THIRDS + (SHIFT << 23))
+    exponent = (bits.to(tl.int32, bitcast=True) >> 23).to(tl.float32)
+    f = ((bits & 0x7FFFFF) + TWO_THIRDS).to(tl.float32, bitcast=True) - 1.0
+    q = tl.fma(f, FACTOR * L0, FACTOR * L1)
+    q = tl.fma(q, f, FACTOR * L2)
+    q = tl.fma(q, f, FACTOR * L3)
+    q = tl.fma(q, f, FACTOR * L4)
+    q = tl.fma(q, f, FACTOR * L5)
+    q = tl.fma(q, f, FACTOR * L6)
+    q = tl.fma(q, f, FACTOR * L7)
+    q = tl.fma(q, f, FACTOR * L8)
+    return tl.fma(exponent, FACTOR * MINUS_LN_2, q * f)
 
 
 @triton.jit
@@ -81,6 +103,19 @@ def normal_quantile(e, tails):
     q = tl.fma(q, t, T8)
     q = tl.fma(q, t, T9)
     return tl.where(w < 5.0, p, q) * e
+
+
+@triton.jit
+def sine_cosine_of_eighth_turns(t):
+    """sin and cos of (pi / 4) t / 2048 for float32 t in (-2048, 2048)."""
+    z = t * t
+    p = tl.fma(z, SINE0, SINE1)
+    p = tl.fma(p, z, SINE2)
+    p = tl.fma(p, z, SINE3)
+    q = tl.fma(z, COSINE0, COSINE1)
+    q = tl.fma(q, z, COSINE2)
+    q = tl.fma(q, z, COSINE3)
+    return p * t, q
 
 
 @triton.jit

@@ -8,7 +8,7 @@ using nvrm::ScalarLanes;
 
 static void print_block(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint32_t k0, uint32_t k1) {
   uint64_t words[4];
-  nvrm::philox4x32_10<ScalarLanes>(uint64_t{c0}, c1, nvrm::philox_schedule({k0, k1, c2, c3}), words);
+  nvrm::philox4x32<ScalarLanes>(uint64_t{c0}, c1, nvrm::philox_schedule({k0, k1, c2, c3}), words);
   for (uint64_t word : words) std::printf("%08x ", static_cast<uint32_t>(word));
   std::printf("\n");
 }

@@ -27,9 +27,9 @@ def test_known_answers(tmp_path, standard):
     subprocess.run([COMPILER, *flags, source, "-o", program], check=True)
     lines = subprocess.run([program], check=True, capture_output=True, text=True).stdout.splitlines()
     assert [line.split() for line in lines] == [
-        ["6627e8d5", "e169c58d", "bc57ac4c", "9b00dbd8"],
-        ["408f276d", "41c83b0e", "a20bc7c6", "6d5451fd"],
-        ["d16cfe09", "94fdcceb", "5001e420", "24126ea1"],
+        ["5f6fb709", "0d893f64", "4f121f81", "4f730a48"],
+        ["5207ddc2", "45165e59", "4d8ee751", "8c52f662"],
+        ["4dfccaba", "190a87f0", "c47362ba", "b6b5242a"],
         ["-0x1.fffep-1", "0x1.fffep-1"],
     ]
 

@@ -15,7 +15,7 @@ from nvrm_fast.reference import direction_noise as reference
 from nvrm_fast.reference.activation import Blocks, gamma_magnitude, sphere_coordinate
 from nvrm_fast.reference.angles import BetaRotation, Projected, Rotation, Tangent, VonMisesFisher
 from nvrm_fast.reference.functions import exponential, negative_ln_of, normal_quantile
-from nvrm_fast.reference.philox import philox4x32_10
+from nvrm_fast.reference.philox import philox4x32
 
 DRAWS = 60_000
 
@@ -142,7 +142,7 @@ def test_rejected_proposals_go_on_in_further_blocks():
     words = place.words(5)
     element = torch.arange(4) + 2**40 + 3
     counter = (element & 0xFFFFFFFF, (element >> 32) + (5 << 24), 3, 0)
-    assert all(torch.equal(a, b) for a, b in zip(words, philox4x32_10(counter, (9, 0))))
+    assert all(torch.equal(a, b) for a, b in zip(words, philox4x32(counter, (9, 0))))
 
 
 def test_words_of_one_block_are_independent():

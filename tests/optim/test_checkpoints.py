@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import pickle
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from training import Model, same, train, weights
 
-from nvrm_fast import NVRMSGD, NVRMAdamW
+from nvrm_fast import NVRMSGD, NVRMAdamW, PerturbedSGD
+from nvrm_fast.contract.distributions import NOISE_CONTRACT
 from nvrm_fast.optim import checkpoint
 
 FOLDER = Path(__file__).with_name("checkpoints")
@@ -24,21 +26,100 @@ def load_maker():
     return module
 
 
-@pytest.mark.parametrize("version", [f"version_{i}" for i in range(checkpoint.VERSION + 1)])
-@pytest.mark.parametrize("kind", ["sgd", "adamw", "adamw masters", "perturbed"])
-def test_what_users_have_saved_keeps_loading(version, kind):
-    """Bit for bit: three more steps end where they ended when the checkpoint was made."""
+def load_saved(version: str, kind: str):
+    """The maker's module, what it saved, and parameters with the saved values."""
     maker = load_maker()
     saved = torch.load(FOLDER / f"{version}.pt")[kind]
     params = maker.parameters(kind)
     with torch.no_grad():
         for p, value in zip(params, saved["params"]):
             p.copy_(value)
+    return maker, saved, params
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw", "adamw masters", "perturbed"])
+def test_what_users_have_saved_keeps_loading(kind):
+    """Bit for bit: three more steps end where they ended when the checkpoint was made."""
+    maker, saved, params = load_saved(f"version_{checkpoint.VERSION}", kind)
     cls, _ = maker.CLASSES[kind]
     optimizer = cls(params, lr=0.5)
     optimizer.load_state_dict(saved["optimizer"])
     maker.steps(params, optimizer, range(3, 6))
     assert all(torch.equal(p, value) for p, value in zip(params, saved["three steps later"]))
+
+
+OLD = pytest.mark.parametrize("version", ["version_0", "version_1"])
+REFUSED = "the checkpoint's parameter 0 carries noise of contract 1.*load model and optimizer with the nvrm_fast that"
+
+
+@OLD
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_noise_of_an_earlier_contract_in_place_is_refused(version, kind):
+    """It could not be taken off again: nothing is written, and the message says what to do."""
+    maker, saved, params = load_saved(version, kind)
+    cls, _ = maker.CLASSES[kind]
+    optimizer = cls(params, lr=0.5)
+    maker.steps(params, optimizer, range(1))
+    before = copy.deepcopy(optimizer.state_dict())
+    with pytest.raises(ValueError, match=REFUSED):
+        optimizer.load_state_dict(saved["optimizer"])
+    after = optimizer.state_dict()
+    assert after["param_groups"] == before["param_groups"]
+    for i, state in before["state"].items():
+        for key, value in state.items():
+            assert torch.equal(torch.as_tensor(after["state"][i][key]), torch.as_tensor(value))
+
+    # In evaluation mode the noise lies in the state: the same.
+    at_rest = copy.deepcopy(saved["optimizer"])
+    for state, value in zip(at_rest["state"].values(), saved["params"]):
+        state.update(coat_scale=0.0, resting_scale=state["coat_scale"], noisy_param=value)
+    with pytest.raises(ValueError, match=REFUSED):
+        optimizer.load_state_dict(at_rest)
+
+    # Pickled whole.
+    for group in optimizer.param_groups:
+        del group["noise_contract"]
+    with pytest.raises(ValueError, match="carries noise of contract 1"):
+        pickle.loads(pickle.dumps(optimizer))
+
+    # Without noise it loads.
+    clean = copy.deepcopy(saved["optimizer"])
+    for state in clean["state"].values():
+        state["coat_scale"] = 0.0
+    optimizer.load_state_dict(clean)
+    assert all(group["noise_contract"] == NOISE_CONTRACT for group in optimizer.param_groups)
+    maker.steps(params, optimizer, range(3, 6))
+
+
+@OLD
+def test_with_masters_noise_of_an_earlier_contract_loads(version):
+    """The clean weights are in the state: they train on as if there had been no noise."""
+    clean = []
+    for variability in (None, 0.0):
+        maker, saved, params = load_saved(version, "adamw masters")
+        optimizer = NVRMAdamW(params, lr=0.5)
+        optimizer.load_state_dict(saved["optimizer"])
+        for i, p in enumerate(params):
+            assert torch.equal(optimizer.state[p]["master_param"], saved["optimizer"]["state"][i]["master_param"])
+        if variability is not None:
+            optimizer.param_groups[0]["variability"] = variability
+        maker.steps(params, optimizer, range(3, 6))
+        optimizer.denoise()
+        clean.append([optimizer.state[p]["master_param"].clone() for p in params])
+    assert all(torch.equal(a, b) for a, b in zip(*clean))
+
+
+@OLD
+def test_noise_that_stays_loads_from_an_earlier_contract(version):
+    """PerturbedSGD's noise never comes off: momentum and counters go on, under fresh noise."""
+    maker, saved, params = load_saved(version, "perturbed")
+    optimizer = PerturbedSGD(params, lr=0.5)
+    optimizer.load_state_dict(saved["optimizer"])
+    maker.steps(params, optimizer, range(3, 6))
+    for p, value in zip(params, saved["three steps later"]):
+        assert int(optimizer.state[p]["step"]) == 6
+        # Three draws with b = 0.05, each at most 5.14 away from 0, in either run.
+        torch.testing.assert_close(p, value, rtol=0, atol=3 * 2 * 0.05 * 5.14)
 
 
 def test_a_version_from_the_future_is_refused():

