@@ -41,13 +41,6 @@ struct ListCoat {
   int distribution;
 };
 
-// From the step counter on the device to Adam's bias corrections.
-struct AdamCorrections {
-  double lr;
-  double beta1;
-  double beta2;
-};
-
 // Whether a GradScaler found infinite gradients: then nothing at all is written.
 NVRM_INLINE bool is_skipped(const float* found_inf) { return found_inf != nullptr && *found_inf != 0; }
 

@@ -26,9 +26,9 @@ __global__ void __launch_bounds__(threads_per_group, resident_groups<Rule, Math>
                 const __grid_constant__ typename Rule::template Hyper<Math> hyper) {
   if (is_skipped(table.header.found_inf)) return;
   const int position = table.tensor_of(blockIdx.x);
-  GroupScalars scalars = {};
+  AdamScalars scalars = {};
   if constexpr (needs_corrections<Rule>) {
-    __shared__ GroupScalars shared;
+    __shared__ AdamScalars shared;
     if (threadIdx.x == 0) shared = adam_scalars(table.header.adam, *table.tensor(position).step + 1);
     __syncthreads();
     scalars = shared;

@@ -8,27 +8,6 @@
 
 namespace nvrm {
 
-// base^exponent by repeated squaring: the same few multiplications on every device, no slow path.
-NVRM_INLINE double power(double base, int64_t exponent) {
-  double result = 1;
-  NVRM_UNROLL(1)
-  for (; exponent > 0; exponent >>= 1) {
-    if (exponent & 1) result *= base;
-    base *= base;
-  }
-  return result;
-}
-
-// What a group works out once. step_size and root_scale as in TensorEntry, for the step that the counter leads to.
-struct GroupScalars {
-  double step_size;
-  double root_scale;
-};
-
-NVRM_INLINE GroupScalars adam_scalars(const AdamCorrections& adam, int64_t step) {
-  return {adam.lr / (1 - power(adam.beta1, step)), 1 / ScalarLanes::sqrt(1 - power(adam.beta2, step))};
-}
-
 // Where element i of an operand lies, in elements.
 NVRM_INLINE int64_t position(const Layout& layout, int operand, int64_t i) {
   int64_t at = 0;
@@ -216,7 +195,7 @@ NVRM_INLINE void step_part(const View& view, const typename Rule::template Hyper
 // Everything that one thread of one group does. scalars: the group's, worked out by one of its threads.
 template <class Rule, class Param, class Math, bool master>
 NVRM_INLINE void step_thread(const LaunchTable& table, const typename Rule::template Hyper<Math>& hyper,
-                             int tensor_position, uint32_t group, int thread, const GroupScalars& scalars,
+                             int tensor_position, uint32_t group, int thread, const AdamScalars& scalars,
                              CoatWords& words) {
   const View view{table.tensor(tensor_position), table};
   const int64_t step = *view.tensor.step;

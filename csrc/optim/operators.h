@@ -2,8 +2,6 @@
 // (`counters`) and runs a finished table: sgd, adam, change_coat.
 #pragma once
 
-#include <cmath>
-
 #include "rule.h"
 #include "table.h"
 
@@ -54,15 +52,14 @@ void adam_step(at::TensorList params, at::TensorList grads, at::TensorList exp_a
   // Tensors nearly always share their step: remember the last one's corrections. Where the device counts (step 0 here)
   // it works them out itself.
   int64_t known_step = 0;
-  double step_size = 0, root_scale = 0;
+  AdamScalars scalars{};
   table.finish([&](TensorEntry& entry, size_t, int64_t step) {
     if (step != known_step) {
-      step_size = lr / (1 - std::pow(beta1, static_cast<double>(step)));
-      root_scale = 1 / std::sqrt(1 - std::pow(beta2, static_cast<double>(step)));
+      scalars = adam_scalars({lr, beta1, beta2}, step);
       known_step = step;
     }
-    entry.step_size = step_size;
-    entry.root_scale = root_scale;
+    entry.step_size = scalars.step_size;
+    entry.root_scale = scalars.root_scale;
   });
   if (params.empty()) return;
   const AdamHyper<double> hyper = adam_hyper(lr, beta1, beta2, eps, weight_decay, decoupled_weight_decay, maximize);

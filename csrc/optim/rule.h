@@ -120,6 +120,35 @@ AdamHyper<T> rounded_to(const AdamHyper<double>& h) {
           static_cast<T>(h.shrink), h.maximize};
 }
 
+// What Adam's bias corrections follow from.
+struct AdamCorrections {
+  double lr;
+  double beta1;
+  double beta2;
+};
+
+struct AdamScalars {
+  double step_size;
+  double root_scale;
+};
+
+// base^exponent by repeated squaring: the same multiplications on every device, where libraries' pow differ in the last
+// bit. Off by at most `exponent` half units in the last place, relative to the power.
+NVRM_INLINE double power(double base, int64_t exponent) {
+  double result = 1;
+  NVRM_UNROLL(1)
+  for (; exponent > 0; exponent >>= 1) {
+    if (exponent & 1) result *= base;
+    base *= base;
+  }
+  return result;
+}
+
+// step counts from 1.
+NVRM_INLINE AdamScalars adam_scalars(const AdamCorrections& adam, int64_t step) {
+  return {adam.lr / (1 - power(adam.beta1, step)), 1 / ScalarLanes::sqrt(1 - power(adam.beta2, step))};
+}
+
 template <bool amsgrad>
 struct Adam {
   static constexpr int states = amsgrad ? 3 : 2;  // exp_avg, exp_avg_sq, max_exp_avg_sq
@@ -136,7 +165,7 @@ struct Adam {
     return {h.beta1, h.one_minus_beta1, h.beta2, h.one_minus_beta2, h.eps, 0, h.shrink, false};
   }
 
-  // step_size = lr / (1 - beta1^t) and root_scale = 1 / sqrt(1 - beta2^t) differ from tensor to tensor.
+  // step_size = lr / (1 - beta1^t) and root_scale = 1 / sqrt(1 - beta2^t) differ from tensor to tensor: adam_scalars.
   template <class L, class V, class T>
   NVRM_INLINE static void update(V& x, V g, V* s, const Hyper<T>& h, bool, T step_size, T root_scale) {
     if (h.maximize) g = -g;

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from .elementary import rounded, square_root
+from .elementary import power, rounded, square_root
 
 
 def sgd(
@@ -37,6 +37,11 @@ def sgd(
     return x - r(lr) * g, momentum_buffer
 
 
+def adam_scalars(step: int, lr: float, beta1: float, beta2: float) -> tuple[float, float]:
+    """Adam's step_size = lr / (1 - beta1^step) and root_scale = 1 / sqrt(1 - beta2^step); step counts from 1."""
+    return lr / (1 - power(beta1, step)), 1 / math.sqrt(1 - power(beta2, step))
+
+
 def adam(
     x: Tensor, g: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, max_exp_avg_sq: Tensor | None, *, step: int, lr: float,
     beta1: float, beta2: float, eps: float, weight_decay: float, decoupled_weight_decay: bool, maximize: bool,
@@ -59,7 +64,6 @@ def adam(
     if max_exp_avg_sq is not None:
         max_exp_avg_sq = torch.where(max_exp_avg_sq >= exp_avg_sq, max_exp_avg_sq, exp_avg_sq)
         second_moment = max_exp_avg_sq
-    step_size = r(lr / (1 - beta1**step))
-    root_scale = r(1 / math.sqrt(1 - beta2**step))
-    denominator = square_root(second_moment) * root_scale + r(eps)
-    return x - step_size * (exp_avg / denominator), exp_avg, exp_avg_sq, max_exp_avg_sq
+    step_size, root_scale = adam_scalars(step, lr, beta1, beta2)
+    denominator = square_root(second_moment) * r(root_scale) + r(eps)
+    return x - r(step_size) * (exp_avg / denominator), exp_avg, exp_avg_sq, max_exp_avg_sq

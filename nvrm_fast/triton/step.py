@@ -2,8 +2,7 @@
 
 Step counters lie on the CPU or on the parameters' device. On the device they are read by the kernel and increased after
 it, so that a captured CUDA graph draws fresh noise at every replay; Adam's bias corrections are then worked out on the
-device as well, in float64 but by another way to take a power, so that an update may differ in its last bits from the
-reference. The noise never does, and with counters on the CPU nothing does.
+device as well, by the same operations in float64.
 
 Tensors that are not contiguous in row-major order (channels_last weights among them) go through a contiguous copy and
 back: correct, at the cost of that copy and its memory.
@@ -11,14 +10,13 @@ back: correct, at the cost of that copy and its memory.
 
 from __future__ import annotations
 
-import math
-
 import torch
 import triton.language as tl
 from torch import Tensor
 
 from ..reference.arguments import AdamStep, ChangeCoat, SgdStep, Step
 from ..reference.checks import check_fill, check_step
+from ..reference.rule import adam_scalars
 from . import kernels
 from .table import launch
 
@@ -137,9 +135,8 @@ def adam_step_(*args) -> None:
     columns = {**_counter_columns(a.steps, a.params[0].device), "stream": a.streams}
     bias_on_device = any(columns["step_pointer"])
     if not bias_on_device:
-        done = [step + 1 for step in columns["step"]]
-        columns["step_size"] = [a.lr / (1 - a.beta1**step) for step in done]
-        columns["root_scale"] = [1 / math.sqrt(1 - a.beta2**step) for step in done]
+        scalars = [adam_scalars(step + 1, a.lr, a.beta1, a.beta2) for step in columns["step"]]
+        columns["step_size"], columns["root_scale"] = (list(column) for column in zip(*scalars))
     shrink = 1 - a.lr * a.weight_decay
     _run(
         a, columns, ADAM, hyper=(a.beta1, 1 - a.beta1, a.beta2, 1 - a.beta2, a.eps, a.weight_decay, shrink),

@@ -154,7 +154,7 @@ struct Table {
       e.coat_off = {{seed_off, 5, stream, static_cast<uint32_t>(p.step)}, c.distribution_off, wears ? c.scale_off : 0};
       e.coat_on = {{seed_on, 6, stream, static_cast<uint32_t>(p.step + draws_next)}, c.distribution_on, c.scale_on};
       e.is_first = c.is_first;
-      const GroupScalars scalars = adam_scalars(adam, p.step + 1);
+      const AdamScalars scalars = adam_scalars(adam, p.step + 1);
       e.step_size = scalars.step_size;
       e.root_scale = scalars.root_scale;
       entries.push_back(e);
@@ -190,7 +190,7 @@ static void emulate(const Table& table, const ListOptions& options, const typena
     if (is_skipped(launch.header.found_inf)) return;
     for (uint32_t group = 0; group < launch.header.group_count; ++group) {
       const int position = launch.tensor_of(group);
-      const GroupScalars scalars = adam_scalars(options.adam, *launch.tensor(position).step + 1);
+      const AdamScalars scalars = adam_scalars(options.adam, *launch.tensor(position).step + 1);
       for (int thread = 0; thread < threads_per_group; ++thread) {
         step_thread<Rule, Param, Math, master>(launch, hyper, position, group, thread, scalars, words);
       }
