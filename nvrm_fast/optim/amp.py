@@ -58,6 +58,10 @@ class Verdicts:
     def __init__(self) -> None:
         self._open: list[tuple[Tensor, torch.cuda.Event | None, Belief]] = []
 
+    @property
+    def are_open(self) -> bool:
+        return bool(self._open)
+
     def expect(self, found_inf: Tensor, belief: Belief) -> None:
         """To be called after the step."""
         if not belief.has_changed():
@@ -67,7 +71,8 @@ class Verdicts:
             verdict = torch.empty_like(found_inf, device="cpu", pin_memory=True)
             verdict.copy_(found_inf, non_blocking=True)
             event = torch.cuda.Event()
-            event.record()
+            # The copy is on this stream, whichever device is the current one.
+            event.record(torch.cuda.current_stream(found_inf.device))
         else:
             verdict = found_inf.to("cpu", copy=True)
         self._open.append((verdict, event, belief))

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from .. import backends
 from ..noise import distribution_code, signed_seed
-from . import amp, backward, checkpoint, compiled
+from . import amp, backward, capture, checkpoint, compiled
 from .bucket import Bucket, Member, in_buckets
 from .checks import check_overlap, check_param, explain, fits
 from .memory import allocate
@@ -120,11 +120,15 @@ class NoisyOptimizer(Optimizer):
         self._set_up()
 
     def _named(self, group: dict[str, Any]) -> Iterator[tuple[ParameterName, Tensor]]:
-        return ((ParameterName(self, group, i), param) for i, param in enumerate(group["params"]))
+        return ((self._name(group, i), param) for i, param in enumerate(group["params"]))
+
+    def _name(self, group: dict[str, Any], i: int) -> ParameterName:
+        return ParameterName(self, group, i)
 
     def _set_up(self) -> None:
         """What belongs to this process and is neither copied nor pickled."""
         self._verdicts = amp.Verdicts()
+        self._replays = capture.ReplayWatch()
         self._complete: dict[int, tuple[Any, ...]] = {}  # for what a state was completed last, by its identity
         compiled.register(self)
 
@@ -149,8 +153,9 @@ class NoisyOptimizer(Optimizer):
         """One step of the base rule on the clean weights, and fresh noise.
 
         closure: reevaluates the model and returns the loss. Returns the loss, or None.
-        Raises RuntimeError for sparse gradients, TypeError for unsupported dtypes and ValueError for hyper-parameters
-        out of range or state of another shape, before anything is written.
+        Raises RuntimeError for sparse gradients and, while a CUDA graph is captured, for a step that replays would not
+        repeat rightly (a first one, one after a change of variability), TypeError for unsupported dtypes and ValueError
+        for hyper-parameters out of range or state of another shape, before anything is written.
 
         A first step with learning rates and gradients of 0 makes the state and writes no weights: so
         torch.distributed.checkpoint prepares an optimizer for loading.
@@ -194,7 +199,7 @@ class NoisyOptimizer(Optimizer):
         param, stream = group["params"][i], group["streams"][i]
         if not is_distributed(param):
             return Member(param, param, param.grad, stream, WHOLE, i)
-        grad = local_gradient(param, ParameterName(self, group, i))
+        grad = local_gradient(param, self._name(group, i))
         return Member(param, local(param), grad, stream, place_of(param), i)
 
     def _step(self, groups: Members, grad_scale: Tensor | None = None, found_inf: Tensor | None = None) -> None:
@@ -204,9 +209,13 @@ class NoisyOptimizer(Optimizer):
             for member in members:
                 state = self.state.get(member.param)
                 if not fits(member, state):
-                    explain(member, state or {}, ParameterName(self, group, member.position))
+                    explain(member, state or {}, self._name(group, member.position))
         if amp.is_skipped_here(found_inf):
             return
+        self._replays.stop()
+        if capture.is_capturing():
+            capture.check_step(self, groups)
+            self._replays.is_needed = True
         self._verdicts.settle()
         for group, members in groups:
             self._step_group(group, members, grad_scale, found_inf)
@@ -214,8 +223,7 @@ class NoisyOptimizer(Optimizer):
     def _step_group(
         self, group: dict[str, Any], members: list[Member], grad_scale: Tensor | None, found_inf: Tensor | None
     ) -> None:
-        scale, seed = self._noise_scale(group), self._seed(group)
-        noise = distribution_code(group["noise"], "noise")
+        scale, noise, seed = self._noise_to_come(group)
         ready = [(member, self._ready_state(group, member)) for member in members]
         for bucket in in_buckets(ready, noise, seed):
             bucket.scales = self._scales(group, bucket, scale)
@@ -236,6 +244,10 @@ class NoisyOptimizer(Optimizer):
             if belief is not None and scaling[1] is not None:
                 self._verdicts.expect(scaling[1], belief)
 
+    def _noise_to_come(self, group: dict[str, Any]) -> tuple[float, int, int]:
+        """b, the distribution's code and the key of the draws of this step."""
+        return self._noise_scale(group), distribution_code(group["noise"], "noise"), self._seed(group)
+
     def _scales(self, group: dict[str, Any], bucket: Bucket, scale: float) -> list[float]:
         every = group.get("denoise_every")
         if every is None:
@@ -250,9 +262,7 @@ class NoisyOptimizer(Optimizer):
         """The parameter's state, completed where this step needs more than there is."""
         param = member.param
         state = self.state[param]
-        # What was complete for these is complete: most steps stop here.
-        known = (len(state), param.dtype, self._wants_master(group, param), group.get("amsgrad"))
-        if self._complete.get(id(state)) == known:
+        if self._is_complete(group, param, state):  # most steps stop here
             return state
         # The record of the coat is plain numbers: torch's load_state_dict casts tensors to the parameter's dtype.
         if "coat_scale" not in state:
@@ -274,8 +284,20 @@ class NoisyOptimizer(Optimizer):
             if isinstance(value, Tensor) and key not in ("step", "master_param") and value.dtype != like.dtype:
                 state[key] = allocate(like).copy_(value)
         self._init_state(group, state, like)
-        self._complete[id(state)] = (len(state), *known[1:])
+        self._complete[id(state)] = self._completeness(group, param, state)
         return state
+
+    def _completeness(self, group: dict[str, Any], param: Tensor, state: dict[str, Any]) -> tuple[Any, ...]:
+        """What was complete for these is complete. A momentum buffer comes in after the first step: see SgdRule."""
+        return (
+            len(state) - ("momentum_buffer" in state),
+            param.dtype,
+            self._wants_master(group, param),
+            group.get("amsgrad"),
+        )
+
+    def _is_complete(self, group: dict[str, Any], param: Tensor, state: dict[str, Any]) -> bool:
+        return self._complete.get(id(state)) == self._completeness(group, param, state)
 
     def _make_state(self, group: dict[str, Any], member: Member) -> None:
         """All state that a first step would leave, with nothing in it."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import ops
+from . import capture
 from .base import NoisyOptimizer
 from .bucket import Member, in_buckets
 from .checks import check_denoise_every, check_number
@@ -81,10 +82,13 @@ class NeuralVariableOptimizer(NoisyOptimizer):
         In place the clean weights are exact up to the rounding of one addition and one subtraction; with master
         weights they are exact.
         """
+        capture.refuse("denoise()")
+        self._replays.stop()
         for state in self.state.values():  # in evaluation mode: nothing to put on again
             state.pop("resting_scale", None)
             state.pop("noisy_param", None)
         self._change_coats({param: coat._replace(scale=0.0) for param, coat in self._worn().items()})
+        self._replays.start(self)
 
     @contextlib.contextmanager
     def denoised(self) -> Iterator[None]:
@@ -108,6 +112,8 @@ class NeuralVariableOptimizer(NoisyOptimizer):
         """Takes the coat off until `train()`; the same as entering `denoised()`. Calling it twice changes nothing."""
         if self._resting:
             return
+        capture.refuse("eval()")
+        self._replays.stop()
         worn = self._worn()
         noisy = {param: param.detach().clone() for param in worn if "master_param" not in self.state[param]}
         self._change_coats({param: coat._replace(scale=0.0) for param, coat in worn.items()})
@@ -117,12 +123,15 @@ class NeuralVariableOptimizer(NoisyOptimizer):
                 self.state[param]["noisy_param"] = noisy[param]
         self._versions = {param: local(param)._version for param in worn}
         self._resting = True
+        self._replays.start(self)
 
     @torch.no_grad()
     def train(self) -> None:
         """Puts on again what `eval()` took off. Calling it twice changes nothing."""
         if not self._resting:
             return
+        capture.refuse("train()")
+        self._replays.stop()
         versions, self._versions, self._resting = self._versions, {}, False
         anew = {}
         for param, coat in self._at_rest().items():
