@@ -43,11 +43,11 @@ CPU_SOURCES = [
     "csrc/optim/step_cpu.cpp",
     "csrc/optim/table.cpp",
 ]
-# Kernels only, no torch in them; the glue knows torch.
+# Kernels only, no torch in them; the glue knows torch. The longest first: ninja starts them in this order.
 CUDA_SOURCES = [
-    "csrc/cuda/noise.cu",
     "csrc/cuda/step_adam.cu",
     "csrc/cuda/step_sgd.cu",
+    "csrc/cuda/noise.cu",
     "csrc/noise/noise_cuda.cpp",
     "csrc/optim/step_cuda.cpp",
 ]
@@ -72,6 +72,20 @@ def why_no_cpu():
     if shutil.which(compiler) is None:
         return f"no C++ compiler: '{compiler}' is not on PATH (install g++ or clang++, or set CXX)"
     return None
+
+
+def find_cuda_home():
+    """torch takes the folder above the nvcc on PATH; where that nvcc is a wrapper script or a link, nothing is there, and
+    nvcc itself knows better. To be called before torch's build helper is imported."""
+    nvcc = shutil.which("nvcc")
+    if nvcc is None or os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH"):
+        return
+    if (Path(nvcc).parents[1] / "include" / "cuda_runtime.h").exists():
+        return
+    told = subprocess.run([nvcc, "--dryrun", "-x", "cu", "-c", os.devnull], capture_output=True, text=True)
+    found = re.search(r"^#\$ _HERE_=(.+)$", told.stdout + told.stderr, re.M)
+    if found:
+        os.environ["CUDA_HOME"] = str(Path(found[1]).resolve().parent)
 
 
 def toolkit_version(cuda_home):
@@ -128,7 +142,7 @@ def extension(with_cuda):
     nvcc_flags = ["-O3", "-fmad=false", "-Xcompiler", "-fvisibility=hidden"]
     return CUDAExtension(
         "nvrm_fast._native",
-        CPU_SOURCES + CUDA_SOURCES,
+        CUDA_SOURCES + CPU_SOURCES,
         extra_compile_args={"cxx": flags, "nvcc": nvcc_flags},
     )
 
@@ -196,6 +210,7 @@ def write_facts(facts):
 mode = os.environ.get("NVRM_FAST_BUILD", "auto")
 extensions, facts = [], {}
 if not {"sdist", "egg_info", "dist_info", "--version"} & set(sys.argv):  # these build nothing: no word about kernels
+    find_cuda_home()
     extensions, facts = choose(mode)
     write_facts(facts)
     for what, outcome in facts.items():
