@@ -75,8 +75,8 @@ def why_no_cpu():
 
 
 def find_cuda_home():
-    """torch takes the folder above the nvcc on PATH; where that nvcc is a wrapper script or a link, nothing is there, and
-    nvcc itself knows better. To be called before torch's build helper is imported."""
+    """torch takes the folder above the nvcc on PATH; where that nvcc is a wrapper script or a link, nothing is there,
+    and nvcc itself knows better. To be called before torch's build helper is imported."""
     nvcc = shutil.which("nvcc")
     if nvcc is None or os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH"):
         return

@@ -1,7 +1,7 @@
 """`python -m bench.gpu_report PART`: the steps on a GPU against torch's fused step, the published algorithm and a copy.
 
-PART: facts (first: begins a run), steps, triton, compiled, graphs, memory. Small lists take turns over several copies of
-everything, so that nothing is left in the L2 cache. Every row is written as soon as it is measured (gpu_results.py).
+PART: facts (first: begins a run), steps, triton, compiled, graphs, memory. Small lists take turns over several copies
+of everything, so that nothing is left in the L2 cache. Every row is written as soon as it is measured (gpu_results.py).
 """
 
 from __future__ import annotations
@@ -158,7 +158,8 @@ class Case(NamedTuple):
 def cases(part: str, copy: float) -> Iterator[Case]:
     lists = gpu_lists()
     if REHEARSAL:
-        lists = {name: [tuple(min(n, 9) for n in shape) for shape in shapes] for name, shapes in lists.items()}
+        torch.set_num_threads(1)
+        lists = {name: [tuple(min(n, 9) for n in shape) for shape in shapes[:9]] for name, shapes in lists.items()}
     for dtype in (torch.float32, torch.bfloat16):
         for name in ORDER:
             shapes = lists[name]

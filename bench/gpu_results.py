@@ -1,4 +1,4 @@
-"""Where the figures of a GPU go: every row at once into bench/results/<gpu>.json and, as tables, into the .md beside it.
+"""Where the figures of a GPU go: every row at once into bench/results/<gpu>.json, and as tables into the .md beside it.
 
     python -m bench.gpu_results stage RESULTS.json NAME STATUS SECONDS     what a stage of on_gpu.sh came to
 
@@ -22,10 +22,10 @@ TESTS = {"native": "native tests", "triton": "Triton tests", "layers": "layer te
 GREEN = "passed"
 
 NOTES = {
-    "steps": "ms: median over the rounds of the GPU's time, by CUDA events. ratio: to torch's fused step. Bytes to move: what "
-    "one pass over all that the algorithm keeps reads and writes; GB/s: those bytes over the time; of copy: as a share "
-    "of a large copy_ in the same run. Host ms: what a call costs the host. Extra state: bytes an element that the "
-    "optimizer keeps beyond the plain rule; extra peak: memory that a step takes while it runs.",
+    "steps": "ms: median over the rounds of the GPU's time, by CUDA events. ratio: to torch's fused step. Bytes to "
+    "move: what one pass over all that the algorithm keeps reads and writes; GB/s: those bytes over the time; of copy: "
+    "as a share of a large copy_ in the same run. Host ms: what a call costs the host. Extra state: bytes an element "
+    "that the optimizer keeps beyond the plain rule; extra peak: memory that a step takes while it runs.",
     "graphs": "A step captured in a CUDA graph: GPU time of a replay, and what a replay costs the host.",
     "memory": "Of a training run's parameters, gradients and optimizer, in bytes an element of the parameters: what is "
     "allocated between steps, and the peak within one.",
@@ -71,7 +71,7 @@ class Results:
         self, part: str, title: str, contestant: str, tested_by: str | None, figures: dict[str, Any],
         is_baseline: bool = False,
     ) -> None:  # fmt: skip
-        """One row, written at once. tested_by: a key of TESTS, or None for others' code. is_baseline: ratios of the table
+        """One row, written at once. tested_by: a key of TESTS, or None for others' code. is_baseline: the table's ratios
         are taken against it. "failed" in place of figures says why there are none."""
         row = {
             "part": part, "title": title, "contestant": contestant, "tested by": tested_by, "baseline": is_baseline,

@@ -76,7 +76,11 @@ stage() {
   if grep -qE '^(=+ )?[0-9]+ (passed|failed|skipped|error)' "$work/output"; then
     local told
     told="$(grep -E '^(=+ )?[0-9]+ (passed|failed|skipped|error)' "$work/output" | tail -1 | tr -d = | sed 's/ in .*//; s/^ *//')"
-    if [ "$code" != 0 ]; then status="$told"; elif ! grep -q passed <<<"$told"; then status="nothing ran: $told"; fi
+    if ! grep -qE 'passed|failed|error' <<<"$told"; then
+      status="nothing ran: $told"
+    elif [ "$code" != 0 ]; then
+      status="$told"
+    fi
   fi
   [ "$status" = passed ] || failed=1
   record "$name" "$status" $((SECONDS - began))

@@ -144,7 +144,7 @@ def test_the_interface_has_a_number():
 
 
 def test_cuda_is_found_behind_a_wrapper(tmp_path):
-    """An nvcc that is a script somewhere else says where it is at home; torch would take the folder above the script."""
+    """An nvcc that is a script elsewhere says where it is at home; torch would take the folder above the script."""
     home = tmp_path / "cuda-13"
     for folder in (home / "bin", tmp_path / "somewhere" / "bin"):
         folder.mkdir(parents=True)
