@@ -138,11 +138,11 @@ def measure_graph(rule: str, row: Row, shapes: list[Shape], dtype: torch.dtype) 
 
 def measure_memory(rule: str, row: Row, shapes: list[Shape], dtype: torch.dtype) -> dict[str, Any]:
     elements = element_count(shapes)
-    before = torch.cuda.memory_allocated() if DEVICE.type == "cuda" else 0
+    before = 0 if REHEARSAL else torch.cuda.memory_allocated()
     optimizer = make_optimizer(rule, row, shapes, dtype)
     optimizer.step()
     synchronize()
-    kept = torch.cuda.memory_allocated() - before if DEVICE.type == "cuda" else state_bytes(optimizer)
+    kept = state_bytes(optimizer) if REHEARSAL else torch.cuda.memory_allocated() - before
     return {"kept": kept / elements, "peak": (kept + (peak_extra_bytes(optimizer.step) or 0)) / elements}
 
 
@@ -212,7 +212,7 @@ def main(arguments: list[str] | None = None) -> None:
         results.add(case.part, case.title, case.row.name, case.row.backend, figures, baseline)
         done += 1
         gc.collect()
-        if DEVICE.type == "cuda":
+        if not REHEARSAL:
             torch.cuda.empty_cache()
 
 

@@ -71,8 +71,8 @@ class Results:
         self, part: str, title: str, contestant: str, tested_by: str | None, figures: dict[str, Any],
         is_baseline: bool = False,
     ) -> None:  # fmt: skip
-        """One row, written at once. tested_by: a key of TESTS, or None for others' code. is_baseline: the table's ratios
-        are taken against it. "failed" in place of figures says why there are none."""
+        """One row, written at once. tested_by: a key of TESTS, or None for others' code. is_baseline: the ratios of the
+        table are taken against it. "failed" in place of figures says why there are none."""
         row = {
             "part": part, "title": title, "contestant": contestant, "tested by": tested_by, "baseline": is_baseline,
             "run": len(self.data["runs"]) - 1, **figures,

@@ -123,7 +123,8 @@ if [ "$call" = 1 ]; then
   report "compiled steps" "$(left)" bench.gpu_report compiled
 else
   parallel=()
-  if "$PYTHON" -c 'import xdist' 2>/dev/null; then parallel=(-n 8); fi
+  workers=$(($(nproc) / 2 > 8 ? 8 : $(nproc) / 2)) # the kernels' compilation is what takes the time
+  if [ "$workers" -gt 1 ] && "$PYTHON" -c 'import xdist' 2>/dev/null; then parallel=(-n "$workers"); fi
   tests "layer tests" 60 "${parallel[@]}" tests/nn/test_gpu.py
   report "layers" 60 bench.gpu_layers
   report "graphs" 40 bench.gpu_report graphs

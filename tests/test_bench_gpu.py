@@ -1,21 +1,27 @@
 """The GPU's bench without a GPU: what is kept of a run that breaks off, labels, the script's stages in a rehearsal."""
 
+import contextlib
+import itertools
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
 
-from bench import gpu_results
+from bench import gpu_layers, gpu_lists, gpu_measure, gpu_report, gpu_results
 from bench.gpu_results import Results, render
+from nvrm_fast.backends import _native
 
 ROOT = Path(__file__).parents[1]
+needs_native = pytest.mark.skipif(_native is None, reason="the native kernels are not built")
 FACTS = {"GPU": "a GPU", "driver": "1.2", "torch": "2.11"}
 FIGURES = {
-    "seconds": 1e-3, "fastest": 9e-4, "slowest": 2e-3, "bytes to move": 2_000_000, "bytes a second": 2e9, "of copy": 0.8,
-    "host seconds": 1e-4, "extra state": 0.0, "extra peak": 0,
+    "seconds": 1e-3, "fastest": 9e-4, "slowest": 2e-3, "bytes to move": 2_000_000, "bytes a second": 2e9,
+    "of copy": 0.8, "host seconds": 1e-4, "extra state": 0.0, "extra peak": 0,
 }  # fmt: skip
 
 
@@ -106,6 +112,78 @@ def test_a_rehearsal_measures_every_row(part, table, tmp_path):
     assert all(row["tested by"] == "native" for row in failed)  # where nothing was built
 
 
+class Stream:
+    def wait_stream(self, other):
+        pass
+
+
+class Event:
+    def __init__(self, enable_timing):
+        assert enable_timing
+
+    def record(self):
+        self.at = time.perf_counter()
+
+    def synchronize(self):
+        pass
+
+    def elapsed_time(self, end):
+        return 1e3 * (end.at - self.at)
+
+
+class Graph:
+    replayed = 0
+
+    def replay(self):
+        Graph.replayed += 1
+
+
+@pytest.fixture
+def stand_in_for_cuda(monkeypatch, threads):
+    """All of torch.cuda that the bench calls, on CPU tensors and with small lists: for the lines that a rehearsal does
+    without."""
+    threads(1)
+    small = {name: [(300,), (7, 5)][: 1 if name.startswith("one") else 2] for name in gpu_lists.gpu_lists()}
+    for module in (gpu_measure, gpu_report, gpu_layers):
+        monkeypatch.setattr(module, "DEVICE", torch.device("cpu"))
+        monkeypatch.setattr(module, "REHEARSAL", False)
+    monkeypatch.setattr(gpu_report, "gpu_lists", lambda: small)
+    monkeypatch.setattr(gpu_report, "PAST_THE_CACHE", 50_000)
+    monkeypatch.setattr(gpu_measure, "ROUNDS", 2)
+    monkeypatch.setattr(gpu_measure, "COPIED_ELEMENTS", 1000)
+    monkeypatch.setattr(gpu_layers, "SIZE", 16)
+    allocated = itertools.count(1_000_000, 500)
+    for name, value in dict(
+        _sleep=lambda cycles: None, synchronize=lambda: None, Event=Event, Stream=Stream, CUDAGraph=Graph,
+        current_stream=Stream, stream=lambda stream: contextlib.nullcontext(),
+        graph=lambda graph: contextlib.nullcontext(), get_device_name=lambda: "a GPU",
+        memory_allocated=lambda: next(allocated), max_memory_allocated=lambda: next(allocated),
+        reset_peak_memory_stats=lambda: None, empty_cache=lambda: None,
+    ).items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, value)
+
+
+@needs_native
+@pytest.mark.parametrize("part", ["steps", "graphs", "memory", "layers"])
+def test_the_lines_for_a_gpu(part, stand_in_for_cuda, tmp_path):
+    where = ["--results", str(tmp_path / "a-gpu.json")]
+    gpu_report.main(["facts", *where])
+    if part == "layers":
+        gpu_layers.main(where)
+    else:
+        gpu_report.main([part, *where])
+    data = json.loads((tmp_path / "a-gpu.json").read_text())
+    assert data["runs"][0]["facts"]["GPU"] == "a GPU"
+    assert {"steps": 84, "graphs": 24, "memory": 12, "layers": 9}[part] == len(data["rows"])
+    assert [row["failed"] for row in data["rows"] if "failed" in row] == []
+    assert all(row.get("seconds", 1) > 0 for row in data["rows"])
+    if part == "steps":
+        extra = {row["contestant"]: row["extra peak"] for row in data["rows"]}
+        assert set(extra.values()) == {500}
+    if part == "graphs":
+        assert Graph.replayed >= 24 * (gpu_measure.WARM_UP + 2)
+
+
 def rehearsed_stages(tmp_path, *python):
     """The script with a Python of our own: what each stage is told, and how it ends."""
     stand_in = tmp_path / "python"
@@ -119,14 +197,12 @@ def test_stages_that_fail_stop_nothing(tmp_path):
         tmp_path,
         'case "$*" in',
         "*pytest*) echo '2 failed, 8 passed in 3.1s'; exit 1;;",
-        '*gpu_results*) echo recorded: "$4, $5, $6" >> ' + str(tmp_path / "recorded") + ";;",
+        '*gpu_results*) echo "$5, $6" >> ' + str(tmp_path / "recorded") + ";;",
         "*'gpu_report compiled'*) exit 7;;",
         "esac",
     )
     assert done.returncode == 1 and "done in" in done.stdout, done.stdout + done.stderr
-    recorded = (tmp_path / "recorded").read_text().splitlines()
-    told = [entry.removeprefix("recorded: ").rsplit(", ", 1)[0] for entry in recorded]
-    assert told == [
+    assert (tmp_path / "recorded").read_text().splitlines() == [
         "module, brought along", "facts, passed", "native tests, 2 failed, 8 passed", "steps, passed",
         "Triton tests, 2 failed, 8 passed", "Triton steps, passed", "compiled steps, failed (exit 7)",
     ]  # fmt: skip
