@@ -52,6 +52,20 @@ def why_no_cpu():
     return None
 
 
+def find_cuda_home():
+    """torch takes the folder above the nvcc on PATH; where that nvcc is a wrapper script or a link, nothing is there,
+    and nvcc itself knows better. To be called before torch's build helper is imported."""
+    nvcc = shutil.which("nvcc")
+    if nvcc is None or os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH"):
+        return
+    if (Path(nvcc).parents[1] / "include" / "cuda_runtime.h").exists():
+        return
+    told = subprocess.run([nvcc, "--dryrun", "-x", "cu", "-c", os.devnull], capture_output=True, text=True)
+    found = re.search(r"^#\$ _HERE_=(.+)$", told.stdout + told.stderr, re.M)
+    if found:
+        os.environ["CUDA_HOME"] = str(Path(found[1]).resolve().parent)
+
+
 def toolkit_version(cuda_home):
     """Of nvcc, such as "13.0", or None if it cannot be found out."""
     try:
@@ -65,6 +79,8 @@ def toolkit_version(cuda_home):
 def why_no_cuda():
     """The reason why CUDA kernels cannot be built here, with the remedy, or None."""
     import torch
+
+    find_cuda_home()
     from torch.utils.cpp_extension import CUDA_HOME
 
     if torch.version.cuda is None:

@@ -26,7 +26,7 @@ class RedGate(Exception):
 
 def check_all() -> str:
     """Raises RedGate unless everything that will be timed is right; returns what was checked, in a sentence."""
-    reason = backends.why_missing("sgd_step_", "native", "cpu")
+    reason = backends.why_missing("step_", "native", "cpu")
     if reason is not None:
         raise RedGate(f"there is nothing to time: {reason}")
     instruction_sets = benchmarked_instruction_sets()

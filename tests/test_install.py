@@ -177,3 +177,38 @@ def test_the_interface_has_a_number():
     """Whoever changes a schema raises INTERFACE, and puts the new schemas' hash here."""
     text = "".join(f"{name}{schema}" for name, schema in sorted(ops._SCHEMAS.items()))
     assert (INTERFACE, hashlib.sha256(text.encode()).hexdigest()[:16]) == (2, "d5f4ec76b5c585ca")
+
+
+def test_cuda_is_found_behind_a_wrapper(tmp_path):
+    """An nvcc that is a script elsewhere says where it is at home; torch would take the folder above the script."""
+    home = tmp_path / "cuda-13"
+    for folder in (home / "bin", tmp_path / "somewhere" / "bin"):
+        folder.mkdir(parents=True)
+    nvcc = tmp_path / "somewhere" / "bin" / "nvcc"
+    nvcc.write_text(f'#!/bin/sh\necho "#$ _SPACE_= " >&2\necho "#$ _HERE_={home}/bin" >&2\n')
+    nvcc.chmod(0o755)
+    code = (
+        "import os, re; text = open('setup.py').read(); start = text.index('def find_cuda_home'); "
+        "import shutil, subprocess; from pathlib import Path; "
+        "exec(text[start : text.index('def toolkit_version')]); find_cuda_home(); print(os.environ.get('CUDA_HOME'))"
+    )
+    environment = {k: v for k, v in os.environ.items() if k not in ("CUDA_HOME", "CUDA_PATH")}
+    environment["PATH"] = f"{nvcc.parent}{os.pathsep}{environment['PATH']}"
+
+    def found(**more):
+        process = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env={**environment, **more},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return process.stdout.strip()
+
+    assert found() == str(home)
+    assert found(CUDA_HOME="/chosen") == "/chosen"
+    header = tmp_path / "somewhere" / "include" / "cuda_runtime.h"
+    header.parent.mkdir()
+    header.touch()
+    assert found() == "None"  # torch's own way is right

@@ -41,4 +41,40 @@ struct alignas(sizeof(T) * 4 < 16 ? sizeof(T) * 4 : 16) Row {
   T value[4];
 };
 
+// Writes a row to global memory as one access. nvcc turns the assignment of a struct into a store for each element
+// (and the load of one into a wide load), so the instruction is written out.
+NVRM_INLINE void store_row(float* address, const Row<float>& row) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(address)), "f"(row.value[0]),
+               "f"(row.value[1]), "f"(row.value[2]), "f"(row.value[3])
+               : "memory");
+#else
+  *reinterpret_cast<Row<float>*>(address) = row;
+#endif
+}
+
+NVRM_INLINE void store_row(double* address, const Row<double>& row) {
+#if defined(__CUDA_ARCH__)
+  asm volatile(
+      "st.global.v2.f64 [%0], {%1, %2};\n\t"
+      "st.global.v2.f64 [%0+16], {%3, %4};" ::"l"(__cvta_generic_to_global(address)),
+      "d"(row.value[0]), "d"(row.value[1]), "d"(row.value[2]), "d"(row.value[3])
+      : "memory");
+#else
+  *reinterpret_cast<Row<double>*>(address) = row;
+#endif
+}
+
+// BFloat16 and Float16.
+template <class T>
+NVRM_INLINE void store_row(T* address, const Row<T>& row) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("st.global.v4.u16 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(address)),
+               "h"(row.value[0].bits), "h"(row.value[1].bits), "h"(row.value[2].bits), "h"(row.value[3].bits)
+               : "memory");
+#else
+  *reinterpret_cast<Row<T>*>(address) = row;
+#endif
+}
+
 }  // namespace nvrm

@@ -94,7 +94,7 @@ NVRM_INLINE void noise_thread(const FillArguments& a, uint32_t cta, int thread, 
         Row<float> row;
         NVRM_UNROLL(4)
         for (int e = 0; e < row_elements; ++e) row.value[e] = noise[r][e];
-        *reinterpret_cast<Row<float>*>(a.out + i) = row;
+        store_row(a.out + i, row);
       } else {
         NVRM_UNROLL(4)
         for (int e = 0; e < row_elements; ++e) {

@@ -89,7 +89,7 @@ struct View {
         Row<T> row;
         NVRM_UNROLL(4)
         for (int e = 0; e < row_elements; ++e) CudaLanes::narrow(in[r][e], row.value[e]);
-        *reinterpret_cast<Row<T>*>(data + i) = row;
+        store_row(data + i, row);
       } else {
         NVRM_UNROLL(4)
         for (int e = 0; e < row_elements; ++e) {

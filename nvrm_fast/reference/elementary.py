@@ -34,6 +34,18 @@ def rounded(value: float, dtype: torch.dtype) -> float:
     return float(torch.tensor(value, dtype=torch.float64).to(dtype))
 
 
+def power(base: float, exponent: int) -> float:
+    """base^exponent by repeated squaring: the same multiplications on every device, where libraries' pow differ in the
+    last bit. The relative error is at most exponent * 2^-53 (to first order)."""
+    result = 1.0
+    while exponent > 0:
+        if exponent & 1:
+            result *= base
+        base *= base
+        exponent >>= 1
+    return result
+
+
 def fused_multiply_add(a: Tensor | float, b: Tensor, c: Tensor | float) -> Tensor:
     """a * b + c in float32 with one rounding, as the hardware's fma.
 

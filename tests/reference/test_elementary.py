@@ -2,6 +2,7 @@
 
 import ctypes
 import ctypes.util
+import decimal
 
 import numpy as np
 import pytest
@@ -92,3 +93,16 @@ def test_square_root_is_correctly_rounded(dtype):
     x[:6] = [0.0, 1.0, 4.0, np.inf, np.finfo(numpy_dtype).tiny, np.finfo(numpy_dtype).smallest_subnormal]
     np.testing.assert_array_equal(elementary.square_root(torch.from_numpy(x)).numpy(), np.sqrt(x))
     assert elementary.square_root(torch.tensor(-1.0, dtype=dtype)).isnan()
+
+
+@pytest.mark.parametrize("base", [0.5, 0.9, 0.95, 0.999, 0.999999])
+def test_powers_are_within_their_bound(base):
+    """exponent * 2^-53 relative to the power, to first order; a power below 1e-300 only has to be tiny."""
+    with decimal.localcontext(prec=60, Emin=-(10**9)):
+        for exponent in (0, 1, 2, 3, 6, 10, 999, 1000, 12_345, 10**6 + 1, 10**7):
+            truth = decimal.Decimal(base) ** exponent
+            found = elementary.power(base, exponent)
+            if truth < decimal.Decimal("1e-300"):
+                assert 0 <= found < 1e-299
+            else:
+                assert abs(decimal.Decimal(found) / truth - 1) <= decimal.Decimal(exponent) / 2**53
