@@ -5,43 +5,72 @@ from __future__ import annotations
 import torch
 
 import nvrm_fast  # noqa: F401  (defines the operators)
+from nvrm_fast.contract.arguments import ReperturbArguments, StepArguments
+from nvrm_fast.contract.distributions import DISTRIBUTIONS
+from nvrm_fast.contract.record import Record, pack
+from nvrm_fast.contract.rules import RULES
 
 from .parameter_lists import SMALL_LIST
 
-NOISE = (0, 0.01)  # distribution, scale
+DEVICE = "cuda"
+SCALE = 0.01
+#: A value for every hyper-parameter that a rule may have; the rest are flags, and off.
+HYPER = dict(lr=0.01, momentum=0.9, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=1e-3)
 RUNS = [0, 65, 0, 0, 0, 7]  # two of the parameters as shards of columns
 
 
 def main() -> None:
     operators = torch.ops.nvrm_fast
-    count = len(SMALL_LIST)
-    distribution, scale = NOISE
+    distribution = DISTRIBUTIONS["gaussian"]
 
     def fresh(dtype: torch.dtype) -> list[torch.Tensor]:
-        return [torch.rand(shape, device="cuda").to(dtype) for shape in SMALL_LIST]
+        return [torch.rand(shape, device=DEVICE).to(dtype) for shape in SMALL_LIST]
+
+    def records(scale: float) -> list[torch.Tensor]:
+        return [
+            torch.tensor(pack(Record(scale, 1, distribution, i, 0, 0, 1, x.numel())), device=DEVICE)
+            for i, x in enumerate(fresh(torch.float32))
+        ]
 
     for dtype, with_master in (
-        (torch.float32, False), (torch.float32, True), (torch.bfloat16, True), (torch.float16, False),
+        (torch.float32, False),
+        (torch.float32, True),
+        (torch.bfloat16, True),
+        (torch.float16, False),
         (torch.float64, False),
-    ):  # fmt: skip
-        state = torch.float32 if with_master else dtype
+    ):
         masters = fresh(torch.float32) if with_master else []
-        steps = [torch.zeros((), dtype=torch.int64, device="cuda") for _ in range(count)]
-        coat = ([scale] * count, 1, distribution)
-        coats = (list(range(count)), [0, 3, 4, 0, 0, 0], *coat, *coat)
-        params, grads = fresh(dtype), fresh(dtype)
-        operators.sgd_step_(
-            params, grads, fresh(state), masters, steps, *coats, False, [False] * count,
-            0.1, 0.9, 0.0, 1e-3, False, False, torch.full((1,), 8.0, device="cuda"), torch.zeros(1, device="cuda"),
-        )  # fmt: skip
-        operators.adam_step_(
-            params, grads, fresh(state), fresh(state), fresh(state), masters, steps, *coats, False,
-            1e-3, 0.9, 0.999, 1e-8, 1e-2, True, True, False, None, None, RUNS, [2 * length for length in RUNS],
-        )  # fmt: skip
-        operators.change_coat_(params, masters, steps, *coats)
-        assert int(steps[0]) == 2
-    operators.fill_noise_(torch.empty(4099, device="cuda"), 1, 2, 3, distribution, scale, 5)
-    torch.cuda.synchronize()
+        steps = [torch.zeros((), dtype=torch.int64, device=DEVICE) for _ in SMALL_LIST]
+        params, grads, carried = fresh(dtype), fresh(dtype), records(SCALE)
+        for rule in RULES:
+            states = [x for _ in rule.states for x in fresh(torch.float32 if with_master else dtype)]
+            operators.step_(
+                *StepArguments(
+                    rule.code,
+                    params,
+                    grads,
+                    states,
+                    masters,
+                    steps,
+                    carried,
+                    [HYPER.get(hyper.name, 0.0) for hyper in rule.hyper],
+                    [0, 3, 4, 0, 0, 0],
+                    SCALE,
+                    1,
+                    distribution,
+                    False,
+                    [],
+                    grad_scale=torch.full((1,), 8.0, device=DEVICE),
+                    found_inf=torch.zeros(1, device=DEVICE),
+                    run_lengths=RUNS,
+                    run_strides=[2 * length for length in RUNS],
+                )
+            )
+        operators.reperturb_(*ReperturbArguments(params, masters, carried, records(0.0), [0, 3, 4, 0, 0, 0]))
+        assert int(steps[0]) == len(RULES)
+    operators.fill_noise_(torch.empty(4099, device=DEVICE), 1, 2, 3, distribution, SCALE, 5)
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
     print("every kernel ran")
 
 

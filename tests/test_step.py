@@ -35,9 +35,8 @@ def test_every_rule_and_storage(name, dtype, masters):
 def test_adam_after_any_number_of_steps(dtype):
     """The bias corrections are the reference's, in float64 to the last bit."""
     for betas in (dict(beta1=0.9, beta2=0.999), dict(beta1=0.95, beta2=0.9999), dict(beta1=0.0, beta2=0.5)):
-        options = {**ADAM_DEFAULTS, **betas}
         for step in (0, 1, 5, 6, 98, 999, 12_345, 999_999, 10**7 - 1, 10**7, 2**31 + 3):
-            compare(make_lists([(40,), (9,)], "adam", dtype, False, options, step=step), "adam", options)
+            compare(make_lists([(40,), (9,)], "adam", dtype, False, step=step), "adam", **betas)
 
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)

@@ -3,15 +3,17 @@ and test_compiled.py stand in."""
 
 import pytest
 import torch
-from steps import full_options, make_lists
+from steps import arguments_of, make_lists, with_noise
 from torch import Tensor
 
-from nvrm_fast import NVRMAdamW, ops
+from nvrm_fast import NVRMAdamW
+from nvrm_fast.contract.distributions import DISTRIBUTIONS
+from nvrm_fast.ops import step as ops
 from nvrm_fast.ops.registry import why_missing
 
 if not torch.cuda.is_available():
     pytest.skip("no GPU", allow_module_level=True)
-reason = why_missing("triton", torch.device("cuda"))
+reason = why_missing("step_", "triton", "cuda")
 if reason is not None:
     pytest.skip(f"Triton does not serve: {reason}", allow_module_level=True)
 
@@ -23,27 +25,23 @@ def place(x: Tensor, device: str) -> Tensor:
     return torch.empty_strided(x.size(), x.stride(), dtype=x.dtype, device=device).copy_(x)
 
 
-def step(lists, rule, hyper, device, backend, distribution=0, keep_noise=False, **last):
+def step(lists, name, device, backend, **others):
     """One step on copies on `device`; every tensor as it was left, on the CPU."""
-    copies = {}
-    for name, values in lists.items():
-        tensors = bool(values) and isinstance(values[0], Tensor)
-        copies[name] = [place(x, device) for x in values] if tensors else list(values)
-    n = len(copies["params"])
-    hyper = {**hyper, "is_first": [hyper["is_first"]] * n} if rule == "sgd" else dict(hyper)
-    noise = [[0.05] * n, 11, distribution, [0.03] * n, -12, 2, keep_noise]
-    last = {**dict(grad_scale=None, found_inf=None, run_lengths=[], run_strides=[]), **last}
-    last = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in last.items()}
-    getattr(ops, f"{rule}_step_")(*copies.values(), *noise, *hyper.values(), *last.values(), backend=backend)
-    return {k: [x.cpu() for x in v] for k, v in copies.items() if v and isinstance(v[0], Tensor)}
+    copies = {
+        key: [place(x, device) if isinstance(x, Tensor) else x for x in values]
+        for key, values in with_noise(lists, 0.03, DISTRIBUTIONS["laplace"]).items()
+    }
+    others = {key: x.to(device) if isinstance(x, Tensor) else x for key, x in others.items()}
+    ops.step_(arguments_of(name, copies, **others), backend=backend)
+    return {key: [x.cpu() for x in v] for key, v in copies.items() if v and isinstance(v[0], Tensor)}
 
 
-def compare(lists, *arguments, **options):
-    expected = step(lists, *arguments, "cpu", "reference", **options)
-    found = step(lists, *arguments, "cuda", "triton", **options)
-    for name, values in expected.items():
-        for i, (a, b) in enumerate(zip(values, found[name])):
-            assert torch.equal(a, b), (name, i, options)
+def compare(lists, name, **others):
+    expected = step(lists, name, "cpu", "reference", **others)
+    found = step(lists, name, "cuda", "triton", **others)
+    for key, values in expected.items():
+        for i, (a, b) in enumerate(zip(values, found[key])):
+            assert torch.equal(a, b), (key, i, others)
 
 
 @pytest.mark.parametrize(
@@ -57,22 +55,20 @@ def compare(lists, *arguments, **options):
     ],
 )
 def test_equals_the_reference(name, dtype, masters):
-    rule, hyper = full_options(name)
-    lists = make_lists(SIZES, rule, dtype, masters, hyper, offsets=[0, 100, 5, 7, 0, 2**33 + 77])
-    for distribution in range(3):
-        compare(lists, rule, hyper, distribution=distribution)
+    lists = make_lists(SIZES, name, dtype, masters, offsets=[0, 100, 5, 7, 0, 2**33 + 77])
+    for distribution in DISTRIBUTIONS.values():
+        compare(lists, name, distribution=distribution)
 
 
 def test_gradient_scaling():
-    rule, hyper = full_options("adamw")
-    lists = make_lists(SIZES, rule, torch.float32, False, hyper)
+    lists = make_lists(SIZES, "adamw", torch.float32, False)
     for found_inf in (torch.zeros(1), torch.ones(1)):
-        compare(lists, rule, hyper, grad_scale=torch.tensor([3.0]), found_inf=found_inf)
+        compare(lists, "adamw", grad_scale=torch.tensor([3.0]), found_inf=found_inf)
 
 
 def test_noise():
     expected, found = torch.empty(100_003), torch.empty(100_003, device="cuda")
-    for distribution in range(3):
+    for distribution in DISTRIBUTIONS.values():
         ops.fill_noise_(expected, -3, 7, 11, distribution, 0.5, 2**36 + 5, backend="reference")
         ops.fill_noise_(found, -3, 7, 11, distribution, 0.5, 2**36 + 5, backend="triton")
         assert torch.equal(expected, found.cpu()), distribution
