@@ -65,7 +65,7 @@ def _gaussian_like(plain: nn.Module, kind: type[nn.Module], noise: dict[str, Any
 
 
 def noisy_layer(plain: nn.Module, kind: str, **noise: Any) -> nn.Module | None:
-    """The noisy twin of one plain layer, with a copy of its weights; None for a module that has no twin."""
+    """The noisy layer of one plain layer, with a copy of its weights; None for a module that has none."""
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
     cls: Any = KINDS[kind].get(type(plain))
@@ -76,8 +76,8 @@ def noisy_layer(plain: nn.Module, kind: str, **noise: Any) -> nn.Module | None:
     return cls.from_linear(plain, **noise) if isinstance(plain, nn.Linear) else cls.from_conv(plain, **noise)
 
 
-def _replace(model: nn.Module, twin: Callable[[str, nn.Module], nn.Module | None]) -> nn.Module:
-    new = twin("", model)
+def _replace(model: nn.Module, converted: Callable[[str, nn.Module], nn.Module | None]) -> nn.Module:
+    new = converted("", model)
     if new is not None:
         return new
     model = copy.deepcopy(model)
@@ -89,7 +89,7 @@ def _replace(model: nn.Module, twin: Callable[[str, nn.Module], nn.Module | None
                 continue
             new = made.get(child)
             if new is None:
-                new = twin(f"{name}.{child_name}".lstrip("."), child)
+                new = converted(f"{name}.{child_name}".lstrip("."), child)
             if new is not None:
                 made[child] = new
                 setattr(parent, child_name, new)
@@ -112,11 +112,11 @@ def to_noisy(
 def to_plain(model: nn.Module) -> nn.Module:
     """A copy of a model with every weight-normalised or stochastic layer replaced by the plain layer of its mean."""
 
-    def twin(name: str, module: nn.Module) -> nn.Module | None:
+    def converted(name: str, module: nn.Module) -> nn.Module | None:
         if isinstance(module, DirectionLinear):
             return module.to_linear()
         if isinstance(module, Stochastic):
             return module.to_plain()
         return module.to_conv() if isinstance(module, _DirectionConv) else None
 
-    return _replace(model, twin)
+    return _replace(model, converted)

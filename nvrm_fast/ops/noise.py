@@ -45,6 +45,7 @@ def noise_at(index: Tensor, key: Tensor, stream: int, step: int, distribution: i
     """Unit-scale noise at the elements `index` of one stream, float32 of index's shape.
 
     index: int64, any shape, on any device; not negative. key: int64 of shape (2,) on the same device, the low and the
-    high 32 bits of the seed. distribution: a code. Plain torch on every device, so that `torch.func` transforms it.
+    high 32 bits of the seed. distribution: a code. Plain torch on every device and whatever `use_backend` says, so that
+    `torch.func` and torch.compile transform it.
     """
-    return registry.kernel("noise_at", index.device)(index, key, stream, step, distribution)
+    return _reference_noise_at(index, key, stream, step, distribution)
