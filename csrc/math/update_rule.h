@@ -216,13 +216,50 @@ struct Adam : AnyRule {
   }
 };
 
+// Lion (Chen et al. 2023, arXiv 2302.06675, algorithm 2).
+struct Lion : AnyRule {
+  enum { lr, beta1, beta2, weight_decay, maximize, hyper_count };
+  static constexpr int states = 1;  // exp_avg
+
+  template <class T>
+  struct Hyper {
+    T lr;
+    T beta1;
+    T one_minus_beta1;
+    T beta2;
+    T one_minus_beta2;
+    T shrink;  // 1 - lr * weight_decay
+    bool maximize;
+  };
+
+  template <class T>
+  NVRM_INLINE static Hyper<T> combine(const double* raw) {
+    return {static_cast<T>(raw[lr]),    static_cast<T>(raw[beta1]),     static_cast<T>(1 - raw[beta1]),
+            static_cast<T>(raw[beta2]), static_cast<T>(1 - raw[beta2]), static_cast<T>(1 - raw[lr] * raw[weight_decay]),
+            raw[maximize] != 0};
+  }
+  static Refusal refused(const double* raw) { return refused_betas(raw[beta1], raw[beta2]); }
+
+  template <class L, class V, class T>
+  NVRM_INLINE static void update(V& x, V g, V* s, const Hyper<T>& h, const NoScalars&, bool) {
+    if (h.maximize) g = -g;
+    x = x * h.shrink;
+    const V u = h.beta1 * s[0] + h.one_minus_beta1 * g;
+    const V one = V{} + T(1);
+    const V sign = u > V{} ? one : (u < V{} ? -one : V{});
+    x = x - h.lr * sign;
+    s[0] = h.beta2 * s[0] + h.one_minus_beta2 * g;
+  }
+};
+
 // Code of each rule in operator arguments and checkpoints: never renumber.
 // clang-format off
 #define NVRM_FOR_EACH_RULE(visit) \
   visit(0, Sgd<false>)            \
   visit(1, Sgd<true>)             \
   visit(2, Adam<false>)           \
-  visit(3, Adam<true>)
+  visit(3, Adam<true>)            \
+  visit(4, Lion)
 // clang-format on
 
 // In the place of a code: NoUpdate.
