@@ -14,7 +14,7 @@ try:
     from nvrm_fast.experiments.stochastic.labels import sweeps as label_sweeps
     from nvrm_fast.experiments.stochastic.pruning import study as pruning
     from nvrm_fast.experiments.stochastic.reid import study as reid
-    from nvrm_fast.experiments.variability import generalization, label_noise, scales, sweep
+    from nvrm_fast.experiments.variability import generalization, scales, sweep
     from nvrm_fast.experiments.variability.continual import ewc, forgetting
     from nvrm_fast.experiments.variability.perturbation import study as perturbation
 except ModuleNotFoundError as missing:
@@ -24,7 +24,6 @@ except ModuleNotFoundError as missing:
 
 # A new study is a module with HELP, add_arguments(parser) and main(arguments), and one line here.
 STUDIES = {
-    label_noise.NAME: label_noise,
     "label-noise-sweep": sweep,
     generalization.NAME: generalization,
     perturbation.NAME: perturbation,

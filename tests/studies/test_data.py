@@ -6,8 +6,8 @@ import official_files
 import pytest
 import torch
 
-from nvrm_fast.experiments import StudyError, data
-from nvrm_fast.experiments.data import load, standardize
+from studies import StudyError, data
+from studies.data import load, standardize
 
 SHAPE = (3, 32, 32)
 

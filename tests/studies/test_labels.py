@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from nvrm_fast.experiments import StudyError
-from nvrm_fast.experiments.label_flips import KINDS, flip_labels
+from studies import StudyError
+from studies.labels import KINDS, flip_labels
 
 COUNT = 40_000
 
