@@ -47,6 +47,8 @@ def over_epochs(panel: Any, curves: Sequence[Sequence[float]], *, band: bool = T
     mean, epochs = values.mean(0), np.arange(1, values.shape[1] + 1)
     if len(mean) == 1:
         look = {"marker": "o"} | look  # a line needs two points
+    else:
+        panel.set_xlim(1, len(mean))
     (line,) = panel.plot(epochs, mean, **look)
     if band and len(values) > 1:
         deviation = values.std(0, ddof=1)

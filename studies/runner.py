@@ -179,14 +179,19 @@ def run(name: str, module: str, settings: Settings, options: Options) -> None:
             "settings": asdict(settings),
             "versions": versions(settings.device, study.packages),
             **report.found,
-            "rows": rows,
         }
         written = [_write_text(options.out / "table.md", report.text + "\n")]
         for file, figure in report.figures.items():
             record.write(options.out / file, figure.savefig)
             written.append(options.out / file)
-        written.append(_write_text(options.out / "results.json", json.dumps(content, indent=1, allow_nan=False) + "\n"))
+        written.append(_write_text(options.out / "results.json", _results(content, rows)))
     print(f"\n{report.text}\n\nwritten: {', '.join(map(str, written))}")
+
+
+def _results(content: dict[str, Any], rows: list[Row]) -> str:
+    """JSON with a line for each row."""
+    head = json.dumps(content, indent=1, allow_nan=False).removesuffix("\n}")
+    return head + ',\n "rows": [\n' + ",\n".join(json.dumps(row, allow_nan=False) for row in rows) + "\n ]\n}\n"
 
 
 def _write_text(path: Path, text: str) -> Path:

@@ -20,8 +20,8 @@ ROOT = Path(__file__).parents[2]
 #: What of the repository is on the site; all else is code.
 PATTERNS = (
     "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "CITATION.cff", "docs/**/*.md", "docs/**/*.png",
-    "docs/**/*.svg", "docs/site/*.css", "bench/README.md", "studies/README.md", "bench/results/*.md", "bench/results/*.png", "examples/*.md",
-    "examples/*.py",
+    "docs/**/*.svg", "docs/site/*.css", "bench/README.md", "bench/results/*.md", "bench/results/*.png", "examples/*.md",
+    "examples/*.py", "studies/README.md",
 )  # fmt: skip
 #: A browser needs a mathematical font for roots and large brackets, and not every system has one: STIX Two Math (SIL
 #: Open Font License), which ziamath brings, cut down to these characters.
