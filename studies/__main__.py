@@ -9,6 +9,17 @@ from studies import StudyError
 #: A study is a module with an object STUDY (see ``runner.Study``) and one line here: its module and what it shows.
 STUDIES = {
     "label-noise": ("studies.variability.label_noise", "SGD against NVRM-SGD on wrong labels (NVRM, Figures 3 and 10)"),
+    "label-noise-sweep": ("studies.variability.label_noise_sweep", "the grid that chose the defaults of label-noise"),
+    "generalization": ("studies.variability.generalization", "gap and test accuracy by b (NVRM, Figures 2 and 9)"),
+    "weight-perturbation": ("studies.variability.weight_perturbation", "noise on the weights (NVRM, Figures 1 and 8)"),
+    "forgetting": (
+        "studies.variability.forgetting",
+        "Adam against NVRM-Adam on tasks in turn (NVRM, Figures 4, 11, 12)",
+    ),
+    "ewc": ("studies.variability.ewc", "elastic weight consolidation with Adam and NVRM-Adam (NVRM, Figure 5)"),
+    "denoising": ("studies.variability.denoising", "NVRM-SGD against PSGD, which keeps its noise (NVRM, Figure 6)"),
+    "noise-type": ("studies.variability.noise_type", "Gaussian, uniform and Laplace weight noise (NVRM, Figure 7)"),
+    "gradient-noise": ("studies.variability.gradient_noise", "large gradient noise instead (NVRM, Figure 13)"),
 }
 
 

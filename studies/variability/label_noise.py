@@ -64,10 +64,7 @@ def report(settings: LabelNoise, rows: list[Row]) -> Report:
     """The table, the differences from SGD, and a figure for each kind of flips, as the paper has Figures 3 and 10."""
     rows = sorted(rows, key=lambda row: settings.noise_kind.index(row["noise_kind"]))
     place = ("noise_kind", "noise_rate"), {"flips": lambda runs: flips(runs[0])}
-    text = f"{training.described(settings)}:\n\n{training.results_table(rows, *place)}"
-    differences = training.differences_table(rows, *place, SGD)
-    if differences is not None:
-        text += f"\n\nPaired by seeds, after the last epoch:\n\n{differences}"
+    text = training.report_text(settings, rows, *place)
     kinds = tables.groups(rows, "noise_kind")
     drawn = {
         "curves.png" if len(kinds) == 1 else f"curves-{kind}.png": draw(settings, kind, mine)
@@ -87,11 +84,10 @@ def draw(settings: LabelNoise, kind: str, rows: list[Row]) -> Figure:
     rates = tables.groups(rows, "noise_rate")
     alone = len(rates) == 1
     what = f"{100 * rows[0]['noise_rate']:g} % of the training labels flipped ({kind})" if alone else f"{kind} flips"
-    seeds = f"{settings.seeds} seed{'s' * (settings.seeds > 1)}"
     figure, panels = figures.new_figure(
         *((1, 2) if alone else (2, len(rates))), width=9.6 if alone else 3.1 * len(rates) + 0.6,
         height=4.2 if alone else 6.2, sharex=True, sharey=False if alone else "row",
-        title=f"{settings.data}, {what}, {settings.network}, b = {settings.variability:g}, {seeds}",
+        title=looks.title(settings, what, settings.network, f"b = {settings.variability:g}"),
     )  # fmt: skip
     for column, ((rate,), mine) in enumerate(rates.items()):
         for row, (measure, heading) in enumerate(PANELS):

@@ -12,6 +12,11 @@ from studies.optimizers import ADAM, IVON, NVRM_ADAM, NVRM_SGD, PERTURBED_SGD, S
 COLORS = dict(zip((SGD, NVRM_SGD, PERTURBED_SGD, SAM, IVON, ADAM, NVRM_ADAM), PALETTE))
 
 
+def title(settings: Any, *words: str) -> str:
+    """The data set, some words, and how many seeds there are."""
+    return ", ".join((settings.data, *words, f"{settings.seeds} seed{'s' * (settings.seeds > 1)}"))
+
+
 def mark_drops(panel: Any, drops: Sequence[int], epochs: int, *, told: bool = True) -> None:
     """Dotted lines where the learning rate drops."""
     inside = [drop for drop in drops if drop < epochs]

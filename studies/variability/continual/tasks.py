@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nvrm_fast.experiments import StudyError
-from nvrm_fast.experiments.data import ImageData
+from studies import StudyError
+from studies.data import ImageData
+from studies.seeds import derive
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,7 @@ def permuted(data: ImageData, count: int, seed: int) -> list[Task]:
         seed: of the permutations; a seed's first tasks are the same for every count.
     """
     train, test = data.train_images.flatten(1), data.test_images.flatten(1)
-    # Not the seed itself: the initial weights and the batches follow from it and others near it.
-    generator = torch.Generator().manual_seed(seed + 2**34)
+    generator = torch.Generator().manual_seed(derive(seed, "permutations"))
     orders = [torch.randperm(train.shape[1], generator=generator).to(train.device) for _ in range(count)]
     return [
         Task(Examples(train, data.train_labels, pixels=order), Examples(test, data.test_labels, pixels=order), head=0)

@@ -1,4 +1,4 @@
-"""Elastic weight consolidation (Kirkpatrick et al. 2017): springs that hold weights where earlier tasks left them.
+"""Elastic weight consolidation (Kirkpatrick et al. 2017): penalties that hold weights where earlier tasks left them.
 
 The NVRM paper (section 4, experiment 4) does not say which Fisher information, how it is scaled, or where the penalty
 is taken under noise. Here: the true Fisher information, its expectation over labels taken exactly, a mean over images;

@@ -10,10 +10,6 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from nvrm_fast.experiments import StudyError
-from nvrm_fast.experiments.networks import build_network
-from nvrm_fast.experiments.settings import Settings
-from nvrm_fast.experiments.training import Problem
 from nvrm_fast.probe import (
     NeuralVariability,
     accuracy_against_noise,
@@ -24,9 +20,11 @@ from nvrm_fast.probe import (
     weight_count,
     zero_one_loss,
 )
+from studies import StudyError, models
+from studies.seeds import derive
+from studies.variability.training import Problem, TrainingSettings
 
 LOSSES = {"cross_entropy": cross_entropy, "errors": zero_one_loss}
-_NOISE_SEED = 2**40  # added to the run's seed: not the noise that the network was trained with
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Perturbations:
     train_samples: int
     batch_size: int = 500
 
-    def __call__(self, network: nn.Module, problem: Problem, settings: Settings, seed: int) -> dict[str, Any]:
+    def __call__(self, network: nn.Module, problem: Problem, settings: TrainingSettings, seed: int) -> dict[str, Any]:
         """All measures of a network on clean weights, as plain values.
 
         Args:
@@ -65,7 +63,7 @@ class Perturbations:
                 "runs are kept"
             )
         network.eval()
-        noise = {"seed": seed + _NOISE_SEED, "batch_size": self.batch_size}
+        noise = {"seed": derive(seed, "perturbed copies"), "batch_size": self.batch_size}
         test = problem.test_images, problem.test_labels
         train = problem.train_images, problem.train_labels
         curve = accuracy_against_noise(network, test, self.scales, samples=self.samples, **noise)
@@ -73,9 +71,8 @@ class Perturbations:
         risks = accuracy_against_noise(
             network, test, self.train_scales, samples=self.train_samples, measured=zero_one_loss, **noise
         )
-        start = build_network(
-            settings.network, tuple(problem.train_images.shape[1:]), problem.classes, settings.width, seed=seed
-        )
+        shape = tuple(problem.train_images.shape[1:])
+        start = models.build(settings.network, shape, problem.classes, settings.width, seed=derive(seed, "weights"))
         weights, distance = weight_count(network), squared_distance(network, start)
         return {
             "weights": weights,

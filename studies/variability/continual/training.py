@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from nvrm_fast.experiments.variability.continual import heads
-from nvrm_fast.experiments.variability.continual.consolidation import Consolidation, diagonal_fisher
-from nvrm_fast.experiments.variability.continual.heads import HeadedNetwork
-from nvrm_fast.experiments.variability.continual.tasks import Examples, Task
 from nvrm_fast.optim import NVRMAdam
+from studies import models
+from studies.fit import fit
+from studies.optimizers import clean_weights
+from studies.seeds import derive
+from studies.variability.continual.consolidation import Consolidation, diagonal_fisher
+from studies.variability.continual.tasks import Examples, Task
 
 _IMAGES_A_PASS = 1_000  # bounds the activations that evaluation holds at once
+
+
+class HeadedNetwork(nn.Module):
+    """Fully connected, two hidden layers of ``width`` ReLUs (NVRM paper, appendix C.2: 1024), one head or several."""
+
+    def __init__(self, inputs: int, width: int, classes: int, heads: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
+        self.heads = nn.ModuleList(nn.Linear(width, classes) for _ in range(heads))
+
+    def forward(self, images: Tensor, head: int) -> Tensor:
+        """Logits (N, classes) of images (N, inputs) by one head."""
+        return self.heads[head](self.body(images))
+
+    def parameters_of(self, head: int) -> list[nn.Parameter]:
+        """What a task with this head trains: the body and that head. The other heads are frozen."""
+        return [*self.body.parameters(), *self.heads[head].parameters()]
 
 
 @dataclass(frozen=True)
@@ -32,7 +51,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Spring:
+class Penalty:
     """Elastic weight consolidation: lambda, where the penalty is taken, and how many images its Fisher information."""
 
     importance: float
@@ -52,11 +71,6 @@ def make_optimizer(
     return NVRMAdam(parameters, **shared, variability=variability, seed=seed, master_weights=masters)
 
 
-def clean_weights(optimizer: torch.optim.Optimizer) -> contextlib.AbstractContextManager:
-    """A block in which the weights are without noise."""
-    return optimizer.denoised() if isinstance(optimizer, NVRMAdam) else contextlib.nullcontext()
-
-
 @torch.no_grad()
 def accuracy(network: HeadedNetwork, examples: Examples, head: int) -> float:
     """The fraction of examples whose largest logit is the label's."""
@@ -74,9 +88,10 @@ def learn(
     *,
     variability: float,
     seed: int,
-    spring: Spring | None = None,
+    penalty: Penalty | None = None,
+    advance: Callable[[float], object] = lambda share: None,
     after_task: Callable[[HeadedNetwork], object] = lambda network: None,
-) -> dict[str, list[list[float]]]:
+) -> dict[str, Any]:
     """Learn the tasks in their order. At one seed all optimizers start from the same weights and see the same batches.
 
     Args:
@@ -85,7 +100,8 @@ def learn(
         recipe: how each task is trained.
         variability: b of NVRM-Adam; 0 is Adam.
         seed: of the initialisation, the batch order and the weight noise.
-        spring: elastic weight consolidation; None: without.
+        penalty: elastic weight consolidation; None: without.
+        advance: of the context.
         after_task: called with the network, its weights clean, after each task has been judged.
 
     Returns:
@@ -98,9 +114,11 @@ def learn(
     count = 1 + max(task.head for task in tasks)
     if count > 1 and not recipe.new_optimizers:
         raise ValueError("tasks with heads of their own need new_optimizers")
-    network = heads.build(images.shape[1], recipe.width, classes, count, seed=seed).to(images.device)
-    order = torch.Generator().manual_seed(seed + 2**32)
-    consolidation = Consolidation(spring.importance) if spring else None
+    network = models.started(
+        HeadedNetwork, images.shape[1], recipe.width, classes, count, seed=derive(seed, "weights")
+    ).to(images.device)  # fmt: skip
+    order = torch.Generator().manual_seed(derive(seed, "batches"))
+    consolidation = Consolidation(penalty.importance) if penalty else None
     optimizer, accuracies = None, []
     for number, task in enumerate(tasks):
         if optimizer is None or recipe.new_optimizers:
@@ -109,19 +127,20 @@ def learn(
                 recipe,
                 variability,
                 # Each optimizer counts its steps from 0, so with one seed all tasks would see the same noise.
-                seed=seed * len(tasks) + number,
-                keep_clean=spring is not None and spring.at_clean_weights,
+                seed=derive(seed * len(tasks) + number, "noise"),
+                keep_clean=penalty is not None and penalty.at_clean_weights,
             )
         _train(network, task, optimizer, recipe, order, consolidation)
         with clean_weights(optimizer):
             if consolidation and number < len(tasks) - 1:
-                few = torch.randperm(len(task.train), generator=torch.Generator().manual_seed(seed + number + 2**35))
-                few = few[: spring.fisher_images].to(images.device)
+                few = torch.Generator().manual_seed(derive(seed + number, "Fisher"))
+                few = torch.randperm(len(task.train), generator=few)[: penalty.fisher_images].to(images.device)
                 consolidation.remember(diagonal_fisher(network, task.train.batch(few)[0], task.head))
             accuracies.append([accuracy(network, seen.test, seen.head) for seen in tasks[: number + 1]])
             after_task(network)
         if recipe.new_optimizers and isinstance(optimizer, NVRMAdam):
             optimizer.denoise()  # nobody else could take its noise off
+        advance(1 / len(tasks))
     return {"accuracy": accuracies}
 
 
@@ -133,15 +152,23 @@ def _train(
     order: torch.Generator,
     consolidation: Consolidation | None,
 ) -> None:
+    labels = task.train.labels
+
     def clean(parameter: nn.Parameter) -> Tensor:
         return optimizer.state.get(parameter, {}).get("master_param", parameter)
 
-    for _ in range(recipe.epochs):
-        numbers = torch.randperm(len(task.train), generator=order).to(task.train.labels.device)
-        for chosen in numbers.split(recipe.batch_size):
-            images, labels = task.train.batch(chosen)
-            optimizer.zero_grad()
-            cross_entropy(network(images, task.head), labels).backward()
-            if consolidation:
-                consolidation.add_gradients(clean)
-            optimizer.step()
+    def step(chosen: Tensor) -> Tensor:
+        images, labels = task.train.batch(chosen)
+        optimizer.zero_grad()
+        loss = cross_entropy(network(images, task.head), labels)
+        loss.backward()
+        if consolidation:
+            consolidation.add_gradients(clean)
+        optimizer.step()
+        return loss.detach()
+
+    epochs = fit(
+        step, len(labels), epochs=recipe.epochs, batch_size=recipe.batch_size, order=order, device=labels.device
+    )
+    for _ in epochs:
+        pass

@@ -8,16 +8,17 @@ import pytest
 import torch
 from torch import nn
 
-from nvrm_fast.experiments import StudyError, data
-from nvrm_fast.experiments import __main__ as command
-from nvrm_fast.experiments.record import FILE
-from nvrm_fast.experiments.variability.continual import consolidation, ewc, forgetting, heads, tasks
-from nvrm_fast.experiments.variability.continual import report as continual_report
-from nvrm_fast.experiments.variability.continual import training as continual
-from nvrm_fast.experiments.variability.continual.consolidation import Consolidation
-from nvrm_fast.experiments.variability.continual.ewc import EwcSettings
-from nvrm_fast.experiments.variability.continual.forgetting import ForgettingSettings
-from nvrm_fast.experiments.variability.continual.training import Recipe, Spring
+from studies import StudyError, data, models, tables
+from studies import __main__ as command
+from studies.record import FILE
+from studies.variability import ewc, forgetting
+from studies.variability.continual import consolidation, tasks
+from studies.variability.continual import report as continual_report
+from studies.variability.continual import training as continual
+from studies.variability.continual.consolidation import Consolidation
+from studies.variability.continual.training import HeadedNetwork, Penalty, Recipe
+from studies.variability.ewc import Ewc
+from studies.variability.forgetting import Forgetting
 
 RECIPE = Recipe(width=8, epochs=1, batch_size=20, lr=1e-2, weight_decay=1e-4, new_optimizers=False)
 STILL = replace(RECIPE, lr=1e-12, weight_decay=0.0)  # weights that hardly move show the noise
@@ -32,10 +33,15 @@ def images():
 
 @pytest.fixture
 def options(tmp_path):
+    """Of both commands, at their smallest."""
     folder = tmp_path / "images"
     folder.mkdir()
     official_files.write_mnist(folder, size=8)
-    return f"--preset tiny --data mnist --data-dir {folder} --threads 1 --out {tmp_path / 'out'}".split()
+    return f"--preset tiny --data mnist --data-dir {folder} --out {tmp_path / 'out'}".split()
+
+
+def build(*given, seed):
+    return models.started(HeadedNetwork, *given, seed=seed)
 
 
 class SoftmaxRegression(nn.Linear):
@@ -81,7 +87,7 @@ def test_split_tasks_have_two_classes_each(images):
 
 @pytest.mark.parametrize("variability", [0.0, 0.03])
 def test_heads_of_other_tasks_keep_their_bits(images, variability):
-    start = heads.build(36, 8, 2, 3, seed=5)
+    start = build(36, 8, 2, 3, seed=5)
     seen = []
     continual.learn(
         tasks.split(images, 3, seed=0),
@@ -99,7 +105,7 @@ def test_heads_of_other_tasks_keep_their_bits(images, variability):
 
 @pytest.mark.parametrize("new_optimizers", [False, True])
 def test_tasks_are_judged_without_noise_and_leave_none(images, new_optimizers):
-    start, seen = heads.build(36, 8, 10, 1, seed=0), []
+    start, seen = build(36, 8, 10, 1, seed=0), []
     continual.learn(
         tasks.permuted(images, 3, seed=0),
         10,
@@ -149,7 +155,7 @@ def test_fisher_information_of_softmax_regression():
 
 
 def test_fisher_information_of_a_deep_network():
-    network = heads.build(6, 5, 3, 2, seed=0)
+    network = build(6, 5, 3, 2, seed=0)
     pictures = torch.randn(4, 6)
     found = consolidation.diagonal_fisher(network, pictures, head=1)
     used = network.parameters_of(1)
@@ -172,23 +178,23 @@ def test_the_gradient_is_that_of_one_penalty_a_task():
         nn.Parameter(torch.ones(3)),
         torch.Generator().manual_seed(0),
     )
-    springs, anchors = Consolidation(7.0), []
+    penalties, anchors = Consolidation(7.0), []
     for _ in range(3):
         with torch.no_grad():
             weight.copy_(torch.randn(50, generator=generator))
         fisher = torch.rand(50, generator=generator) * (torch.arange(50) >= 5)  # five weights that nobody minds
-        springs.remember({weight: fisher, idle: torch.ones(3)})
+        penalties.remember({weight: fisher, idle: torch.ones(3)})
         anchors.append((fisher, weight.detach().clone()))
     here = torch.randn(50, generator=generator, requires_grad=True)
     loss = sum(7.0 / 2 * (fisher * (here - anchor).square()).sum() for fisher, anchor in anchors)
     (expected,) = torch.autograd.grad(loss, here)
     weight.grad = torch.full((50,), 2.0)
-    springs.add_gradients(lambda parameter: here)
+    penalties.add_gradients(lambda parameter: here)
     torch.testing.assert_close(weight.grad, 2.0 + expected, rtol=1e-5, atol=1e-5)
     assert idle.grad is None and (weight.grad[:5] == 2).all()
     before = weight.grad.clone()
-    springs.importance = 0.0
-    springs.add_gradients()
+    penalties.importance = 0.0
+    penalties.add_gradients()
     assert torch.equal(weight.grad, before)
 
 
@@ -196,28 +202,28 @@ def test_the_gradient_is_that_of_one_penalty_a_task():
 def test_where_the_penalty_is_taken(images, monkeypatch, at_clean_weights):
     distances, add = [], Consolidation.add_gradients
 
-    def spy(springs, weights_of):
-        distances.extend(float((weights_of(p) - c).abs().max().detach()) for p, c in springs._centre.items())
-        add(springs, weights_of)
+    def spy(penalties, weights_of):
+        distances.extend(float((weights_of(p) - c).abs().max().detach()) for p, c in penalties._centre.items())
+        add(penalties, weights_of)
 
     monkeypatch.setattr(Consolidation, "add_gradients", spy)
-    spring = Spring(10.0, at_clean_weights, fisher_images=20)
-    continual.learn(tasks.permuted(images, 2, 0), 10, STILL, variability=0.1, seed=0, spring=spring)
+    penalty = Penalty(10.0, at_clean_weights, fisher_images=20)
+    continual.learn(tasks.permuted(images, 2, 0), 10, STILL, variability=0.1, seed=0, penalty=penalty)
     assert len(distances) == 5 * 6  # steps of the second task, parameters
     # 64 or more draws of a deviation of 0.1 in the weights; the noise of the biases may be small by chance.
     assert max(distances) < 1e-5 if at_clean_weights else max(distances) > 0.1
 
 
-def test_springs_hold_the_weights(images):
-    def moved(spring):
+def test_penalties_hold_the_weights(images):
+    def moved(penalty):
         seen = []
         continual.learn(
-            tasks.permuted(images, 2, 0), 10, RECIPE, variability=0.0, seed=0, spring=spring,
+            tasks.permuted(images, 2, 0), 10, RECIPE, variability=0.0, seed=0, penalty=penalty,
             after_task=lambda network: seen.append(torch.cat([p.detach().flatten() for p in network.parameters()])),
         )  # fmt: skip
         return float((seen[1] - seen[0]).norm())
 
-    assert moved(Spring(1e6, False, 100)) < 0.7 * moved(None)
+    assert moved(Penalty(1e6, False, 100)) < 0.7 * moved(None)
 
 
 def test_measures():
@@ -228,11 +234,11 @@ def test_measures():
 
 
 def test_presets_are_the_papers_settings():
-    paper = ForgettingSettings(**ForgettingSettings.PRESETS["paper"])
+    paper = Forgetting(**forgetting.STUDY.presets["paper"])
     expected = Recipe(1024, 1, 256, 1e-3, 1e-4, new_optimizers=False)
     assert (paper.tasks, paper.variability, paper.seeds, paper.recipe_of("permuted")) == (5, 0.03, 10, expected)
     assert paper.recipe_of("split") == replace(expected, weight_decay=0.0, new_optimizers=True)
-    other = EwcSettings(**EwcSettings.PRESETS["paper"])
+    other = Ewc(**ewc.STUDY.presets["paper"])
     assert {30.0, 300.0, 1000.0} < set(other.importances) and other.recipe() == expected
 
 
@@ -245,30 +251,88 @@ def test_a_whole_study(name, options, tmp_path, capsys):
     table = (out / "table.md").read_text()
     assert table in capsys.readouterr().out and "nan" not in table
     results = json.loads((out / "results.json").read_text())
-    assert results["study"] == name and results["settings"]["preset"] == "tiny"
-    assert {"nvrm_fast", "torch", "device", "threads"} <= results["versions"].keys() and results["runs"]
-    for file in FIGURES[name]:
-        assert (out / file).read_bytes().startswith(b"\x89PNG")
+    assert results["study"] == name and results["rows"]
+    assert sorted(path.name for path in out.glob("*.png")) == sorted(FIGURES[name])
 
 
-@pytest.mark.parametrize("study", [forgetting, ewc], ids=lambda study: study.NAME)
-def test_a_stopped_study_goes_on_where_it_was(study, options, tmp_path, monkeypatch):
-    assert command.main([study.NAME, *options]) == 0
-    out = tmp_path / "out"
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_stopped_study_goes_on_where_it_was(name, options, tmp_path, monkeypatch):
+    assert command.main([name, *options]) == 0
+    out, study = tmp_path / "out", {"forgetting": forgetting, "ewc": ewc}[name]
     path = out / FILE
     lines, before = path.read_text().splitlines(), json.loads((out / "results.json").read_text())
     path.write_text("\n".join(lines[:-2]) + "\n" + lines[-2][:20])  # killed while it wrote a line
-    trained, learn = [], continual.learn
-    monkeypatch.setattr(continual, "learn", lambda *given, **more: trained.append(1) or learn(*given, **more))
-    assert command.main([study.NAME, *options]) == 0
+    trained, learn = [], study.learn
+    monkeypatch.setattr(study, "learn", lambda *given, **more: trained.append(1) or learn(*given, **more))
+    assert command.main([name, *options]) == 0
     assert len(trained) == 2
-    assert json.loads((out / "results.json").read_text())["runs"] == before["runs"]
+    assert json.loads((out / "results.json").read_text())["rows"] == before["rows"]
+
+
+def row(first, second, **cell):
+    """A run of two tasks: what is left of the first, and the second."""
+    return cell | {"accuracy": [[0.9], [first, second]]}
+
+
+def shown(panel):
+    """The curves of a panel by label."""
+    return {line.get_label(): line.get_ydata() for line in panel.lines if not line.get_label().startswith("_")}
+
+
+def test_the_report_of_forgetting():
+    settings = Forgetting(seeds=2, tasks=2, scales=(0.1,), task=("permuted",))
+    rows = [
+        row(base + gain * b + 0.02 * seed, 0.8, task="permuted", variability=b, seed=seed)
+        for seed, base, gain in ((0, 0.3, 1.0), (1, 0.4, 2.0))
+        for b in (0.0, 0.03, 0.1)
+    ]
+    made = forgetting.report(settings, rows)
+    assert list(made.figures) == ["figure4.png", "figure11.png"]
+    (line,) = [line for line in made.text.splitlines() if line.startswith("| NVRM-Adam | 0.1 ")]
+    cells = [cell.strip() for cell in line.split("|")[2:-1]]
+    assert cells[1] == tables.percent([0.4, 0.62]) and cells[3] == "85.0 ± 0.0"
+    assert cells[4] == tables.paired([0.4, 0.62], [0.3, 0.42]) and cells[5] == tables.paired([0.6, 0.71], [0.55, 0.61])
+    (line,) = [line for line in made.text.splitlines() if line.startswith("| Adam      | - ")]
+    assert line.split("|")[-3].strip() == line.split("|")[-2].strip() == "-"
+    left, right = made.figures["figure4.png"].axes
+    assert left.get_title("left") == "Base task" and left.get_xscale() == "log" and left.get_xlabel() == "b"
+    for panel, level, ends in ((left, 36.0, [40.5, 51.0]), (right, 58.0, [60.25, 65.5])):
+        (bars,) = panel.containers
+        assert bars.lines[0].get_xdata().tolist() == [0.03, 0.1]
+        assert bars.lines[0].get_ydata() == pytest.approx(ends)
+        assert shown(panel)["Adam"][0] == pytest.approx(level)
+    left, right = made.figures["figure11.png"].axes
+    assert right.get_title("left") == "Mean of all learned tasks" and right.get_xlabel() == "tasks learned"
+    assert list(shown(left)) == ["Adam", "NVRM-Adam, b = 0.03"]
+    assert shown(left)["Adam"] == pytest.approx([90, 36]) and shown(right)["Adam"] == pytest.approx([90, 58])
+    assert shown(left)["NVRM-Adam, b = 0.03"] == pytest.approx([90, 40.5])
+
+
+def test_the_report_of_ewc():
+    settings = Ewc(seeds=2, tasks=2, importances=(0.0, 30.0))
+    rows = [
+        row(0.3 + b + importance / 100 + seed / 10, 0.8, variability=b, importance=importance, seed=seed)
+        for seed in (0, 1)
+        for importance in (0.0, 30.0)
+        for b in (0.0, 0.03)
+    ]
+    made = ewc.report(settings, rows)
+    (line,) = [line for line in made.text.splitlines() if line.startswith("| NVRM-Adam | 30 ")]
+    assert line.split("|")[-3].strip() == "+3.0 [+3.0, +3.0]"  # above Adam's at the same lambda
+    (figure,) = made.figures.values()
+    left, right = figure.axes
+    labels = ["Adam, λ = 0", "NVRM-Adam, λ = 0", "Adam, λ = 30", "NVRM-Adam, λ = 30"]
+    assert list(shown(left)) == list(shown(right)) == labels
+    assert shown(left)["NVRM-Adam, λ = 30"] == pytest.approx([90, 68])
+    styles = [line.get_linestyle() for line in left.lines]
+    assert styles[0] == styles[1] != styles[2] == styles[3]
 
 
 @pytest.mark.parametrize(
     "wrong",
     ["--tasks 1", "--scales 0", "--variability 0", "--task split --tasks 6", "--lr 0", "--device nowhere"],
 )
-def test_wrong_options_are_refused(wrong, options, capsys):
+def test_wrong_options_are_refused(wrong, options, capsys, tmp_path):
     assert command.main(["forgetting", *options, *wrong.split()]) == 2
     assert capsys.readouterr().err.startswith("error: --" + wrong.split()[-2][2:])
+    assert not (tmp_path / "out").exists()
