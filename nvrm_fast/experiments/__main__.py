@@ -14,9 +14,6 @@ try:
     from nvrm_fast.experiments.stochastic.labels import sweeps as label_sweeps
     from nvrm_fast.experiments.stochastic.pruning import study as pruning
     from nvrm_fast.experiments.stochastic.reid import study as reid
-    from nvrm_fast.experiments.variability import generalization, label_noise, scales, sweep
-    from nvrm_fast.experiments.variability.continual import ewc, forgetting
-    from nvrm_fast.experiments.variability.perturbation import study as perturbation
 except ModuleNotFoundError as missing:
     if missing.name not in ("matplotlib", "tqdm", "numpy", "PIL"):
         raise
@@ -24,15 +21,6 @@ except ModuleNotFoundError as missing:
 
 # A new study is a module with HELP, add_arguments(parser) and main(arguments), and one line here.
 STUDIES = {
-    label_noise.NAME: label_noise,
-    "label-noise-sweep": sweep,
-    generalization.NAME: generalization,
-    perturbation.NAME: perturbation,
-    scales.denoising.NAME: scales.denoising,
-    scales.noise_type.NAME: scales.noise_type,
-    scales.gradient_noise.NAME: scales.gradient_noise,
-    forgetting.NAME: forgetting,
-    ewc.NAME: ewc,
     "injection-linear": linear,
     "injection-phases": phases,
     "injection-decay": decay,

@@ -1,8 +1,13 @@
 """What the tests of studies share."""
 
-import official_files
+import sys
+from pathlib import Path
+
 import pytest
 import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))  # official_files
+import official_files  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

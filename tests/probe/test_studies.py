@@ -23,7 +23,7 @@ def keep_threads():
 @pytest.fixture
 def mnist(tmp_path, monkeypatch):
     """Options for a folder with 260 images of 6 x 6 pixels in MNIST's format."""
-    monkeypatch.syspath_prepend(str(__import__("pathlib").Path(__file__).parents[1] / "experiments"))
+    monkeypatch.syspath_prepend(str(__import__("pathlib").Path(__file__).parents[1] / "studies"))
     import official_files
 
     folder = tmp_path / "images"

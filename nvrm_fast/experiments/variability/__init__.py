@@ -1,1 +1,0 @@
-"""The studies of the NVRM paper (Xie et al., 2021) as commands."""

@@ -1,1 +1,0 @@
-"""Accuracy under noise on the weights (NVRM paper, section 4 (1), Figures 1 and 8)."""

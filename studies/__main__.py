@@ -1,0 +1,53 @@
+"""``python -m studies NAME [options]``; without a name the studies are listed."""
+
+from __future__ import annotations
+
+import sys
+
+from studies import StudyError
+
+#: A study is a module with an object STUDY (see ``runner.Study``) and one line here: its module and what it shows.
+STUDIES = {
+    "label-noise": ("studies.variability.label_noise", "SGD against NVRM-SGD on wrong labels (NVRM, Figures 3 and 10)"),
+    "label-noise-sweep": ("studies.variability.label_noise_sweep", "the grid that chose the defaults of label-noise"),
+    "generalization": ("studies.variability.generalization", "gap and test accuracy by b (NVRM, Figures 2 and 9)"),
+    "weight-perturbation": ("studies.variability.weight_perturbation", "noise on the weights (NVRM, Figures 1 and 8)"),
+    "forgetting": (
+        "studies.variability.forgetting",
+        "Adam against NVRM-Adam on tasks in turn (NVRM, Figures 4, 11, 12)",
+    ),
+    "ewc": ("studies.variability.ewc", "elastic weight consolidation with Adam and NVRM-Adam (NVRM, Figure 5)"),
+    "denoising": ("studies.variability.denoising", "NVRM-SGD against PSGD, which keeps its noise (NVRM, Figure 6)"),
+    "noise-type": ("studies.variability.noise_type", "Gaussian, uniform and Laplace weight noise (NVRM, Figure 7)"),
+    "gradient-noise": ("studies.variability.gradient_noise", "large gradient noise instead (NVRM, Figure 13)"),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one study; returns the exit status: 0, 2 where the user can correct something, 130 where stopped."""
+    name, *options = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if name in ("-h", "--help"):
+        lines = [f"  {study:30s} {what}" for study, (_, what) in STUDIES.items()]
+        print("usage: python -m studies NAME [options]; NAME --help lists a study's options\n", *lines, sep="\n")
+        return 0
+    try:
+        if name not in STUDIES:
+            raise StudyError(f"there is no study {name!r}: choose one of {', '.join(STUDIES)}")
+        try:
+            from studies import runner
+        except ModuleNotFoundError as missing:
+            raise StudyError(
+                f"the package {missing.name} is missing: pip install -r studies/requirements.txt"
+            ) from None
+        runner.main(name, STUDIES[name][0], options)
+    except StudyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

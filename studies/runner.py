@@ -1,0 +1,295 @@
+"""Runs a study: command line, presets, refusals, processes, resume, progress and everything that is written."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import importlib.metadata
+import json
+import multiprocessing
+import os
+import platform
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from studies import StudyError, record, seeds
+from studies.data import ImageData, load, standardize
+from studies.record import CHECKPOINTS, Cell, Record
+from studies.settings import Count, DataSettings, Settings
+
+PRESETS = ("tiny", "quick", "paper")
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a study makes of its rows. text: Markdown. figures: by file name. found: JSON values that it derived, such
+    as the settings that a search chose."""
+
+    text: str
+    figures: dict[str, Figure] = field(default_factory=dict)
+    found: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a cell is run with.
+
+    settings: of the study.
+    prepared: what ``Study.prepare`` returned in this process.
+    checkpoints: a folder for what a cell keeps on disk while it is not finished, or for cells to share. It is made on
+        demand (``mkdir``), and another process may use it at the same time.
+    advance: tells the progress bar how large a share of the cell has been done since it was told last.
+    """
+
+    settings: Any
+    prepared: Any
+    checkpoints: Path
+    advance: Callable[[float], object] = lambda share: None
+
+
+def images(settings: Settings) -> ImageData | None:
+    """The data set that the settings name, standardized; None where they name none."""
+    if not isinstance(settings, DataSettings):
+        return None
+    return standardize(load(settings.data, settings.data_dir), settings.device)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study, as the object STUDY of its module.
+
+    Args:
+        settings: its type of settings.
+        presets: by the names of PRESETS the values that differ from the fields' defaults. tiny: seconds, to see that
+            everything runs; quick: at most five minutes on two cores; paper: the paper's scale, from the user's files.
+        cells: all cells, in the order of the report, seeds first where a study that was stopped shall have whole seeds.
+            A cell is a dictionary of plain JSON values; "seed", if it has one, counts 0, 1, ...
+        run: of a ``Context`` and the cell as keywords; returns the result as plain JSON values. It does not know its
+            other cells. "seed" comes as a seed that ``seeds.derive`` made of the study's name and the cell's number.
+        report: of the settings and all rows, each a cell and its result in one dictionary.
+        prepare: what every cell needs, once a process; the first time before anything is written, so it refuses what
+            the settings ask for and is not there. By default the images.
+        later_cells: cells that depend on the rows of the first ones, such as the settings that a search chose.
+        extends: settings that only say which cells there are: a folder may be run again with more of them.
+        packages: distributions whose versions belong to the results.
+        parallel: whether cells may be run in several processes at once.
+        summary: a few words on a row, for its line when it is finished.
+    """
+
+    settings: type[Any]
+    presets: dict[str, dict[str, Any]]
+    cells: Callable[[Any], Iterable[Cell]]
+    run: Callable[..., dict[str, Any]]
+    report: Callable[[Any, list[Row]], Report]
+    prepare: Callable[[Any], Any] = images
+    later_cells: Callable[[Any, list[Row]], Iterable[Cell]] | None = None
+    extends: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    parallel: bool = True
+    summary: Callable[[Row], str] = lambda row: ""
+
+    def __post_init__(self) -> None:
+        if tuple(self.presets) != PRESETS:
+            raise ValueError(f"presets are {', '.join(PRESETS)}, not {', '.join(self.presets)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the runner itself is told."""
+
+    preset: Literal["tiny", "quick", "paper"] = "quick"
+    """values of all other options: seconds, minutes on two cores, or the paper's"""
+    out: Path = Path("runs")
+    """folder for results; a study that was stopped goes on from it"""
+    processes: Count | None = None
+    """processes that share the cells (None: cores / threads, at most 8; one for the preset tiny and on a GPU)"""
+    fresh: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """start anew: delete the finished cells in the folder"""
+
+
+def main(name: str, module: str, arguments: list[str]) -> None:
+    """Run the study of this name and module with the arguments of a command line."""
+    study = study_of(name, module)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument("--preset", default="quick")
+    preset = first.parse_known_args(arguments)[0].preset
+    default = study.settings(**study.presets.get(preset, {}))  # tyro tells of a preset that there is not
+    kind = dataclasses.make_dataclass(
+        "Command",
+        [
+            ("study", study.settings, default),
+            ("run", Options, Options(out=Path("runs") / name)),
+        ],
+    )
+    command = tyro.cli(
+        kind, args=arguments, prog=f"python -m studies {name}", description=importlib.import_module(module).__doc__,
+        config=(tyro.conf.OmitArgPrefixes,),
+    )  # fmt: skip
+    run(name, module, command.study, command.run)
+
+
+def study_of(name: str, module: str) -> Study:
+    """The study of a module.
+
+    Raises:
+        StudyError: if a package that it imports is not installed.
+    """
+    try:
+        return importlib.import_module(module).STUDY
+    except ModuleNotFoundError as missing:
+        if str(missing.name).split(".")[0] in ("studies", "nvrm_fast"):
+            raise
+        raise StudyError(f"{name} needs the package {missing.name}: pip install -r studies/requirements.txt") from None
+
+
+def run(name: str, module: str, settings: Settings, options: Options) -> None:
+    """Run what is not yet on disk; then write table.md, the figures and results.json, and print the table.
+
+    Raises:
+        StudyError: for what the user can correct; before anything is run, except for a disk that gets full.
+    """
+    study = study_of(name, module)
+    _check_device(settings.device)
+    torch.set_num_threads(settings.threads)
+    work = _Work(name, module, settings, options.out / CHECKPOINTS, study.prepare(settings))
+    with record.opened(options.out, fresh=options.fresh):
+        free = {"data_dir", "device", "threads", "seeds", *study.extends}
+        kept = Record(options.out, name, {key: value for key, value in asdict(settings).items() if key not in free})
+        cells = list(study.cells(settings))
+        _run_cells(cells, work, study, kept, options)
+        if study.later_cells is not None:
+            later = list(study.later_cells(settings, [kept.row(cell) for cell in cells]))
+            _run_cells(later, work, study, kept, options)
+            cells += later
+        rows = [kept.row(cell) for cell in cells]
+        report = study.report(settings, rows)
+        content = {
+            "study": name,
+            "preset": options.preset,
+            "settings": asdict(settings),
+            "versions": versions(settings.device, study.packages),
+            **report.found,
+        }
+        written = [_write_text(options.out / "table.md", report.text + "\n")]
+        for file, figure in report.figures.items():
+            record.write(options.out / file, figure.savefig)
+            written.append(options.out / file)
+        written.append(_write_text(options.out / "results.json", _results(content, rows)))
+    print(f"\n{report.text}\n\nwritten: {', '.join(map(str, written))}")
+
+
+def _results(content: dict[str, Any], rows: list[Row]) -> str:
+    """JSON with a line for each row."""
+    head = json.dumps(content, indent=1, allow_nan=False).removesuffix("\n}")
+    return head + ',\n "rows": [\n' + ",\n".join(json.dumps(row, allow_nan=False) for row in rows) + "\n ]\n}\n"
+
+
+def _write_text(path: Path, text: str) -> Path:
+    record.write(path, lambda part: part.write_text(text, encoding="utf-8"))
+    return path
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise StudyError(f"--device {device} cannot be used here ({reason}): try --device cpu") from None
+
+
+@dataclass(frozen=True)
+class _Work:
+    """All that running a cell needs in a process."""
+
+    name: str
+    module: str
+    settings: Any
+    checkpoints: Path
+    prepared: Any = None
+
+    def run(self, cell: Cell, advance: Callable[[float], object] = lambda share: None) -> dict[str, Any]:
+        """The result of a cell."""
+        context = Context(self.settings, self.prepared, self.checkpoints, advance)
+        seed = {"seed": seeds.derive(cell["seed"], self.name)} if "seed" in cell else {}
+        return study_of(self.name, self.module).run(context, **(cell | seed))
+
+
+def _run_cells(cells: list[Cell], work: _Work, study: Study, kept: Record, options: Options) -> None:
+    todo = [cell for cell in cells if cell not in kept]
+    with tqdm(total=len(cells), initial=len(cells) - len(todo), unit=" cells", disable=None, dynamic_ncols=True,
+              bar_format="{desc}{percentage:3.0f} %|{bar}| {elapsed}<{remaining}") as bar:  # fmt: skip
+        processes = min(_processes(work.settings, options, study.parallel), len(todo))
+        for cell, result in _in_processes(todo, work, processes, bar) if processes > 1 else _here(todo, work, bar):
+            kept.add(cell, result)
+            words = ", ".join(f"{key} {value}" for key, value in cell.items())
+            bar.write(f"{words}: {study.summary(kept.row(cell))}".rstrip(": "))
+
+
+def _processes(settings: Settings, options: Options, parallel: bool) -> int:
+    if not parallel:
+        return 1
+    if options.processes is not None:
+        return options.processes
+    if options.preset == "tiny" or torch.device(settings.device).type != "cpu":
+        return 1
+    return max(1, min(8, (os.cpu_count() or 1) // settings.threads))
+
+
+def _here(cells: list[Cell], work: _Work, bar: tqdm) -> Iterator[tuple[Cell, dict[str, Any]]]:
+    begun = bar.n
+    for number, cell in enumerate(cells):
+        yield cell, work.run(cell, bar.update)
+        bar.update(begun + number + 1 - bar.n)
+
+
+def _in_processes(cells: list[Cell], work: _Work, processes: int, bar: tqdm) -> Iterator[tuple[Cell, dict[str, Any]]]:
+    """Each cell with its result, in the order in which they end."""
+    # Spawned, not forked: torch's threads do not survive a fork. What was prepared is prepared again there.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, spawn, _start, (dataclasses.replace(work, prepared=None),)) as pool:
+        futures = {pool.submit(_run_there, cell): cell for cell in cells}
+        try:
+            for done in as_completed(futures):
+                yield futures[done], done.result()
+                bar.update()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+_work: _Work  # of a process of the pool
+
+
+def _start(work: _Work) -> None:
+    global _work
+    torch.set_num_threads(work.settings.threads)
+    prepared = study_of(work.name, work.module).prepare(work.settings)
+    _work = dataclasses.replace(work, prepared=prepared)
+
+
+def _run_there(cell: Cell) -> dict[str, Any]:
+    return _work.run(cell)
+
+
+def versions(device: str, packages: Iterable[str] = ()) -> dict[str, Any]:
+    """What the numbers were made with."""
+    where = torch.device(device)
+    installed = {name: importlib.metadata.version(name) for name in ("torch", "numpy", "matplotlib", *packages)}
+    return {
+        "nvrm_fast": importlib.import_module("nvrm_fast").__version__,
+        **installed,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "device": torch.cuda.get_device_name(where) if where.type == "cuda" else device,
+        "threads": torch.get_num_threads(),
+    }

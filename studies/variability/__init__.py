@@ -1,0 +1,1 @@
+"""The studies of the NVRM paper (Xie et al., 2021)."""

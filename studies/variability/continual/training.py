@@ -1,0 +1,174 @@
+"""Learn tasks one after the other with Adam or NVRM-Adam, and judge all tasks learned so far after each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from nvrm_fast.optim import NVRMAdam
+from studies import models
+from studies.fit import fit
+from studies.optimizers import clean_weights
+from studies.seeds import derive
+from studies.variability.continual.consolidation import Consolidation, diagonal_fisher
+from studies.variability.continual.tasks import Examples, Task
+
+_IMAGES_A_PASS = 1_000  # bounds the activations that evaluation holds at once
+
+
+class HeadedNetwork(nn.Module):
+    """Fully connected, two hidden layers of ``width`` ReLUs (NVRM paper, appendix C.2: 1024), one head or several."""
+
+    def __init__(self, inputs: int, width: int, classes: int, heads: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
+        self.heads = nn.ModuleList(nn.Linear(width, classes) for _ in range(heads))
+
+    def forward(self, images: Tensor, head: int) -> Tensor:
+        """Logits (N, classes) of images (N, inputs) by one head."""
+        return self.heads[head](self.body(images))
+
+    def parameters_of(self, head: int) -> list[nn.Parameter]:
+        """What a task with this head trains: the body and that head. The other heads are frozen."""
+        return [*self.body.parameters(), *self.heads[head].parameters()]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a task is trained; the same for both optimizers."""
+
+    width: int
+    epochs: int  # passes over each task's images
+    batch_size: int
+    lr: float
+    weight_decay: float
+    new_optimizers: bool  # a task starts with moments of zero; otherwise with those that the task before it left
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """Elastic weight consolidation: lambda, where the penalty is taken, and how many images its Fisher information."""
+
+    importance: float
+    at_clean_weights: bool
+    fisher_images: int
+
+
+def make_optimizer(
+    parameters: Sequence[nn.Parameter], recipe: Recipe, variability: float, seed: int, keep_clean: bool = False
+) -> torch.optim.Optimizer:
+    """``torch.optim.Adam`` if b is 0, else ``NVRMAdam``; with ``keep_clean`` the latter has the clean weights at hand
+    under "master_param" of its state."""
+    shared = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
+    if variability == 0:
+        return torch.optim.Adam(parameters, **shared, fused=True)
+    masters = True if keep_clean else None
+    return NVRMAdam(parameters, **shared, variability=variability, seed=seed, master_weights=masters)
+
+
+@torch.no_grad()
+def accuracy(network: HeadedNetwork, examples: Examples, head: int) -> float:
+    """The fraction of examples whose largest logit is the label's."""
+    right = 0
+    for chosen in torch.arange(len(examples), device=examples.labels.device).split(_IMAGES_A_PASS):
+        images, labels = examples.batch(chosen)
+        right += int((network(images, head).argmax(1) == labels).sum())
+    return right / len(examples)
+
+
+def learn(
+    tasks: Sequence[Task],
+    classes: int,
+    recipe: Recipe,
+    *,
+    variability: float,
+    seed: int,
+    penalty: Penalty | None = None,
+    advance: Callable[[float], object] = lambda share: None,
+    after_task: Callable[[HeadedNetwork], object] = lambda network: None,
+) -> dict[str, Any]:
+    """Learn the tasks in their order. At one seed all optimizers start from the same weights and see the same batches.
+
+    Args:
+        tasks: all on one device.
+        classes: logits of a head.
+        recipe: how each task is trained.
+        variability: b of NVRM-Adam; 0 is Adam.
+        seed: of the initialisation, the batch order and the weight noise.
+        penalty: elastic weight consolidation; None: without.
+        advance: of the context.
+        after_task: called with the network, its weights clean, after each task has been judged.
+
+    Returns:
+        ``accuracy``: after each task the test accuracies (fractions, on clean weights) of all tasks so far, by tasks.
+
+    Raises:
+        ValueError: for several heads and one optimizer, which could not leave the other tasks' heads alone.
+    """
+    images = tasks[0].train.images
+    count = 1 + max(task.head for task in tasks)
+    if count > 1 and not recipe.new_optimizers:
+        raise ValueError("tasks with heads of their own need new_optimizers")
+    network = models.started(
+        HeadedNetwork, images.shape[1], recipe.width, classes, count, seed=derive(seed, "weights")
+    ).to(images.device)  # fmt: skip
+    order = torch.Generator().manual_seed(derive(seed, "batches"))
+    consolidation = Consolidation(penalty.importance) if penalty else None
+    optimizer, accuracies = None, []
+    for number, task in enumerate(tasks):
+        if optimizer is None or recipe.new_optimizers:
+            optimizer = make_optimizer(
+                network.parameters_of(task.head),
+                recipe,
+                variability,
+                # Each optimizer counts its steps from 0, so with one seed all tasks would see the same noise.
+                seed=derive(seed * len(tasks) + number, "noise"),
+                keep_clean=penalty is not None and penalty.at_clean_weights,
+            )
+        _train(network, task, optimizer, recipe, order, consolidation)
+        with clean_weights(optimizer):
+            if consolidation and number < len(tasks) - 1:
+                few = torch.Generator().manual_seed(derive(seed + number, "Fisher"))
+                few = torch.randperm(len(task.train), generator=few)[: penalty.fisher_images].to(images.device)
+                consolidation.remember(diagonal_fisher(network, task.train.batch(few)[0], task.head))
+            accuracies.append([accuracy(network, seen.test, seen.head) for seen in tasks[: number + 1]])
+            after_task(network)
+        if recipe.new_optimizers and isinstance(optimizer, NVRMAdam):
+            optimizer.denoise()  # nobody else could take its noise off
+        advance(1 / len(tasks))
+    return {"accuracy": accuracies}
+
+
+def _train(
+    network: HeadedNetwork,
+    task: Task,
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    order: torch.Generator,
+    consolidation: Consolidation | None,
+) -> None:
+    labels = task.train.labels
+
+    def clean(parameter: nn.Parameter) -> Tensor:
+        return optimizer.state.get(parameter, {}).get("master_param", parameter)
+
+    def step(chosen: Tensor) -> Tensor:
+        images, labels = task.train.batch(chosen)
+        optimizer.zero_grad()
+        loss = cross_entropy(network(images, task.head), labels)
+        loss.backward()
+        if consolidation:
+            consolidation.add_gradients(clean)
+        optimizer.step()
+        return loss.detach()
+
+    epochs = fit(
+        step, len(labels), epochs=recipe.epochs, batch_size=recipe.batch_size, order=order, device=labels.device
+    )
+    for _ in epochs:
+        pass

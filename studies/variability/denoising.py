@@ -1,0 +1,60 @@
+"""Does taking the noise off help? NVRM-SGD against PSGD, which leaves its noise in the weights, by b.
+
+The paper's section 4 (5), Figure 6, on 40 % asymmetric wrong labels. PSGD adds noise of scale b to the gradient, so its
+weights move by lr * b a step.
+
+Written to --out: table.md, scales.png and results.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from studies.optimizers import NVRM_SGD, PERTURBED_SGD, SGD
+from studies.runner import Report, Row, Study
+from studies.settings import SOME, NotNegative
+from studies.variability import scales, training
+from studies.variability.scales import ScaleSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Denoising(ScaleSettings):
+    """The settings of denoising."""
+
+    variability: Annotated[tuple[NotNegative, ...], SOME] = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1)
+    """NVRM-SGD's b, one or more"""
+    psgd_variability: Annotated[tuple[NotNegative, ...], SOME] = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.2, 0.5)
+    """PSGD's b, one or more"""
+
+
+def cells(settings: Denoising) -> Iterator[dict[str, Any]]:
+    """At each seed SGD, NVRM-SGD at each b, PSGD at each of its own."""
+    optimizers = ((SGD, (0.0,)), (NVRM_SGD, settings.variability), (PERTURBED_SGD, settings.psgd_variability))
+    for seed in range(settings.seeds):
+        for optimizer, values in optimizers:
+            yield from ({"optimizer": optimizer, "variability": b, "seed": seed} for b in values)
+
+
+def report(settings: Denoising, rows: list[Row]) -> Report:
+    """The table, the differences from SGD and the figure."""
+    place = ("variability",), {"b": "variability"}
+    text = training.report_text(settings, rows, *place, at_same=())
+    figure = scales.draw(settings, rows, "variability", "b", lambda row: row["optimizer"], levels=(SGD,))
+    return Report(text, {"scales.png": figure})
+
+
+STUDY = Study(
+    settings=Denoising,
+    presets={
+        "tiny": training.tiny(variability=(0.02,), psgd_variability=(0.1,)),
+        "quick": training.quick(variability=(0.01, 0.02, 0.05, 0.1), psgd_variability=(0.02, 0.05, 0.1, 0.2, 0.5)),
+        "paper": training.paper(),
+    },
+    cells=cells,
+    run=scales.run,
+    report=report,
+    extends=("variability", "psgd_variability"),
+    summary=training.summary,
+)

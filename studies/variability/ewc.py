@@ -1,0 +1,95 @@
+"""Elastic weight consolidation with Adam and with NVRM-Adam on permuted pixels (NVRM paper, section 4, experiment 4,
+and appendix C.2; Figure 5).
+
+After each task the diagonal of the Fisher information is taken at the clean weights (exactly over labels, a mean over
+up to --fisher-images training images), and from then on lambda / 2 * F (weight - anchor)^2 is part of the loss. With
+NVRM-Adam the penalty sees the noisy weights like the rest of the loss (--penalty-at clean: the clean ones); in the mean
+over the noise both have the same gradient. Tasks, weights and batches are those of the study forgetting.
+
+Written to --out: table.md, figure5.png and results.json.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from studies import tables
+from studies.runner import Context, Report, Row, Study
+from studies.settings import SOME, Count, NotNegative
+from studies.variability import looks
+from studies.variability.continual import report as continual
+from studies.variability.continual.settings import ContinualSettings, paper, tiny
+from studies.variability.continual.tasks import permuted
+from studies.variability.continual.training import Penalty, learn
+
+#: A lambda each.
+STYLES = [
+    {"linestyle": style, "marker": marker}
+    for style, marker in (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"), ((0, (5, 1)), "v"))
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ewc(ContinualSettings):
+    """The settings of ewc."""
+
+    importances: Annotated[tuple[NotNegative, ...], SOME] = (0.0, 30.0, 300.0, 1000.0)
+    """lambda of the penalty, one or more; 0: without"""
+    penalty_at: Literal["noisy", "clean"] = "noisy"
+    """weights that NVRM's penalty sees"""
+    fisher_images: Count = 2000
+    """images that the Fisher information takes"""
+
+
+def cells(settings: Ewc) -> Iterator[dict[str, Any]]:
+    """Seeds first, then lambdas, each with Adam and NVRM-Adam."""
+    methods = itertools.product(range(settings.seeds), settings.importances, (0.0, settings.variability))
+    for seed, importance, b in methods:
+        yield {"variability": b, "importance": importance, "seed": seed}
+
+
+def run(context: Context, *, variability: float, importance: float, seed: int) -> dict[str, Any]:
+    """Learn all tasks with one optimizer and one lambda."""
+    settings, data = context.settings, context.prepared
+    penalty = Penalty(importance, settings.penalty_at == "clean", settings.fisher_images) if importance else None
+    return learn(
+        permuted(data, settings.tasks, seed), data.classes, settings.recipe(), variability=variability, seed=seed,
+        penalty=penalty, advance=context.advance,
+    )  # fmt: skip
+
+
+def report(settings: Ewc, rows: list[Row]) -> Report:
+    """The tables after the last task by lambda and after each task, and the figure."""
+    lines = {
+        f"{continual.name_of(b)}, λ = {importance:g}": runs
+        for (importance, b), runs in tables.groups(rows, "importance", "variability").items()
+    }
+    by = ["importance", "variability"]
+    place = {"lambda": lambda runs: f"{runs[0]['importance']:g}"}
+    text = (
+        f"{settings.data}, permuted, b = {settings.variability:g}: test accuracy in percent after {settings.tasks} "
+        f"tasks, mean ± standard deviation over seeds, their number: {settings.seeds};\ngain: over Adam at the same "
+        f"lambda and seeds, with 95 % intervals\n\n{continual.final_table(rows, by, place, at_same=['importance'])}"
+        f"\n\n{continual.curve_table(lines)}"
+    )
+    styles = [STYLES[number // 2 % len(STYLES)] for number in range(len(lines))]
+    title = looks.title(settings, "permuted pixels, EWC", f"b = {settings.variability:g}")
+    return Report(text, {"figure5.png": continual.draw_curves(lines, styles, title)})
+
+
+STUDY = Study(
+    settings=Ewc,
+    presets={
+        "tiny": tiny(importances=(0.0, 300.0), fisher_images=50),
+        "quick": {},
+        "paper": paper(fisher_images=60_000),
+    },
+    cells=cells,
+    run=run,
+    report=report,
+    extends=("importances",),
+    summary=lambda row: f"all tasks {continual.all_learned(row)[-1]:.1%}",
+)

@@ -1,0 +1,96 @@
+"""Improved generalization: the gap between training and test accuracy under SGD and NVRM-SGD at several b.
+
+The paper's experiment 2 (section 4, Figures 2 and 9), on right labels: VGG-16 on CIFAR-10, which is the preset paper,
+and MobileNetV2 on CIFAR-100: --preset paper --data cifar100 --network mobilenetv2. SAM and IVON stand beside as what a
+user would pick instead.
+
+Written to --out: table.md, curves.png and results.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from matplotlib.figure import Figure
+
+from studies import figures, tables
+from studies.optimizers import ADAM, IVON, NOISY, NVRM_SGD, SAM, SGD, OptimizerName
+from studies.runner import Context, Report, Row, Study
+from studies.settings import SOME, NotNegative, Share
+from studies.variability import looks, training
+from studies.variability.training import TrainingSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generalization(TrainingSettings):
+    """The settings of generalization."""
+
+    noise_rate: Share = 0.0
+    """probability that a training label is flipped, asymmetrically"""
+    variability: Annotated[tuple[NotNegative, ...], SOME] = (0.01, 0.015, 0.02)
+    """b, one or more"""
+    optimizers: Annotated[tuple[OptimizerName, ...], SOME] = (SGD, NVRM_SGD, ADAM, SAM, IVON)
+    """what is compared"""
+
+
+def cells(settings: Generalization) -> Iterator[dict[str, Any]]:
+    """Seeds first, then optimizers, those with noise at each b."""
+    for seed in range(settings.seeds):
+        for optimizer in settings.optimizers:
+            for b in settings.variability if optimizer in NOISY else (0.0,):
+                yield {"optimizer": optimizer, "variability": b, "seed": seed}
+
+
+def run(context: Context, *, optimizer: str, variability: float, seed: int) -> dict[str, Any]:
+    """One training."""
+    problem = training.corrupt(context.prepared, "asymmetric", context.settings.noise_rate, seed)
+    settings = training.at(context.settings, variability=variability)
+    return training.train(problem, settings, optimizer, seed, advance=context.advance)
+
+
+def report(settings: Generalization, rows: list[Row]) -> Report:
+    """The table, the differences from SGD and the figure."""
+    place = ("variability",), {"b": "variability"}
+    text = training.report_text(settings, rows, *place, at_same=())
+    return Report(text, {"curves.png": draw(settings, rows)})
+
+
+def draw(settings: Generalization, rows: list[Row]) -> Figure:
+    """Left the generalization gap, right the test accuracy, against epochs: the layout of Figures 2 and 9."""
+    figure, panels = figures.new_figure(
+        1, 2, width=10.4, height=4.4, sharex=True, title=looks.title(settings, settings.network)
+    )
+    shades = iter(figures.SHADES)
+    for (optimizer, b), runs in tables.groups(rows, "optimizer", "variability").items():
+        look = {
+            "color": next(shades, figures.INK) if optimizer == NVRM_SGD else looks.COLORS[optimizer],
+            "label": f"{optimizer}, b = {b:g}" if b else optimizer,
+        }
+        gaps = [[a - b for a, b in zip(run["train_accuracy"], run["test_accuracy"])] for run in runs]
+        figures.over_epochs(panels[0, 0], gaps, **look)
+        figures.over_epochs(panels[0, 1], [run["test_accuracy"] for run in runs], **look)
+    for panel, heading in zip(panels[0], ("Generalization gap", "Test accuracy")):
+        figures.name_axes(panel, heading, "epoch")
+        looks.mark_drops(panel, settings.drops, settings.epochs)
+    # The first epochs would press the rest together.
+    panels[0, 1].set_ylim(bottom=max(0.0, 100 * min(training.last(rows, "test_accuracy")) - 8))
+    figures.legend_below(figure, panels[0, 0])
+    return figure
+
+
+STUDY = Study(
+    settings=Generalization,
+    presets={
+        "tiny": training.tiny(variability=(0.02,)),
+        "quick": training.quick(variability=(0.02, 0.05), weight_decay=1e-4),
+        "paper": training.paper(network="vgg16", momentum=0.0),
+    },
+    prepare=training.prepare,
+    cells=cells,
+    run=run,
+    report=report,
+    extends=("variability", "optimizers"),
+    summary=training.summary,
+)

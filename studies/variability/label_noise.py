@@ -1,0 +1,125 @@
+"""Robustness to noisy labels: the same network trained by SGD and by NVRM-SGD on real images with wrong labels.
+
+The paper's experiment 3 (section 4, Figure 3; symmetric flips: Figure 10). A share of the training labels is flipped,
+the test labels are right. At each seed all optimizers start from the same weights, see the same wrong labels and the
+same batches. Everything is measured on clean weights, after each epoch.
+
+The quick preset is the smallest picture of the effect, at one rate. All rates of both kinds of flips:
+--noise-kind asymmetric symmetric --noise-rate None. The paper's preset is ResNet-34 as in appendix C.1.
+
+Written to --out: table.md, curves.png (or one for each kind of flips) and results.json.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from studies import figures, tables
+from studies.labels import Kind
+from studies.optimizers import ADAM, IVON, NVRM_SGD, SAM, SGD, OptimizerName
+from studies.runner import Context, Report, Row, Study
+from studies.settings import Count, Share
+from studies.variability import looks, training
+from studies.variability.training import TrainingSettings, last
+
+RATES = {"asymmetric": (0.1, 0.2, 0.3, 0.4), "symmetric": (0.2, 0.4, 0.6, 0.8), "patterned": (0.1, 0.2, 0.3, 0.4)}
+BOTH = ("asymmetric", "symmetric")
+PANELS = (("test_accuracy", "Test accuracy"), ("train_accuracy", "Training accuracy on the corrupted labels"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelNoise(TrainingSettings):
+    """The settings of label-noise."""
+
+    seeds: Count = 5
+    """how many seeds: initialisation, flipped labels, batch order and weight noise"""
+    noise_kind: tuple[Kind, ...] = ("asymmetric",)
+    """how labels are flipped, one or more"""
+    noise_rate: tuple[Share, ...] | None = (0.4,)
+    """probability that a training label is flipped, one or more (None: the paper's for each kind)"""
+    optimizers: tuple[OptimizerName, ...] = (SGD, NVRM_SGD)
+    """what is compared"""
+
+
+def cells(settings: LabelNoise) -> Iterator[dict[str, Any]]:
+    """Seeds first, then kinds, rates and optimizers."""
+    for seed, kind in itertools.product(range(settings.seeds), settings.noise_kind):
+        for rate, optimizer in itertools.product(settings.noise_rate or RATES[kind], settings.optimizers):
+            yield {"optimizer": optimizer, "noise_kind": kind, "noise_rate": rate, "seed": seed}
+
+
+def run(context: Context, *, optimizer: str, noise_kind: str, noise_rate: float, seed: int) -> dict[str, Any]:
+    """One training on the labels of one kind, rate and seed."""
+    problem = training.corrupt(context.prepared, noise_kind, noise_rate, seed)
+    return training.train(problem, context.settings, optimizer, seed, advance=context.advance)
+
+
+def report(settings: LabelNoise, rows: list[Row]) -> Report:
+    """The table, the differences from SGD, and a figure for each kind of flips, as the paper has Figures 3 and 10."""
+    rows = sorted(rows, key=lambda row: settings.noise_kind.index(row["noise_kind"]))
+    place = ("noise_kind", "noise_rate"), {"flips": lambda runs: flips(runs[0])}
+    text = training.report_text(settings, rows, *place)
+    kinds = tables.groups(rows, "noise_kind")
+    drawn = {
+        "curves.png" if len(kinds) == 1 else f"curves-{kind}.png": draw(settings, kind, mine)
+        for (kind,), mine in kinds.items()
+    }
+    return Report(text, drawn)
+
+
+def flips(row: Row) -> str:
+    """``asymmetric, 40 %``."""
+    return f"{row['noise_kind']}, {100 * row['noise_rate']:g} %"
+
+
+def draw(settings: LabelNoise, kind: str, rows: list[Row]) -> Figure:
+    """Test accuracy and training accuracy on corrupted labels against epochs: a column for each rate, or both panels
+    side by side where there is only one."""
+    rates = tables.groups(rows, "noise_rate")
+    alone = len(rates) == 1
+    what = f"{100 * rows[0]['noise_rate']:g} % of the training labels flipped ({kind})" if alone else f"{kind} flips"
+    figure, panels = figures.new_figure(
+        *((1, 2) if alone else (2, len(rates))), width=9.6 if alone else 3.1 * len(rates) + 0.6,
+        height=4.2 if alone else 6.2, sharex=True, sharey=False if alone else "row",
+        title=looks.title(settings, what, settings.network, f"b = {settings.variability:g}"),
+    )  # fmt: skip
+    for column, ((rate,), mine) in enumerate(rates.items()):
+        for row, (measure, heading) in enumerate(PANELS):
+            panel = panels[0, row] if alone else panels[row, column]
+            optimizers = tables.groups(mine, "optimizer")
+            for (optimizer,), runs in optimizers.items():
+                curves = [run[measure] for run in runs]
+                figures.over_epochs(panel, curves, color=looks.COLORS[optimizer], label=optimizer)
+            if measure == "train_accuracy":
+                looks.right_labels(panel, rate, told=alone)
+            title = heading if alone else f"{100 * rate:g} % flipped" if row == 0 else ""
+            figures.name_axes(panel, title, "epoch", "" if alone or column else heading)
+            looks.mark_drops(panel, settings.drops, settings.epochs, told=alone)
+            if alone:
+                ends = {name: 100 * statistics.fmean(last(runs, measure)) for (name,), runs in optimizers.items()}
+                looks.name_lines(panel, ends, settings.epochs)
+    if not alone:
+        figures.legend_below(figure, panels[0, 0])
+    return figure
+
+
+STUDY = Study(
+    settings=LabelNoise,
+    presets={
+        "tiny": training.tiny(noise_kind=BOTH, optimizers=(SGD, NVRM_SGD, ADAM, SAM, IVON)),
+        "quick": {},
+        "paper": training.paper(noise_kind=BOTH, noise_rate=None),
+    },
+    prepare=training.prepare,
+    cells=cells,
+    run=run,
+    report=report,
+    extends=("noise_kind", "noise_rate", "optimizers"),
+    summary=training.summary,
+)

@@ -1,0 +1,53 @@
+"""How the optimizers look in the figures of the NVRM paper's studies, and what their panels share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from studies.figures import COLORS as PALETTE
+from studies.figures import FAINT, INK
+from studies.optimizers import ADAM, IVON, NVRM_ADAM, NVRM_SGD, PERTURBED_SGD, SAM, SGD
+
+COLORS = dict(zip((SGD, NVRM_SGD, PERTURBED_SGD, SAM, IVON, ADAM, NVRM_ADAM), PALETTE))
+
+
+def title(settings: Any, *words: str) -> str:
+    """The data set, some words, and how many seeds there are."""
+    return ", ".join((settings.data, *words, f"{settings.seeds} seed{'s' * (settings.seeds > 1)}"))
+
+
+def mark_drops(panel: Any, drops: Sequence[int], epochs: int, *, told: bool = True) -> None:
+    """Dotted lines where the learning rate drops."""
+    inside = [drop for drop in drops if drop < epochs]
+    for drop in inside:
+        panel.axvline(drop + 0.5, color=FAINT, linestyle=":", linewidth=1, zorder=0)
+    if inside and told:
+        panel.annotate(
+            "learning rate drops", (inside[0] + 0.5, 1), xycoords=("data", "axes fraction"), xytext=(3, -2),
+            textcoords="offset points", color=FAINT, fontsize=8, va="top",
+        )  # fmt: skip
+
+
+def name_lines(panel: Any, ends: Mapping[str, float], epochs: int) -> None:
+    """Write each optimizer's name and last value beside its line's end, moved apart where they would overlap."""
+    low, high = panel.get_ylim()
+    gap = 0.1 * (high - low)
+    places: list[float] = []
+    for optimizer, value in sorted(ends.items(), key=lambda item: item[1]):
+        places.append(max(value, places[-1] + gap) if places else value)
+        panel.annotate(
+            f"{optimizer}\n{value:.1f} %", (epochs, places[-1]), xytext=(6, 0), textcoords="offset points",
+            color=COLORS[optimizer], fontsize=9.5, fontweight="bold", va="center", annotation_clip=False,
+        )  # fmt: skip
+
+
+def right_labels(panel: Any, noise_rate: float, *, told: bool = True) -> None:
+    """The share of labels that are right: a network that learns only those has just this training accuracy."""
+    clean = 100 * (1 - noise_rate)
+    panel.axhline(clean, color=INK, linestyle="--", linewidth=1.1, zorder=1)
+    if told:
+        panel.annotate(
+            f"share of right labels: {clean:g} %", (0.98, clean), xycoords=("axes fraction", "data"), xytext=(0, -4),
+            textcoords="offset points", fontsize=9, ha="right", va="top",
+        )  # fmt: skip

@@ -1,0 +1,65 @@
+"""Which noise? NVRM-SGD with Gaussian, uniform and Laplace noise on the weights, by b.
+
+The paper's section 4 (6), Figure 7, on 40 % asymmetric wrong labels. b is the scale of each law; their standard
+deviations are b, b / sqrt(3) and b * sqrt(2).
+
+Written to --out: table.md, scales.png and results.json.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from nvrm_fast.reference import DISTRIBUTIONS
+from studies.optimizers import NVRM_SGD, SGD
+from studies.runner import Report, Row, Study
+from studies.settings import SOME, NotNegative
+from studies.variability import scales, training
+from studies.variability.scales import ScaleSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseType(ScaleSettings):
+    """The settings of noise-type."""
+
+    variability: Annotated[tuple[NotNegative, ...], SOME] = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1)
+    """b, one or more"""
+    noise: Annotated[tuple[Literal[tuple(DISTRIBUTIONS)], ...], SOME] = tuple(DISTRIBUTIONS)
+    """distributions of the weight noise, one or more"""
+
+
+def cells(settings: NoiseType) -> Iterator[dict[str, Any]]:
+    """At each seed SGD, and NVRM-SGD with each noise at each b."""
+    for seed in range(settings.seeds):
+        yield {"optimizer": SGD, "variability": 0.0, "noise": None, "seed": seed}
+        for noise, b in itertools.product(settings.noise, settings.variability):
+            yield {"optimizer": NVRM_SGD, "variability": b, "noise": noise, "seed": seed}
+
+
+def report(settings: NoiseType, rows: list[Row]) -> Report:
+    """The table, the differences from SGD and the figure."""
+    place = ("variability", "noise"), {"b": "variability", "noise": "noise"}
+    text = training.report_text(settings, rows, *place, at_same=())
+
+    def line_of(row: Row) -> str:
+        return SGD if row["noise"] is None else f"NVRM {row['noise']}"
+
+    return Report(text, {"scales.png": scales.draw(settings, rows, "variability", "b", line_of, levels=(SGD,))})
+
+
+STUDY = Study(
+    settings=NoiseType,
+    presets={
+        "tiny": training.tiny(variability=(0.02,)),
+        "quick": training.quick(variability=(0.02, 0.05, 0.1)),
+        "paper": training.paper(),
+    },
+    cells=cells,
+    run=scales.run,
+    report=report,
+    extends=("variability", "noise"),
+    summary=training.summary,
+)

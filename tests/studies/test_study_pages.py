@@ -1,0 +1,58 @@
+"""Pages of the documentation say what the committed results say."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from studies import pages
+from studies.variability import label_noise, training
+
+ROOT = Path(__file__).parents[2]
+#: Pages with a section of a study's results.
+WRITTEN = [
+    page for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))) if "<!-- study: " in page.read_text()
+]
+
+
+def test_there_are_such_pages():
+    assert {ROOT / "README.md", ROOT / "docs/label_noise.md"} <= set(WRITTEN)
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
+def test_page_and_results_hold_together(page):
+    text = page.read_text()
+    assert pages.written(page) == text, f"run: python -m studies.pages {page.relative_to(ROOT)}"
+    assert text.count("<!-- study: ") == text.count("<!-- end of study -->") == len(pages._SECTION.findall(text))
+    for results in re.findall(r"<!-- study: (\S+) -->", text):
+        path = page.parent / results
+        assert all(path.with_name(f"{path.stem}-{name}").exists() for name in pages.report_of(path).figures)
+
+
+def test_a_page_is_written_from_results(tmp_path):
+    settings = label_noise.LabelNoise(**training.tiny())
+    run = {
+        "test_accuracy": [0.5], "train_accuracy": [0.25], "memorized": [0.125], "train_loss": [1.0], "seconds": [2.0],
+        "state_bytes_a_parameter": 4.0,
+    }  # fmt: skip
+    content = {
+        "study": "label-noise",
+        "settings": json.loads(json.dumps(vars(settings))),
+        "rows": [cell | run for cell in label_noise.cells(settings)],
+    }
+    (tmp_path / "some.json").write_text(json.dumps(content))
+    page = tmp_path / "page.md"
+    page.write_text("Before.\n\n<!-- study: some.json -->\nold\n<!-- end of study -->\n\nAfter.\n")
+    assert pages.write(page) == [tmp_path / "some-curves.png", page]
+    text = page.read_text()
+    assert (
+        text.startswith("Before.\n\n<!-- study")
+        and text.endswith("<!-- end of study -->\n\nAfter.\n")
+        and "old" not in text
+    )
+    assert text.count("| 50.0 ± 0.0 ") == 4 and text.count("| 12.5 ± 0.0 ") == 2
+    assert (tmp_path / "some-curves.png").read_bytes().startswith(b"\x89PNG")
+    assert pages.written(page) == text  # a second time it stays
+    (tmp_path / "other.md").write_text("No study.\n")
+    assert pages.write(tmp_path / "other.md") == []
