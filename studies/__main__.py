@@ -9,6 +9,17 @@ from studies import StudyError
 #: A study is a module with an object STUDY (see ``runner.Study``) and one line here: its module and what it shows.
 STUDIES = {
     "label-noise": ("studies.variability.label_noise", "SGD against NVRM-SGD on wrong labels (NVRM, Figures 3 and 10)"),
+    "stochastic-label-noise": (
+        "studies.stochastic.label_noise",
+        "stochastic layers on wrong labels (SE-SNN, Figure 3a)",
+    ),
+    "stochastic-label-noise-sweeps": (
+        "studies.stochastic.label_sweeps",
+        "on what that depends (Figures B.1, B.3, B.4)",
+    ),
+    "stochastic-pruning": ("studies.stochastic.pruning.study", "stochastic layers for pruning (SE-SNN, Tables 1 to 3)"),
+    "stochastic-attacks": ("studies.stochastic.attacks.study", "stochastic layers under attack (SE-SNN, Figure 2)"),
+    "stochastic-reid": ("studies.stochastic.reid.study", "re-identification with wrong labels (SE-SNN, Table 4)"),
 }
 
 
