@@ -223,7 +223,7 @@ setup(
     package_data={"nvrm_fast": ["_build_facts.json", "py.typed"]},
     install_requires=["torch>=2.10"],
     extras_require={
-        "demo": ["foolbox", "matplotlib", "mlxtend", "pillow", "scipy", "torch-pruning>=1.6", "tqdm"],
+        "demo": ["matplotlib", "mlxtend", "scipy", "tqdm"],
         # What the studies of the NVRM paper are held against.
         "baselines": ["ivon-opt", "pytorch_optimizer"],
         # What bench/ compares with. Of torch-uncertainty's layers the import needs a torchvision of the same torch.
