@@ -20,6 +20,17 @@ STUDIES = {
     "denoising": ("studies.variability.denoising", "NVRM-SGD against PSGD, which keeps its noise (NVRM, Figure 6)"),
     "noise-type": ("studies.variability.noise_type", "Gaussian, uniform and Laplace weight noise (NVRM, Figure 7)"),
     "gradient-noise": ("studies.variability.gradient_noise", "large gradient noise instead (NVRM, Figure 13)"),
+    "stochastic-label-noise": (
+        "studies.stochastic.label_noise",
+        "stochastic layers on wrong labels (SE-SNN, Figure 3a)",
+    ),
+    "stochastic-label-noise-sweeps": (
+        "studies.stochastic.label_sweeps",
+        "on what that depends (Figures B.1, B.3, B.4)",
+    ),
+    "stochastic-pruning": ("studies.stochastic.pruning.study", "stochastic layers for pruning (SE-SNN, Tables 1 to 3)"),
+    "stochastic-attacks": ("studies.stochastic.attacks.study", "stochastic layers under attack (SE-SNN, Figure 2)"),
+    "stochastic-reid": ("studies.stochastic.reid.study", "re-identification with wrong labels (SE-SNN, Table 4)"),
 }
 
 

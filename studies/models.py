@@ -97,20 +97,36 @@ def _convolution(in_channels: int, out_channels: int, kernel: int, stride: int =
     ]
 
 
-def vgg16(shape: ImageShape, classes: int, width: int) -> nn.Module:
+def vgg16(shape: ImageShape, classes: int, width: int) -> nn.Sequential:
     """VGG-16 (Simonyan and Zisserman, 2015) with two hidden layers of 8 * width units. Any image size: pooling
     rounds odd sizes up, which changes nothing for 32 x 32 pixels."""
-    channels, height, image_width = shape
+    hidden = 8 * width
+    convolutions = _vgg(shape[0], width, (2, 2, 3, 3, 3))
+    # ReLU not in place: a stochastic layer's output, a view, does not allow it.
+    head = [nn.Linear(_vgg_values(shape, width), hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU()]
+    return nn.Sequential(*convolutions, nn.Flatten(), *head, nn.Linear(hidden, classes))
+
+
+def vgg16_convolutional(shape: ImageShape, classes: int, width: int) -> nn.Sequential:
+    """VGG-16 with three more convolutions in place of the two hidden layers (Liu et al., 2017)."""
+    convolutions = _vgg(shape[0], width, (2, 2, 4, 4, 4))
+    return nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(_vgg_values(shape, width), classes))
+
+
+def _vgg(channels: int, width: int, counts: tuple[int, ...]) -> list[nn.Module]:
+    """So many convolutions at each resolution, with pooling after them."""
     layers: list[nn.Module] = []
-    for factor, count in ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3)):
+    for factor, count in zip((1, 2, 4, 8, 8), counts):
         for _ in range(count):
             layers += [*_convolution(channels, factor * width, 3), nn.ReLU(inplace=True)]
             channels = factor * width
         layers.append(nn.MaxPool2d(2, ceil_mode=True))
-    hidden = 8 * width
-    positions = -(-height // 32) * -(-image_width // 32)
-    head = [nn.Linear(hidden * positions, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, hidden)]
-    return nn.Sequential(*layers, nn.Flatten(), *head, nn.ReLU(inplace=True), nn.Linear(hidden, classes))
+    return layers
+
+
+def _vgg_values(shape: ImageShape, width: int) -> int:
+    """What is left after five poolings."""
+    return 8 * width * (-(-shape[1] // 32)) * (-(-shape[2] // 32))
 
 
 class _Residual(nn.Module):

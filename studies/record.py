@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
 
 from studies import StudyError
@@ -69,6 +70,23 @@ def write(path: Path, save: Callable[[Path], object]) -> None:
             os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def once(path: Path, make: Callable[[], Any], device: str) -> Any:
+    """What is in the file of ``torch.save``; where there is none yet, what ``make`` returns, which is then written.
+    Other processes wait for it. It holds tensors, plain values and containers of them; tensors come to the device.
+    """
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{path}.lock")
+        lock.acquire()
+    try:
+        if not path.exists():
+            made = make()
+            write(path, lambda part: torch.save(made, part))
+        return torch.load(path, map_location=device, weights_only=True)
+    finally:
+        lock.release()
 
 
 class Record:

@@ -56,6 +56,10 @@ class Context:
     checkpoints: Path
     advance: Callable[[float], object] = lambda share: None
 
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """What ``make`` returns, made once for all cells that ask for this name; see ``record.once``."""
+        return record.once(self.checkpoints / f"{name}.pt", make, self.settings.device)
+
 
 def images(settings: Settings) -> ImageData | None:
     """The data set that the settings name, standardized; None where they name none."""

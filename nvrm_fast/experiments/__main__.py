@@ -9,13 +9,8 @@ try:
     from nvrm_fast.experiments import StudyError
     from nvrm_fast.experiments.direction import angles, gradient_variance, mean_weights, noise_table, variational
     from nvrm_fast.experiments.injection import decay, linear, phases, probe_model
-    from nvrm_fast.experiments.stochastic.attacks import study as attacks
-    from nvrm_fast.experiments.stochastic.labels import study as labels
-    from nvrm_fast.experiments.stochastic.labels import sweeps as label_sweeps
-    from nvrm_fast.experiments.stochastic.pruning import study as pruning
-    from nvrm_fast.experiments.stochastic.reid import study as reid
 except ModuleNotFoundError as missing:
-    if missing.name not in ("matplotlib", "tqdm", "numpy", "PIL"):
+    if missing.name not in ("matplotlib", "tqdm", "numpy"):
         raise
     sys.exit(f'error: the studies need the package {missing.name}; get it by: pip install "nvrm_fast[demo]"')
 
@@ -30,11 +25,6 @@ STUDIES = {
     variational.NAME: variational,
     angles.NAME: angles,
     gradient_variance.NAME: gradient_variance,
-    "stochastic-label-noise": labels,
-    label_sweeps.NAME: label_sweeps,
-    reid.NAME: reid,
-    attacks.NAME: attacks,
-    pruning.NAME: pruning,
 }
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from nvrm_fast.reference import DISTRIBUTIONS
+from nvrm_fast.contract.distributions import DISTRIBUTIONS
 from studies.optimizers import NVRM_SGD, SGD
 from studies.runner import Report, Row, Study
 from studies.settings import SOME, NotNegative

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from nvrm_fast.reference import DISTRIBUTIONS
+from nvrm_fast.contract.distributions import DISTRIBUTIONS
 from studies import models, optimizers, tables
 from studies.augmentation import AUGMENTATIONS
 from studies.data import ImageData

@@ -39,6 +39,16 @@ def test_symmetric_reaches_all_other_classes_alike():
     assert ((pairs + torch.eye(10) * expected - expected).abs() < 5 * math.sqrt(expected)).all()
 
 
+def test_patterned_flips_have_one_target_a_class():
+    labels = torch.arange(10).repeat_interleave(1000)
+    given, flipped = flip_labels(labels, 10, 0.4, "patterned", torch.Generator().manual_seed(0))
+    for label in range(10):
+        targets = given[(labels == label) & flipped].unique()
+        assert len(targets) == 1 and targets[0] != label
+    other, _ = flip_labels(labels, 10, 0.4, "patterned", torch.Generator().manual_seed(1))
+    assert not torch.equal(given, other)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_rates_of_nothing_and_everything(kind):
     labels, noisy, flipped = flip(kind, 0.0)

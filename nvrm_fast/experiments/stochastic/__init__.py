@@ -1,1 +1,0 @@
-"""The studies of networks with stochastic layers (SE-SNN) as commands."""

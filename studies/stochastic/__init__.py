@@ -1,0 +1,1 @@
+"""Studies of "Simple and Effective Stochastic Neural Networks" (SE-SNN)."""

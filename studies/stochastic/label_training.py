@@ -1,0 +1,203 @@
+"""Networks and training of the studies of stochastic networks on wrong labels: a method, a share of them, a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from nvrm_fast import nn as noisy
+from studies.data import ImageData
+from studies.fit import fit, predict, seeded
+from studies.models import started
+from studies.runner import Context
+from studies.seeds import derive
+from studies.settings import Count, ImageSettings, Positive
+from studies.stochastic import losses
+from studies.stochastic.losses import Loss
+from studies.variability.training import Problem, corrupt
+
+WIDTH = 128  # of both hidden layers, as in the paper and in Patrini et al.
+
+
+@dataclass(frozen=True)
+class Method:
+    """A line of the table. loss: a plain loss, or None for forward correction with the corruption that the trained
+    network of the method `estimated_by` shows. weight_factor: multiplies the regularizer's weight."""
+
+    stochastic: bool
+    loss: Loss | None
+    estimated_by: str | None = None
+    weight_factor: float = 1.0
+
+
+BASELINE, SE_SNN = "baseline", "SE-SNN"
+METHODS: dict[str, Method] = {
+    BASELINE: Method(False, cross_entropy),
+    "bootstrap, hard": Method(False, losses.bootstrap_hard),
+    "bootstrap, soft": Method(False, losses.bootstrap_soft),
+    "forward": Method(False, None, BASELINE),
+    "SE-SNN, weight 0": Method(True, cross_entropy, weight_factor=0.0),
+    SE_SNN: Method(True, cross_entropy),
+    "SE-SNN + forward": Method(True, None, SE_SNN),
+}
+MethodName = Literal[tuple(METHODS)]
+_ESTIMATORS = {method.estimated_by for method in METHODS.values()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelSettings(ImageSettings):
+    """How every network is trained."""
+
+    epochs: Count = 20
+    """passes over the training images"""
+    batch_size: Count = 128
+    """images a step"""
+    lr: Positive = 1e-3
+    """Adam's learning rate"""
+
+
+class Point(NamedTuple):
+    """weight, margin: of equation 6. layers: how many of the two hidden layers are stochastic, the penultimate one
+    first; the baseline has parallel layers in their place."""
+
+    weight: float
+    margin: float
+    layers: int
+
+
+class Summed(nn.Module):
+    """Two parallel dense layers whose outputs are added: as many weights as a stochastic layer, but no noise."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(in_features, out_features)
+        self.second = nn.Linear(in_features, out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.first(x) + self.second(x)
+
+
+def network_of(inputs: int, classes: int, stochastic: bool, layers: int) -> nn.Sequential:
+    """inputs-128-128-classes with ReLU."""
+
+    def hidden(in_features: int, doubled: bool) -> nn.Module:
+        if doubled and stochastic:
+            return noisy.StochasticLinear(in_features, WIDTH, activation="relu")
+        return nn.Sequential((Summed if doubled else nn.Linear)(in_features, WIDTH), nn.ReLU())
+
+    first, second = hidden(inputs, layers > 1), hidden(WIDTH, layers > 0)
+    return nn.Sequential(nn.Flatten(), first, second, nn.Linear(WIDTH, classes))
+
+
+def trained(context: Context, point: Point, method: str, strength: float, seed: int) -> dict[str, Any]:
+    """What one training gives: result (of ``train``) and, where other methods need it, the corruption that the network
+    shows. All methods at one strength and seed have the same labels and batches."""
+    kind = METHODS[method]
+
+    def make() -> dict[str, Any]:
+        problem = corrupt(context.prepared, "patterned", strength, seed)
+        loss, error = kind.loss, None
+        if kind.estimated_by is not None:
+            corruption = trained(context, point, kind.estimated_by, strength, seed)["corruption"]
+            loss = losses.forward_correction(corruption)
+            error = float((corruption.cpu() - true_corruption(context.prepared, problem)).abs().mean())
+        result, network = train(problem, context.settings, point, method, seed, loss, context.advance)
+        made = {"result": result | {"corruption_error": error}}
+        if method in _ESTIMATORS:
+            made["corruption"] = losses.estimated_corruption(class_probabilities(network, problem.train_images))
+        return made
+
+    if method not in _ESTIMATORS:
+        return make()
+    return context.once("-".join(map(str, (method, strength, *point, seed))), make)
+
+
+def true_corruption(data: ImageData, problem: Problem) -> Tensor:
+    """(classes, classes): the share of each given label among the images of each true one, [true, given]."""
+    counts = torch.zeros(data.classes, data.classes)
+    labels = data.train_labels.cpu()
+    counts.index_put_((labels, problem.train_labels.cpu()), torch.ones(len(labels)), accumulate=True)
+    return counts / counts.sum(1, keepdim=True)
+
+
+def train(
+    problem: Problem, settings: LabelSettings, point: Point, name: str, seed: int, loss: Loss,
+    advance: Callable[[float], object] = lambda share: None,
+) -> tuple[dict[str, Any], nn.Module]:  # fmt: skip
+    """Trains one network with Adam. Returns it and
+
+    - weights: how many it has;
+    - test_accuracy, train_loss: one entry an epoch, in the mode "mean"; the loss with all that is added to it;
+    - memorized: the share of flipped labels that it predicts as flipped at the end; None where none is;
+    - log_deviation: mean log sigma of the penultimate layer over images with right labels, and with flipped ones;
+    - seconds: of training.
+    """
+    method, device = METHODS[name], problem.train_images.device
+    inputs = problem.train_images[0].numel()
+    network = started(
+        network_of, inputs, problem.classes, method.stochastic, point.layers, seed=derive(seed, "weights")
+    ).to(device)
+    weight = point.weight * method.weight_factor
+    regularized = method.stochastic and weight > 0 and point.layers > 0
+    if regularized:
+        noisy.set_regularizer(network, noisy.MaxEntropy("sample", point.margin))
+    optimizer = torch.optim.Adam(network.parameters(), lr=settings.lr)
+    order = torch.Generator().manual_seed(derive(seed, "batches"))
+
+    def step(batch: Tensor) -> Tensor:
+        optimizer.zero_grad()
+        value = loss(network(problem.train_images[batch]), problem.train_labels[batch])
+        if regularized:
+            value = value + weight * noisy.regularizer_loss(network)
+        value.backward()
+        optimizer.step()
+        return value.detach()
+
+    accuracies, train_losses, seconds = [], [], 0.0
+    with seeded(device, derive(seed, "layer noise")):
+        for epoch in fit(
+            step, len(problem.train_labels), epochs=settings.epochs, batch_size=settings.batch_size, order=order,
+            device=device,
+        ):  # fmt: skip
+            train_losses.append(epoch.loss)
+            seconds += epoch.seconds
+            with noisy.noise_mode(network, "mean"):
+                right = predict(network, problem.test_images) == problem.test_labels
+            accuracies.append(float(right.double().mean()))
+            advance(1 / settings.epochs)
+    memorized, deviations = _look_closer(network, problem, method.stochastic and point.layers > 0)
+    return {
+        "weights": sum(weight.numel() for weight in network.parameters()),
+        "test_accuracy": accuracies,
+        "train_loss": train_losses,
+        "memorized": memorized,
+        "log_deviation": deviations,
+        "seconds": seconds,
+    }, network
+
+
+@torch.no_grad()
+def _look_closer(
+    network: nn.Module, problem: Problem, stochastic: bool
+) -> tuple[float | None, tuple[float, float] | None]:
+    flipped, deviations = problem.flipped, None
+    if not bool(flipped.any()):
+        return None, None
+    with noisy.noise_mode(network, "mean"):
+        agrees = predict(network, problem.train_images) == problem.train_labels
+        if stochastic:
+            of_image = network[2].gaussian(network[:2](problem.train_images))[1].log().mean(1)
+            deviations = (float(of_image[~flipped].mean()), float(of_image[flipped].mean()))
+    return float(agrees[flipped].double().mean()), deviations
+
+
+@torch.no_grad()
+def class_probabilities(network: nn.Module, images: Tensor) -> Tensor:
+    """(N, classes), of the network in the mode "mean"."""
+    with noisy.noise_mode(network, "mean"):
+        return torch.cat([network(part).softmax(1) for part in images.split(1000)])

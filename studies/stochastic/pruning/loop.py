@@ -1,0 +1,235 @@
+"""Training, then the paper's pipeline: inactive neurons in one go, then the least important one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from nvrm_fast import nn as noisy
+from studies.data import ImageData
+from studies.fit import fit, now, predict, seeded
+from studies.models import started
+from studies.seeds import derive
+from studies.stochastic.pruning import networks
+from studies.stochastic.pruning.importance import Taylor, least, never_firing
+from studies.stochastic.pruning.networks import cost, saved
+from studies.stochastic.pruning.surgery import Surgeon
+from studies.variability.training import corrupt
+
+BASELINE, SE_SNN = "baseline", "SE-SNN"
+WHOLE, ACTIVE, LOOP, END = "whole", "active", "loop", "end"  # stages, in the order of a run
+
+
+@dataclass(frozen=True)
+class Split:
+    """One seed's images (N, channels, height, width) and labels (N,). Training and validation labels are flipped alike;
+    the test labels are right."""
+
+    images: Tensor
+    labels: Tensor
+    validation_images: Tensor
+    validation_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+
+
+def split(data: ImageData, settings: Any, seed: int) -> Split:
+    """Flips labels of all training images, then holds some out: at least one, and not all."""
+    problem = corrupt(data, "patterned", settings.noise_rate, seed)
+    images, labels = problem.train_images, problem.train_labels
+    generator = torch.Generator().manual_seed(derive(seed, "held-out images"))
+    order = torch.randperm(len(labels), generator=generator).to(labels.device)
+    out = min(max(1, round(settings.validation * len(labels))), len(labels) - 1)
+    held, used = order[:out], order[out:]
+    return Split(images[used], labels[used], images[held], labels[held], data.test_images, data.test_labels)
+
+
+def one_run(
+    data: ImageData, settings: Any, *, method: str, weight: float, margin: float, seed: int,
+    advance: Callable[[float], object] = lambda share: None,
+) -> dict[str, Any]:  # fmt: skip
+    """Trains one network and prunes it: points of its way (see ``prune``), facts of ``inactive`` and seconds.
+
+    settings: of the study. Methods at one seed have the same images, initial means and batches.
+    """
+    part = split(data, settings, seed)
+    network = started(
+        networks.NETWORKS[settings.network], data.shape, data.classes, settings.width, seed=derive(seed, "weights")
+    )
+    if method == SE_SNN:
+        network = networks.stochastic(
+            network, seed=derive(seed, "deviations"), initial_deviation=settings.initial_deviation
+        )
+        if weight > 0:
+            noisy.set_regularizer(network, noisy.MaxEntropy(settings.over, margin))
+    device = part.images.device
+    network = network.to(device).train()
+    began = now(device)
+    train(network, part, settings, weight if method == SE_SNN else 0.0, seed, advance)
+    trained = now(device)
+    with seeded(device, derive(seed, "weights")):  # new layers draw weights, only to be overwritten
+        plain = noisy.to_plain(network)
+    refresh_statistics(plain, part.images)
+    facts = inactive(network, plain, part.images)
+    points = prune(plain, part, settings, seed)
+    return {"points": points, "seconds": {"training": trained - began, "pruning": now(device) - trained}} | facts
+
+
+def train(
+    network: nn.Module, part: Split, settings: Any, weight: float, seed: int, advance: Callable[[float], object]
+) -> None:
+    """Adam, noise in the mode "sample"; over the second half of the epochs the learning rate falls linearly to zero.
+    weight: of the regularizer, 0 for none."""
+    optimizer = torch.optim.Adam(network.parameters(), lr=settings.lr)
+    epochs, falling = settings.epochs, settings.epochs // 2 + 1
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: min(1.0, (epochs - epoch) / falling))
+    order = torch.Generator().manual_seed(derive(seed, "batches"))
+    noisy.set_noise_mode(network, "sample")
+
+    def step(batch: Tensor) -> Tensor:
+        optimizer.zero_grad()
+        value = cross_entropy(network(part.images[batch]), part.labels[batch])
+        if weight > 0:
+            value = value + weight * noisy.regularizer_loss(network)
+        value.backward()
+        optimizer.step()
+        return value.detach()
+
+    with seeded(part.images.device, derive(seed, "layer noise")):
+        for _ in fit(
+            step, len(part.labels), epochs=epochs, batch_size=settings.batch_size, order=order,
+            device=part.images.device,
+        ):  # fmt: skip
+            schedule.step()
+            advance(0.5 / epochs)
+
+
+@torch.no_grad()
+def refresh_statistics(network: nn.Module, images: Tensor) -> None:
+    """Batch normalisation's mean and variance without the noise of training, from these images. Others: nothing."""
+    layers = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    if not layers:
+        return
+    before = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # the plain average over all passes
+    network.train()
+    for part in images.split(500):
+        network(part)
+    for layer, momentum in zip(layers, before):
+        layer.momentum = momentum
+
+
+@torch.no_grad()
+def inactive(network: nn.Sequential, plain: nn.Sequential, images: Tensor) -> dict[str, Any]:
+    """By group of neurons: how many there are and never fire; and mean log sigma of those that never fire and of the
+    others in the stochastic layers, None where there is no such neuron."""
+    silent = never_firing(plain, images)
+    logs: dict[bool, list[Tensor]] = {True: [], False: []}
+    x = images[:500]
+    plain.eval()
+    for place, (module, noiseless) in enumerate(zip(network, plain)):
+        if isinstance(module, noisy.NoisyModule):
+            # softplus of very negative values is 0 in float32.
+            deviation = module.gaussian(x)[1].clamp_min(torch.finfo(torch.float32).tiny)
+            log_sigma = deviation.log().transpose(0, 1).flatten(1).mean(1)
+            logs[True].append(log_sigma[silent[place]])
+            logs[False].append(log_sigma[~silent[place]])
+        x = noiseless(x)
+    means = {key: torch.cat(values).double().mean() if values else None for key, values in logs.items()}
+    found = {key: None if value is None or bool(value.isnan()) else float(value) for key, value in means.items()}
+    return {
+        "neurons": [len(mask) for mask in silent.values()],
+        "never_firing": [int(mask.sum()) for mask in silent.values()],
+        "log_sigma": {"never firing": found[True], "firing": found[False]},
+    }
+
+
+def prune(network: nn.Sequential, part: Split, settings: Any, seed: int) -> list[dict[str, Any]]:
+    """Prunes a deterministic network in place until its multiplications are at most the target share of those it had.
+
+    Returns points: stage (WHOLE; ACTIVE, after the inactive went; LOOP; END, after the last fine-tuning), widths, what
+    ``cost`` says, validation_error and test_error as fractions, and test_changed: the share of test images whose class
+    differs from the unpruned network's. It stops before the target where every layer is down to one neuron.
+    """
+    shape = tuple(part.images.shape[1:])
+    surgeon = Surgeon(network, shape)
+    at_first = predict(network, part.test_images)
+    points: list[dict[str, Any]] = []
+
+    def point(stage: str) -> None:
+        now = predict(network, part.test_images)
+        held = predict(network, part.validation_images)
+        points.append(
+            {
+                "stage": stage,
+                "widths": networks.widths(network),
+                **asdict(cost(network, shape)),
+                "validation_error": float((held != part.validation_labels).double().mean()),
+                "test_error": float((now != part.test_labels).double().mean()),
+                "test_changed": float((now != at_first).double().mean()),
+            }
+        )
+
+    point(WHOLE)
+    goal = settings.target * points[0]["multiplications"]
+    surgeon.remove(never_firing(network, part.images))
+    point(ACTIVE)
+    batches = _batches(len(part.labels), settings.batch_size, seed)
+    turn = 0
+    while cost(network, shape).multiplications > goal:
+        scores = fine_tune(network, part, settings.updates, settings.tune_lr, batches)
+        if turn and turn % settings.every == 0:
+            point(LOOP)
+        at_once = max(1, round(settings.at_once * sum(networks.widths(network))))
+        if not surgeon.remove(least(worth(scores, network, shape, settings.flops_weight), at_once)):
+            break
+        turn += 1
+    updates = settings.last_epochs * -(-len(part.labels) // settings.batch_size)
+    fine_tune(network, part, updates, settings.tune_lr, batches, falling=True)
+    point(END)
+    return points
+
+
+def worth(
+    scores: dict[int, Tensor], network: nn.Sequential, shape: tuple[int, int, int], weight: float
+) -> dict[int, Tensor]:
+    """Scores less `weight` times the share of the multiplications that go with a neuron: the FLOPs regularization of
+    Molchanov et al., 2017b, who take their number."""
+    shares = saved(network, shape)
+    return {place: score - weight * shares[place] for place, score in scores.items()}
+
+
+def _batches(count: int, size: int, seed: int) -> Iterator[Tensor]:
+    """Batches without end, each image once before any comes again."""
+    order = torch.Generator().manual_seed(derive(seed, "pruning"))
+    while True:
+        yield from torch.randperm(count, generator=order).split(size)
+
+
+def fine_tune(
+    network: nn.Sequential, part: Split, updates: int, lr: float, batches: Iterator[Tensor], falling: bool = False
+) -> dict[int, Tensor]:
+    """SGD with momentum on the cross entropy; returns the importance of neurons, seen on the way (``Taylor.scores``).
+
+    falling: whether the learning rate falls linearly to zero. A new optimizer each time: the parameters are new.
+    """
+    optimizer = torch.optim.SGD(network.parameters(), lr=lr, momentum=0.9)
+    taylor = Taylor()
+    network.train()
+    with taylor.watching(network):
+        for step in range(updates):
+            if falling:
+                optimizer.param_groups[0]["lr"] = lr * (1 - step / updates)
+            batch = next(batches).to(part.labels.device)
+            optimizer.zero_grad()
+            cross_entropy(network(part.images[batch]), part.labels[batch]).backward()
+            taylor.add()
+            optimizer.step()
+    return taylor.scores()
