@@ -1,4 +1,4 @@
-"""`python -m bench.compare A B`: two reports held against each other, row by row, with a verdict about noise.
+"""`python -m bench.compare A B`: two reports held against each other, row by row, against the noise of their rounds.
 
 Rows are compared by their ratio to the first row of their table, taken within rounds, because a machine's speed differs
 from run to run by more than a kernel's does; first rows themselves by their times. A difference counts where the
@@ -43,7 +43,7 @@ def rows(report: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Row]]:
                 )
 
 
-def verdict(a: Row, b: Row) -> str:
+def judge(a: Row, b: Row) -> str:
     """What b is, compared with a."""
     if b.high < a.low and b.median < a.median * (1 - LEAST):
         return FASTER
@@ -58,27 +58,27 @@ def _shown(row: Row) -> str:
 
 
 def compare(a: dict[str, Any], b: dict[str, Any]) -> tuple[str, list[str]]:
-    """The comparison as text, and the verdicts of rows that both have."""
+    """The comparison as text, and the judgements of rows that both have."""
     first, second = dict(rows(a)), dict(rows(b))
-    lines, verdicts = [], []
+    lines, judgements = [], []
     for key, mine in first.items():
         theirs = second.get(key)
         if theirs is None or theirs.kind != mine.kind:
             continue
-        verdicts.append(verdict(mine, theirs))
+        judgements.append(judge(mine, theirs))
         what = f"{mine.kind} {theirs.median / mine.median:.3f}"
-        lines.append([f"{key[1]}: {key[2]}", _shown(mine), _shown(theirs), what, verdicts[-1]])
+        lines.append([f"{key[1]}: {key[2]}", _shown(mine), _shown(theirs), what, judgements[-1]])
     notes = [
         f"- {name}: {a['machine'].get(name)} | {b['machine'].get(name)}"
         for name in dict.fromkeys([*a["machine"], *b["machine"]])
         if a["machine"].get(name) != b["machine"].get(name)
     ]
     text = table(["row", "A (quartiles)", "B (quartiles)", "B / A", "B is"], lines)
-    counts = ", ".join(f"{verdicts.count(name)} {name}" for name in (FASTER, SAME, SLOWER))
+    counts = ", ".join(f"{judgements.count(name)} {name}" for name in (FASTER, SAME, SLOWER))
     missing = len(first.keys() ^ second.keys())
     sections = ["What differs between the machines or their software:\n\n" + "\n".join(notes)] if notes else []
     sections += [text, f"{counts}; {missing} rows are in one report only."]
-    return "\n\n".join(sections), verdicts
+    return "\n\n".join(sections), judgements
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -87,9 +87,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("b", type=Path, help="JSON file of another")
     parser.add_argument("--fail-if-slower", action="store_true", help="exit with 1 if a row is slower")
     options = parser.parse_args(arguments)
-    text, verdicts = compare(*(json.loads(path.read_text(encoding="utf-8")) for path in (options.a, options.b)))
+    text, judgements = compare(*(json.loads(path.read_text(encoding="utf-8")) for path in (options.a, options.b)))
     print(text)
-    if options.fail_if_slower and SLOWER in verdicts:
+    if options.fail_if_slower and SLOWER in judgements:
         sys.exit(1)
 
 

@@ -15,30 +15,30 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 Tensors = list[Tensor]
-#: The state in which the worn noise is kept.
-WORN = "noise"
+#: The state in which the noise on the weights is kept.
+OLD_NOISE = "noise"
 
 
-def _change_noise(param: Tensor, clean_step: Tensor, worn: Tensor, variability: float) -> None:
+def _change_noise(param: Tensor, clean_step: Tensor, old_noise: Tensor, variability: float) -> None:
     fresh = torch.randn_like(param) * variability
-    param.copy_((param - clean_step) + (fresh - worn))
-    worn.copy_(fresh)
+    param.copy_((param - clean_step) + (fresh - old_noise))
+    old_noise.copy_(fresh)
 
 
 def _sgd_step(
-    params: Tensors, grads: Tensors, worn: Tensors, buffers: Tensors, first: Tensor, lr: float, momentum: float,
+    params: Tensors, grads: Tensors, old_noise: Tensors, buffers: Tensors, first: Tensor, lr: float, momentum: float,
     variability: float,
 ) -> None:  # fmt: skip
-    for param, grad, noise, buffer in zip(params, grads, worn, buffers):
+    for param, grad, noise, buffer in zip(params, grads, old_noise, buffers):
         buffer.copy_(torch.where(first, grad, momentum * buffer + grad))
         _change_noise(param, lr * buffer, noise, variability)
 
 
 def _adam_step(
-    params: Tensors, grads: Tensors, worn: Tensors, averages: Tensors, squares: Tensors, step_size: Tensor,
+    params: Tensors, grads: Tensors, old_noise: Tensors, averages: Tensors, squares: Tensors, step_size: Tensor,
     root_correction: Tensor, beta1: float, beta2: float, eps: float, variability: float,
 ) -> None:  # fmt: skip
-    for param, grad, noise, average, square in zip(params, grads, worn, averages, squares):
+    for param, grad, noise, average, square in zip(params, grads, old_noise, averages, squares):
         average.copy_(beta1 * average + (1 - beta1) * grad)
         square.copy_(beta2 * square + (1 - beta2) * grad * grad)
         denominator = square.sqrt() / root_correction + eps
@@ -48,7 +48,7 @@ def _adam_step(
 class _CompiledOptimizer(Optimizer):
     """Steps all parameters of one group by one compiled function."""
 
-    states: tuple[str, ...] = (WORN,)
+    states: tuple[str, ...] = (OLD_NOISE,)
 
     def __init__(self, params, defaults: dict[str, Any], function: Callable[..., None]) -> None:
         super().__init__(params, defaults)
@@ -73,7 +73,7 @@ class _CompiledOptimizer(Optimizer):
 class CompiledSGD(_CompiledOptimizer):
     """SGD with momentum, with stored noise, compiled; arguments as PublishedSGD."""
 
-    states = (WORN, "momentum_buffer")
+    states = (OLD_NOISE, "momentum_buffer")
 
     def __init__(self, params, lr: float, momentum: float, variability: float = 0.01) -> None:
         super().__init__(params, dict(lr=lr, momentum=momentum, variability=variability), _sgd_step)
@@ -85,7 +85,7 @@ class CompiledSGD(_CompiledOptimizer):
 class CompiledAdam(_CompiledOptimizer):
     """Adam with stored noise, compiled; arguments as PublishedAdam."""
 
-    states = (WORN, "exp_avg", "exp_avg_sq")
+    states = (OLD_NOISE, "exp_avg", "exp_avg_sq")
 
     def __init__(self, params, lr: float, betas=(0.9, 0.999), eps: float = 1e-8, variability: float = 0.01) -> None:
         super().__init__(params, dict(lr=lr, betas=betas, eps=eps, variability=variability), _adam_step)

@@ -88,8 +88,8 @@ def _check_published(rule: str) -> None:
     _tensors_after_steps(published, noisy)
     _tensors_after_steps(make_optimizer(rule, FOR_LOOP, plain), plain)
     for i, (param, expected) in enumerate(zip(noisy, plain)):
-        worn = published.state[param]["noise1"]
-        if not torch.allclose(param - worn, expected, rtol=0, atol=2e-6) or torch.equal(param, expected):
+        old_noise = published.state[param]["noise1"]
+        if not torch.allclose(param - old_noise, expected, rtol=0, atol=2e-6) or torch.equal(param, expected):
             raise RedGate(f"the published NVRM-{rule}: clean weights of parameter {i} are not those of the plain rule")
 
 

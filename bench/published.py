@@ -1,6 +1,6 @@
 """The published algorithm (Xie et al. 2021) the way its authors' optimizers go about it, in eager torch.
 
-The noise is a tensor: every parameter keeps the noise that it wears (`noise1`) and the noise that it is to wear next
+The noise is a tensor: every parameter keeps the noise that it carries (`noise1`) and the noise that it is to carry next
 (`noise2`). A step applies the plain rule tensor by tensor, draws fresh noise, adds the difference of the two and
 remembers the new one. Written anew for the comparison, from that description.
 """

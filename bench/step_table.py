@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .compiled import WORN
+from .compiled import OLD_NOISE
 from .contention import waiting_share
 from .contestants import COMPILED, FOR_LOOP, RULES, VARIABILITY, bytes_per_element, contestants, make_optimizer
 from .gate import RedGate
@@ -56,9 +56,9 @@ def _check_compiled(rule: str, start: list[torch.Tensor], gradients: list[torch.
         compiled.step()
         expected.step()
     for param, clean in zip(noisy, plain):
-        worn = compiled.state[param][WORN]
-        deviation = float(worn.std())
-        if not torch.allclose(param - worn, clean, rtol=0, atol=2e-6) or abs(deviation / VARIABILITY - 1) > 0.01:
+        old_noise = compiled.state[param][OLD_NOISE]
+        deviation = float(old_noise.std())
+        if not torch.allclose(param - old_noise, clean, rtol=0, atol=2e-6) or abs(deviation / VARIABILITY - 1) > 0.01:
             raise RedGate(f"NVRM-{rule} under torch.compile does not do what the published algorithm does")
 
 

@@ -87,7 +87,7 @@ def dieharder(words: list[str], seed: int) -> dict[str, object]:
 
 
 def practrand(words: list[str], seed: int, size: str) -> dict[str, object]:
-    """Verdicts of PractRand's core tests up to the size, or where they first fail."""
+    """Results of PractRand's core tests up to the size, or where they first fail."""
     text = piped([*words, str(seed)], ["RNG_test", "stdin32", "-tlmin", "64MB", "-tlmax", size])
     parts = re.split(r"^length= ", text, flags=re.MULTILINE)[1:]
     if not parts:

@@ -55,8 +55,8 @@ def a_report() -> dict:
 
 
 def test_a_report_is_the_same_as_itself():
-    text, verdicts = compare.compare(a_report(), a_report())
-    assert verdicts == [compare.SAME] * 6
+    text, judgements = compare.compare(a_report(), a_report())
+    assert judgements == [compare.SAME] * 6
     assert "0 faster, 6 same, 0 slower; 0 rows are in one report only" in text
 
 
@@ -64,8 +64,8 @@ def test_a_row_beyond_the_noise_is_found_and_one_within_it_is_not():
     other = a_report()
     slower, faster = other["parts"]["layers"]["tables"][0]["rows"][1], other["parts"]["scaling"]["tables"][0]["rows"][1]
     slower["ratio"], faster["ratio"] = quartiles(1.4), quartiles(1.2)
-    text, verdicts = compare.compare(a_report(), other)
-    assert sorted(verdicts) == sorted([compare.SLOWER, compare.FASTER] + 4 * [compare.SAME])
+    text, judgements = compare.compare(a_report(), other)
+    assert sorted(judgements) == sorted([compare.SLOWER, compare.FASTER] + 4 * [compare.SAME])
     (line,) = [line for line in text.splitlines() if "a layer: rotation" in line]
     assert compare.SLOWER in line and "ratio 1.167" in line
     # The same medians with wide quartiles are noise.
@@ -85,8 +85,8 @@ def test_the_comparison_names_what_else_differs():
     other = a_report()
     other["machine"]["torch"] = "2.14.0"
     del other["parts"]["scaling"]
-    text, verdicts = compare.compare(a_report(), other)
-    assert "- torch: 2.13.0 | 2.14.0" in text and "4 rows are in one report only" in text and len(verdicts) == 2
+    text, judgements = compare.compare(a_report(), other)
+    assert "- torch: 2.13.0 | 2.14.0" in text and "4 rows are in one report only" in text and len(judgements) == 2
 
 
 def test_the_command_fails_on_a_slower_row(tmp_path, capsys):

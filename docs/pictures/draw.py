@@ -146,7 +146,7 @@ def step_path() -> Picture:
     p.line([(20, 250), (60, 250)], INK, 2.2, tip="tip")
     p.text(70, 255, "the rule, SGD or Adam, on the clean weights", size=13)
     p.arrow(20, 280, 60, 280, noise=True, dash="4 3")
-    p.text(70, 285, "the coat: on until the next step takes it off", size=13)
+    p.text(70, 285, "the perturbation: on until the next step takes it off", size=13)
     p.text(585, 194, "loss", anchor="middle", ink=LINE, size=13)
     return p
 
