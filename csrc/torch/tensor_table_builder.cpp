@@ -43,7 +43,7 @@ void check_record(const at::Tensor& record, at::Device device, ReadBy reader, co
 
 TensorTable::TensorTable(at::TensorList params, at::TensorList grads, at::TensorList masters, at::TensorList records,
                          at::IntArrayRef offsets, ReadBy reader)
-    : params_(params), reader_(reader) {
+    : params_(params), records_(records), reader_(reader) {
   const size_t n = params.size();
   check_length(grads.size(), n, "grads");
   check_length(records.size(), n, "records");
@@ -98,6 +98,7 @@ void TensorTable::set_step(at::TensorList steps, const NewNoise& noise, at::Tens
   check_length(steps.size(), n, "steps");
   TORCH_CHECK_VALUE(noise.denoise_every >= 0, "denoise_every must not be negative, got ", noise.denoise_every);
   noise_ = noise;
+  steps_ = steps;
   if (n == 0) return;
   const at::Device device = params_[0].device();
   bool scales_fit = scale_tensors.empty() || scale_tensors.size() == n;
@@ -265,12 +266,16 @@ StepPlan TensorTable::plan() const {
 }
 
 void TensorTable::note_writes(bool with_masters) const {
-  for (int o = 0; o < operand_count; ++o) {
-    if (o == gradient_operand || (o == master_operand && !with_masters)) continue;
-    for (const at::Tensor& tensor : operands_[o]) {
+  const auto note = [](at::TensorList tensors) {
+    for (const at::Tensor& tensor : tensors) {
       if (!tensor.is_inference()) tensor.unsafeGetTensorImpl()->bump_version();
     }
+  };
+  for (int o = 0; o < operand_count; ++o) {
+    if (o != gradient_operand && (o != master_operand || with_masters)) note(operands_[o]);
   }
+  note(records_);
+  note(steps_);
 }
 
 void TensorTable::write_records() const {

@@ -63,8 +63,8 @@ class TensorTable {
   // On the host, the last thing that an operator does: what the weights carry now, and the step counters.
   void write_records() const;
 
-  // Tells autograd that parameters, states and, if so, masters were written: whoever saved one of them for a backward
-  // pass must hear of it.
+  // Tells autograd that parameters, states, records, counters and, if so, masters were written: whoever saved one of
+  // them for a backward pass must hear of it.
   void note_writes(bool with_masters) const;
 
  private:
@@ -72,6 +72,8 @@ class TensorTable {
   void split_into_runs();
 
   at::TensorList params_;
+  at::TensorList records_;
+  at::TensorList steps_;
   at::TensorList operands_[operand_count];
   ReadBy reader_;
   at::ScalarType dtype_ = at::kFloat;
