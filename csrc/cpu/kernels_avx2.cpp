@@ -21,7 +21,9 @@
 namespace nvrm {
 
 extern const CpuKernels avx2_kernels = {
-    "avx2", noise_kernel<Avx2Lanes>, rule_kernel<Avx2Lanes>,
+    "avx2",
+    noise_kernel<Avx2Lanes>,
+    rule_kernel<Avx2Lanes>,
     reperturb_kernel<Avx2Lanes>,
 };
 

@@ -200,8 +200,8 @@ void step_range(const StepPlan& plan, int64_t begin, int64_t end) {
     const int64_t start = plan.first_superblock[e], stop = plan.first_superblock[e + 1];
     const int64_t from = begin > start ? begin - start : 0;
     const int64_t to = (end < stop ? end : stop) - start;
-    if (from >= to) continue;
     const TensorEntry& entry = plan.entries[e];
+    if (from >= to || stays_clean(entry.place)) continue;
     if (entry.place.step != nullptr && *entry.place.step != known_step) {
       known_step = *entry.place.step;
       rule.scalars = Rule::template scalars<Math>(raw, known_step + 1);

@@ -11,9 +11,6 @@ namespace nvrm {
 cudaError_t launch_noise(const NoiseKey& key, int distribution, float scale, int64_t offset, float* out, int64_t count,
                          cudaStream_t stream);
 
-// In the place of a rule's code: only the noise changes.
-constexpr int no_rule = -1;
-
 // One step of the table's tensors, by the rule with this code; their records and counters stay. A function for each
 // ScalarKind.
 cudaError_t launch_float32_step(int rule, const LaunchTable&, bool has_master, cudaStream_t);

@@ -79,8 +79,7 @@ struct FillArguments {
 
 // out[0..count) = elements [offset, offset + count) of scale * distribution(key): this thread's share.
 NVRM_INLINE void noise_thread(const FillArguments& a, uint32_t cta, int thread, WordStore& words) {
-  const Part part =
-      part_of(a.offset / superblock_size + static_cast<int64_t>(cta) * superblocks_per_round, thread, 0);
+  const Part part = part_of(a.offset / superblock_size + static_cast<int64_t>(cta) * superblocks_per_round, thread, 0);
   int64_t i = first_element(part, a.offset);
   if (i >= a.count) return;
   const bool whole = a.takes_rows && is_whole(i, a.count);

@@ -11,7 +11,9 @@ namespace {
 // CTAs that fit a multiprocessor at once. The bound on registers that follows (96; 128 for three states; 168 for
 // float64) is above what each instance needs: without a bound the compiler aims lower and spills.
 template <class Rule, class Math>
-constexpr int resident_ctas = sizeof(Math) == 8 ? 3 : Rule::states == 3 ? 4 : 5;
+constexpr int resident_ctas = sizeof(Math) == 8   ? 3
+                              : Rule::states == 3 ? 4
+                                                  : 5;
 
 // The table stays in the constant bank (__grid_constant__): what is uniform in a CTA is read from there.
 template <class Rule, class Param, class Math, bool master>
@@ -19,6 +21,7 @@ __global__ void __launch_bounds__(threads_per_cta, resident_ctas<Rule, Math>)
     step_kernel(const __grid_constant__ LaunchTable table) {
   if (is_skipped(table.header.found_inf)) return;
   const int position = table.tensor_of(blockIdx.x);
+  if (!Rule::reads_gradient && stays_clean(table.tensor(position).place)) return;
   __shared__ CtaArguments<Rule, Math> arguments;
   if (threadIdx.x == 0) arguments = cta_arguments<Rule, Math, master>(table, position);
   __syncthreads();

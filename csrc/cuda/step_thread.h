@@ -1,10 +1,17 @@
-// The fused step as one thread does it: old noise off, rule, new noise on. Host code too, so that the tests run the very lines
-// of the kernel on the CPU.
+// The fused step as one thread does it: old noise off, rule, new noise on. Host code too, so that the tests run the
+// very lines of the kernel on the CPU.
 #pragma once
 
 #include "../math/update_rule.h"
 #include "launch_table.h"
 #include "noise_thread.h"
+
+// What was read from memory before is not known any more.
+#if defined(__CUDA_ARCH__)
+#define NVRM_READ_AGAIN asm volatile("" ::: "memory");
+#else
+#define NVRM_READ_AGAIN
+#endif
 
 namespace nvrm {
 
@@ -172,6 +179,12 @@ NVRM_INLINE void step_part(const View& view, const CtaArguments<Rule, Math>& cta
         g = g / divisor;
       }
     }
+    // Read here, every time, and not once before the loop: in shared memory they cost a few instructions, in registers
+    // they cost places on the multiprocessor.
+    NVRM_READ_AGAIN
+    const typename Rule::template Hyper<Math> hyper = cta.hyper;
+    const typename Rule::template Scalars<Math> scalars = cta.scalars;
+    const bool is_first = Rule::has_special_first_gradient && cta.is_first;
     NVRM_UNROLL(2)
     for (int r = 0; r < 2; ++r) {
       NVRM_UNROLL(4)
@@ -180,8 +193,7 @@ NVRM_INLINE void step_part(const View& view, const CtaArguments<Rule, Math>& cta
         NVRM_UNROLL(3)
         for (int n = 0; n < Rule::states; ++n) state[n] = two.s[n][r][e];
         const Math gradient = Rule::reads_gradient ? two.g[r][e] : Math(0);
-        Rule::template update<CudaLanes, Math, Math>(two.x[r][e], gradient, state, cta.hyper, cta.scalars,
-                                                     Rule::has_special_first_gradient && cta.is_first);
+        Rule::template update<CudaLanes, Math, Math>(two.x[r][e], gradient, state, hyper, scalars, is_first);
         NVRM_UNROLL(3)
         for (int n = 0; n < Rule::states; ++n) two.s[n][r][e] = state[n];
       }
@@ -213,8 +225,8 @@ template <class Rule, class Param, class Math, bool master>
 NVRM_INLINE void step_thread(const LaunchTable& table, const CtaArguments<Rule, Math>& arguments, int tensor_position,
                              uint32_t cta, int thread, NoiseWords& words) {
   const View view{table.tensor(tensor_position), table};
-  const int64_t first = view.tensor.offset / superblock_size + static_cast<int64_t>(cta - view.tensor.first_cta) *
-                                                                   table.header.rounds * superblocks_per_round;
+  const int64_t first = view.tensor.offset / superblock_size +
+                        static_cast<int64_t>(cta - view.tensor.first_cta) * table.header.rounds * superblocks_per_round;
   NVRM_UNROLL(1)
   for (int round = 0; round < table.header.rounds; ++round) {
     step_part<Rule, Param, Math, master>(view, arguments, part_of(first, thread, round), thread, words);

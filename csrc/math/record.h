@@ -65,9 +65,15 @@ NVRM_INLINE NoiseDraw old_noise(const RecordPlace& at, const NewNoise& noise, bo
 NVRM_INLINE NoiseDraw new_noise(const RecordPlace& at, const NewNoise& noise) {
   if (at.target != nullptr) return recorded_noise(at.target);
   const int64_t step = *at.step + 1;
-  const bool stays_clean = noise.denoise_every > 0 && step % noise.denoise_every == 0;
+  const bool denoises = noise.denoise_every > 0 && step % noise.denoise_every == 0;
   const float scale = at.scale != nullptr ? *at.scale : noise.scale;
-  return {key_of(noise.seed, at.record[record_stream], step), noise.distribution, stays_clean ? 0 : scale};
+  return {key_of(noise.seed, at.record[record_stream], step), noise.distribution, denoises ? 0 : scale};
+}
+
+// Whether there is no noise to take off and none to put on without a step. The parameter is then not even written: it
+// is the user's, and with master weights it may be newer than they are.
+NVRM_INLINE bool stays_clean(const RecordPlace& at) {
+  return at.target != nullptr && recorded_noise(at.record).scale == 0 && recorded_noise(at.target).scale == 0;
 }
 
 // Whether the rule's state has not seen a gradient yet.
@@ -79,8 +85,8 @@ NVRM_INLINE void write_record(const RecordPlace& at, const NewNoise& noise) {
     for (int word = record_scale; word <= record_turn; ++word) at.record[word] = at.target[word];
     return;
   }
-  const float scale = noise.keep_noise ? 0 : new_noise(at, noise).scale;
-  at.record[record_scale] = scale == 0 ? 0 : static_cast<int64_t>(ScalarLanes::bits_of(scale));
+  const float scale = noise.keep_noise ? 0.0f : new_noise(at, noise).scale;
+  at.record[record_scale] = static_cast<int64_t>(ScalarLanes::bits_of(scale));
   at.record[record_seed] = static_cast<int64_t>(noise.seed);
   at.record[record_distribution] = noise.distribution;
   at.record[record_step] = *at.step + 1;

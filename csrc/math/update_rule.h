@@ -8,7 +8,8 @@
 //     states                     how many state tensors it has
 //     Hyper<T>, combine<T>       what the elements need of the hyper-parameters, combined in float64 and rounded once
 //                                to T: float, or double for float64 parameters
-//     update<L, V, T>            the clean weight x, the gradient g and the state s become their new values; V is L::F or
+//     update<L, V, T>            the clean weight x, the gradient g and the state s become their new values; V is L::F
+//     or
 //                                L::D, with elements of type T
 //
 // and, where it differs from what AnyRule says:
@@ -17,7 +18,7 @@
 //     has_special_first_gradient whether update must know that the state has not seen a gradient yet
 //     has_defaults, defaults     whether every option that update asks about is off; defaults says so in constants, and
 //                                the compiler leaves the questions out
-//     refused                    why these hyper-parameters are not valid, or null
+//     refused                    why these hyper-parameters are not valid
 //     noise_scale                where the scale of the noise comes from
 #pragma once
 
@@ -45,6 +46,18 @@ enum class NoiseScale { per_tensor, per_row, from_states };
 
 struct NoScalars {};
 
+// Why hyper-parameters are not valid; null: they are.
+struct Refusal {
+  const char* reason;
+  double value;
+};
+
+inline Refusal refused_betas(double beta1, double beta2) {
+  if (!(beta1 >= 0 && beta1 < 1)) return {"beta1 must be in [0, 1)", beta1};
+  if (!(beta2 >= 0 && beta2 < 1)) return {"beta2 must be in [0, 1)", beta2};
+  return {};
+}
+
 struct AnyRule {
   static constexpr bool reads_gradient = true;
   static constexpr bool has_special_first_gradient = false;
@@ -64,7 +77,7 @@ struct AnyRule {
   NVRM_INLINE static Hyper defaults(const Hyper& h) {
     return h;
   }
-  static const char* refused(const double*) { return nullptr; }
+  static Refusal refused(const double*) { return {}; }
 };
 
 // No rule at all: only the noise changes.
@@ -101,8 +114,12 @@ struct Sgd : AnyRule {
 
   template <class T>
   NVRM_INLINE static Hyper<T> combine(const double* raw) {
-    return {static_cast<T>(raw[lr]),           static_cast<T>(raw[momentum]), static_cast<T>(1 - raw[dampening]),
-            static_cast<T>(raw[weight_decay]), raw[nesterov] != 0,            raw[maximize] != 0};
+    return {static_cast<T>(raw[lr]),
+            static_cast<T>(raw[momentum]),
+            static_cast<T>(1 - raw[dampening]),
+            static_cast<T>(raw[weight_decay]),
+            raw[nesterov] != 0,
+            raw[maximize] != 0};
   }
   template <class T>
   NVRM_INLINE static bool has_defaults(const Hyper<T>& h) {
@@ -168,11 +185,7 @@ struct Adam : AnyRule {
   NVRM_INLINE static Hyper<T> defaults(const Hyper<T>& h) {
     return {h.beta1, h.one_minus_beta1, h.beta2, h.one_minus_beta2, h.eps, 0, h.shrink, false};
   }
-  static const char* refused(const double* raw) {
-    if (!(raw[beta1] >= 0 && raw[beta1] < 1)) return "beta1 must be in [0, 1)";
-    if (!(raw[beta2] >= 0 && raw[beta2] < 1)) return "beta2 must be in [0, 1)";
-    return nullptr;
-  }
+  static Refusal refused(const double* raw) { return refused_betas(raw[beta1], raw[beta2]); }
 
   // The bias corrections.
   template <class T>
@@ -203,30 +216,74 @@ struct Adam : AnyRule {
   }
 };
 
+// Lion (Chen et al. 2023, arXiv 2302.06675, algorithm 2).
+struct Lion : AnyRule {
+  enum { lr, beta1, beta2, weight_decay, maximize, hyper_count };
+  static constexpr int states = 1;  // exp_avg
+
+  template <class T>
+  struct Hyper {
+    T lr;
+    T beta1;
+    T one_minus_beta1;
+    T beta2;
+    T one_minus_beta2;
+    T shrink;  // 1 - lr * weight_decay
+    bool maximize;
+  };
+
+  template <class T>
+  NVRM_INLINE static Hyper<T> combine(const double* raw) {
+    return {static_cast<T>(raw[lr]),    static_cast<T>(raw[beta1]),     static_cast<T>(1 - raw[beta1]),
+            static_cast<T>(raw[beta2]), static_cast<T>(1 - raw[beta2]), static_cast<T>(1 - raw[lr] * raw[weight_decay]),
+            raw[maximize] != 0};
+  }
+  static Refusal refused(const double* raw) { return refused_betas(raw[beta1], raw[beta2]); }
+
+  template <class L, class V, class T>
+  NVRM_INLINE static void update(V& x, V g, V* s, const Hyper<T>& h, const NoScalars&, bool) {
+    if (h.maximize) g = -g;
+    x = x * h.shrink;
+    const V u = h.beta1 * s[0] + h.one_minus_beta1 * g;
+    const V one = V{} + T(1);
+    const V sign = u > V{} ? one : (u < V{} ? -one : V{});
+    x = x - h.lr * sign;
+    s[0] = h.beta2 * s[0] + h.one_minus_beta2 * g;
+  }
+};
+
 // Code of each rule in operator arguments and checkpoints: never renumber.
 // clang-format off
 #define NVRM_FOR_EACH_RULE(visit) \
   visit(0, Sgd<false>)            \
   visit(1, Sgd<true>)             \
   visit(2, Adam<false>)           \
-  visit(3, Adam<true>)
+  visit(3, Adam<true>)            \
+  visit(4, Lion)
 // clang-format on
+
+// In the place of a code: NoUpdate.
+constexpr int no_rule = -1;
+
+#define NVRM_COUNT(code, Rule) +1
+constexpr int rule_count = NVRM_FOR_EACH_RULE(NVRM_COUNT);
+#undef NVRM_COUNT
 
 // What an operator must know of a rule without its types.
 struct RuleFacts {
   int states;
   int hyper_count;
-  const char* (*refused)(const double* raw);
+  Refusal (*refused)(const double* raw);
 };
 
 // Of the rule with this code, or null for an unknown one.
 inline const RuleFacts* facts_of_rule(int64_t code) {
   switch (code) {
-#define NVRM_CASE(code, Rule)                                                                                     \
-  case code: {                                                                                                    \
+#define NVRM_CASE(code, Rule)                                                                                      \
+  case code: {                                                                                                     \
     static_assert(Rule::states <= max_states && Rule::hyper_count <= max_hyper, "the tables have so many places"); \
-    static constexpr RuleFacts facts{Rule::states, Rule::hyper_count, Rule::refused};                             \
-    return &facts;                                                                                                \
+    static constexpr RuleFacts facts{Rule::states, Rule::hyper_count, Rule::refused};                              \
+    return &facts;                                                                                                 \
   }
     NVRM_FOR_EACH_RULE(NVRM_CASE)
 #undef NVRM_CASE

@@ -14,7 +14,7 @@ void step(int64_t rule, at::TensorList params, at::TensorList grads, at::TensorL
           const std::optional<at::Tensor>& grad_scale, const std::optional<at::Tensor>& found_inf,
           at::IntArrayRef run_lengths, at::IntArrayRef run_strides) {
   const RuleFacts* facts = facts_of_rule(rule);
-  TORCH_CHECK_VALUE(facts != nullptr, "rule must be a known code, got ", rule);
+  TORCH_CHECK_VALUE(facts != nullptr, "rule must be a code in [0, ", rule_count, "), got ", rule);
   check_distribution(distribution, "distribution");
   TensorTable table(params, grads, masters, records, offsets, Backend::reader);
   table.set_states(facts->states, states);

@@ -39,19 +39,15 @@ void check_written(const at::Tensor& tensor, const char* name, size_t i) {
 }
 
 void check_record(const at::Tensor& record, at::Device device, ReadBy reader, const char* name, size_t i) {
-  TORCH_CHECK_TYPE(record.scalar_type() == at::kLong && record.numel() == record_words && record.is_contiguous() &&
-                       record.device() == device,
-                   name, "[", i, "] must be a contiguous int64 tensor of ", static_cast<int>(record_words),
-                   " elements on ", device.is_cpu() ? "the CPU" : device.str());
+  TORCH_CHECK_TYPE(record.scalar_type() == at::kLong && record.numel() == record_words, name, "[", i,
+                   "] must be an int64 tensor with ", static_cast<int>(record_words), " elements");
+  TORCH_CHECK_VALUE(record.device() == device, name, "[", i, "] must be on ", device, " like params[0], got ",
+                    record.device());
+  TORCH_CHECK_VALUE(record.is_contiguous(), name, "[", i, "] must be contiguous()");
   if (reader == ReadBy::device) return;
   const int64_t* words = record.const_data_ptr<int64_t>();
-  TORCH_CHECK_VALUE(words[record_stream] >= 0 && words[record_stream] <= 0xffffffffLL, name, "[", i,
-                    "] must name a stream in [0, 2^32), got ", words[record_stream]);
-  TORCH_CHECK_VALUE(words[record_distribution] >= 0 && words[record_distribution] < distribution_count, name, "[", i,
-                    "] must name a distribution by a code in [0, ", distribution_count, "), got ",
-                    words[record_distribution]);
-  TORCH_CHECK_VALUE(words[record_scale] >= 0 && words[record_scale] <= 0xffffffffLL, name, "[", i,
-                    "] must hold a scale as the bits of a float32, got ", words[record_scale]);
+  noise_key(words[record_seed], words[record_stream], words[record_step]);
+  check_distribution(words[record_distribution], "distribution");
 }
 
 }  // namespace
@@ -99,55 +95,54 @@ TensorTable::TensorTable(at::TensorList params, at::TensorList grads, at::Tensor
 
 void TensorTable::set_states(int count, at::TensorList states) {
   const size_t n = params_.size();
-  TORCH_CHECK_VALUE(states.size() == n * static_cast<size_t>(count), "states needs the rule's ", count,
-                    " for each of params, all first ones before all second ones: ", n * static_cast<size_t>(count),
-                    " tensors, got ", states.size());
+  TORCH_CHECK_VALUE(states.size() == n * static_cast<size_t>(count), "states needs ", count,
+                    " values for each of params: ", n * static_cast<size_t>(count), ", got ", states.size());
   for (size_t i = 0; i < states.size(); ++i) {
     check_tensor(states[i], params_[i % n], state_dtype_, params_[0].device(), "states", i);
     check_written(states[i], "states", i);
   }
-  for (size_t k = 0; k < static_cast<size_t>(count); ++k)
-    operands_[state_operand + k] = states.slice(k * n, n);
+  for (size_t k = 0; k < static_cast<size_t>(count); ++k) operands_[state_operand + k] = states.slice(k * n, n);
 }
 
 void TensorTable::set_step(at::TensorList steps, const NewNoise& noise, at::TensorList scale_tensors) {
   const size_t n = params_.size();
   check_length(steps.size(), n, "steps");
-  TORCH_CHECK_VALUE(scale_tensors.empty() || scale_tensors.size() == n,
-                    "scale_tensors must be empty or hold one tensor for each of params");
   TORCH_CHECK_VALUE(noise.denoise_every >= 0, "denoise_every must not be negative, got ", noise.denoise_every);
   noise_ = noise;
+  if (n == 0) return;
+  const at::Device device = params_[0].device();
+  bool scales_fit = scale_tensors.empty() || scale_tensors.size() == n;
+  for (const at::Tensor& scale : scale_tensors) {
+    scales_fit &= scale.scalar_type() == at::kFloat && scale.numel() == 1 && scale.device() == device;
+  }
+  TORCH_CHECK_VALUE(scales_fit,
+                    "scale_tensors must be empty or hold one float32 tensor with one element for each of params, on ",
+                    "their device");
   for (size_t i = 0; i < n; ++i) {
-    const at::Device device = params_[0].device();
     TORCH_CHECK_TYPE(steps[i].scalar_type() == at::kLong && steps[i].numel() == 1 && steps[i].device() == device,
                      "steps[", i, "] must be an int64 tensor with one element on ",
                      device.is_cpu() ? "the CPU" : device.str());
     places_[i].step = steps[i].mutable_data_ptr<int64_t>();
-    if (scale_tensors.empty()) continue;
-    const at::Tensor& scale = scale_tensors[i];
-    TORCH_CHECK_TYPE(scale.scalar_type() == at::kFloat && scale.numel() == 1 && scale.device() == device,
-                     "scale_tensors[", i, "] must be a float32 tensor with one element on ",
-                     device.is_cpu() ? "the CPU" : device.str());
-    places_[i].scale = scale.const_data_ptr<float>();
+    if (!scale_tensors.empty()) places_[i].scale = scale_tensors[i].const_data_ptr<float>();
   }
 }
 
 void TensorTable::set_hyper(const RuleFacts& rule, at::ArrayRef<double> hyper,
                             const std::optional<at::Tensor>& hyper_tensor) {
-  TORCH_CHECK_VALUE(hyper.size() == static_cast<size_t>(rule.hyper_count), "hyper needs the rule's ", rule.hyper_count,
-                    " hyper-parameters, got ", hyper.size());
+  TORCH_CHECK_VALUE(hyper.size() == static_cast<size_t>(rule.hyper_count), "hyper needs ", rule.hyper_count,
+                    " values, got ", hyper.size());
   hyper_ = hyper;
   if (hyper_tensor.has_value() && !params_.empty()) {
     const at::Device device = params_[0].device();
-    TORCH_CHECK_TYPE(hyper_tensor->scalar_type() == at::kDouble && hyper_tensor->numel() == rule.hyper_count &&
-                         hyper_tensor->is_contiguous() && hyper_tensor->device() == device,
-                     "hyper_tensor must be None or a contiguous float64 tensor of ", rule.hyper_count, " elements on ",
-                     device.is_cpu() ? "the CPU" : device.str());
+    TORCH_CHECK_VALUE(hyper_tensor->scalar_type() == at::kDouble && hyper_tensor->numel() == rule.hyper_count &&
+                          hyper_tensor->is_contiguous() && hyper_tensor->device() == device,
+                      "hyper_tensor must be None or a float64 tensor with ", rule.hyper_count, " elements on ", device,
+                      ", contiguous()");
     hyper_tensor_ = hyper_tensor->const_data_ptr<double>();
   }
   if (hyper_tensor_ != nullptr && reader_ == ReadBy::device) return;  // its values are not known here
-  const char* reason = rule.refused(hyper_tensor_ != nullptr ? hyper_tensor_ : hyper_.data());
-  TORCH_CHECK_VALUE(reason == nullptr, reason);
+  const Refusal refusal = rule.refused(hyper_tensor_ != nullptr ? hyper_tensor_ : hyper_.data());
+  TORCH_CHECK_VALUE(refusal.reason == nullptr, refusal.reason, ", got ", refusal.value);
 }
 
 void TensorTable::set_targets(at::TensorList targets) {

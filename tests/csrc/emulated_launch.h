@@ -1,5 +1,5 @@
 // Parameters in memory of their own, the table of a step over them, and its launches run thread by thread on the CPU,
-// through the very code of the kernel (step_thread.h). For launch_emulation.cpp.
+// through the very code of the kernels (step_thread.h, launch_table.h). For launch_emulation.cpp.
 #pragma once
 
 #include <cstdio>
@@ -26,7 +26,7 @@ static int failures = 0;
     }                                             \
   } while (0)
 
-static CoatWords words;
+static NoiseWords words;
 
 static int kind_bytes(ScalarKind kind) { return bytes_of(kind); }
 
@@ -37,6 +37,9 @@ struct Parameter {
   std::vector<int64_t> sizes, strides;  // empty: contiguous
   std::vector<unsigned char> data[operand_count];
   int64_t step;
+  int64_t record[record_words];
+  int64_t target[record_words];  // where only the noise changes
+  float scale;                   // in the parameter's memory, where the case says so
   Layout layout;
   int misaligned;  // elements by which the data is off a multiple of 16 bytes
 };
@@ -44,12 +47,17 @@ struct Parameter {
 struct Case {
   ScalarKind kind;
   bool has_master;
-  int states;
+  int rule;  // a code, or no_rule
   bool keep_noise;
   int distribution_off, distribution_on;
   float scale_off, scale_on;
   bool is_first;
+  int denoise_every = 0;
+  bool scales_on_device = false;
+  bool hyper_on_device = false;
 };
+
+static int states_of(const Case& c) { return c.rule == no_rule ? 0 : facts_of_rule(c.rule)->states; }
 
 static int operand_bytes(const Case& c, int operand) {
   const bool is_parameter = operand == parameter_operand || operand == gradient_operand;
@@ -58,7 +66,7 @@ static int operand_bytes(const Case& c, int operand) {
 }
 
 static bool has_operand(const Case& c, int operand) {
-  return operand == master_operand ? c.has_master : operand < state_operand + c.states;
+  return operand == master_operand ? c.has_master : operand < state_operand + states_of(c);
 }
 
 static unsigned char* start(Parameter& p, const Case& c, int operand) {
@@ -92,6 +100,15 @@ static void write_number(const Case& c, int operand, unsigned char* at, float va
   }
 }
 
+static void write_words(int64_t* record, float scale, int64_t seed, int distribution, int64_t stream, int64_t step) {
+  record[record_scale] = ScalarLanes::bits_of(scale);
+  record[record_seed] = seed;
+  record[record_distribution] = distribution;
+  record[record_stream] = stream;
+  record[record_step] = step;
+  record[record_turn] = 0;
+}
+
 static std::vector<Parameter> make_parameters(const Case& c, uint32_t seed) {
   std::vector<Parameter> list;
   const int64_t lengths[] = {1, 7, 0, 127, 128, 129, 4096, 4099, 8321, 70001};
@@ -104,11 +121,23 @@ static std::vector<Parameter> make_parameters(const Case& c, uint32_t seed) {
     p.offset = offsets[n % 7];
     p.step = static_cast<int64_t>(n % 5) * 7;
     p.misaligned = n % 3 == 2 ? 1 : 0;
+    // What the parameters carry differs from one to the next: distribution, seed, scale (some are clean), stream and
+    // the step of the draw; and some have not seen a gradient.
+    const int distribution = (c.distribution_off + static_cast<int>(n % 4 == 1)) % distribution_count;
+    const bool is_clean = n % 8 == 3;
+    write_words(p.record, is_clean ? 0 : c.scale_off, -77 - static_cast<int64_t>(n % 2), distribution,
+                static_cast<int64_t>(n) * 3 + 1, p.step - static_cast<int64_t>(n % 3 == 1));
+    p.record[record_rule_steps] = c.is_first != (n % 7 == 4) ? 0 : p.step + 1;
+    write_words(p.target, n % 8 > 4 ? 0 : c.scale_on, 99, (c.distribution_on + static_cast<int>(n % 5 == 1)) % 3,
+                static_cast<int64_t>(n) * 3 + 1, p.step + 1);
+    p.target[record_rule_steps] = p.target[record_numel] = -1;  // not to be copied
+    p.scale = c.scale_on * static_cast<float>(n % 4);
     if (n % 6 == 5) {  // the strides of channels_last: 3 x 5 x 4 x 9
       p.sizes = {3, 5, 36};
       p.strides = {180, 1, 5};
       p.numel = 540;
     }
+    p.record[record_numel] = p.numel;
     for (int o = 0; o < operand_count; ++o) {
       if (!has_operand(c, o)) continue;
       const int bytes = operand_bytes(c, o);
@@ -128,13 +157,15 @@ static std::vector<Parameter> make_parameters(const Case& c, uint32_t seed) {
 
 // The tensor table that the glue makes of them.
 struct Table {
+  int rule;
   std::vector<TensorEntry> entries;
+  std::vector<RecordPlace> places;
   std::vector<int64_t> first_superblock = {0};
-  std::vector<int64_t*> counters;
+  std::vector<double> hyper;
+  double wrong_hyper[max_hyper] = {};
   StepPlan plan{};
 
-  Table(std::vector<Parameter>& list, const Case& c, bool draws_next, const AdamCorrections& adam) {
-    const uint32_t seed_off = 77, seed_on = 99;
+  Table(std::vector<Parameter>& list, const Case& c, std::vector<double> raw) : rule(c.rule), hyper(std::move(raw)) {
     for (size_t n = 0; n < list.size(); ++n) {
       Parameter& p = list[n];
       TensorEntry e{};
@@ -149,34 +180,37 @@ struct Table {
         }
         e.layout = &p.layout;
       }
-      const uint32_t stream = static_cast<uint32_t>(n) * 3 + 1;
-      const bool wears = !c.has_master && !c.keep_noise;
-      e.coat_off = {{seed_off, 5, stream, static_cast<uint32_t>(p.step)}, c.distribution_off, wears ? c.scale_off : 0};
-      e.coat_on = {{seed_on, 6, stream, static_cast<uint32_t>(p.step + draws_next)}, c.distribution_on, c.scale_on};
-      e.is_first = c.is_first;
-      const GroupScalars scalars = adam_scalars(adam, p.step + 1);
-      e.step_size = scalars.step_size;
-      e.root_scale = scalars.root_scale;
+      e.place.record = p.record;
+      if (c.rule == no_rule) {
+        e.place.target = p.target;
+      } else {
+        e.place.step = &p.step;
+        if (c.scales_on_device) e.place.scale = &p.scale;
+      }
+      places.push_back(e.place);
       entries.push_back(e);
       first_superblock.push_back(first_superblock.back() + superblocks_of(e));
-      counters.push_back(&p.step);
     }
     plan.entries = entries.data();
     plan.first_superblock = first_superblock.data();
     plan.entry_count = static_cast<int64_t>(entries.size());
     plan.kind = c.kind;
     plan.has_master = c.has_master;
-    plan.keep_noise = c.keep_noise;
+    plan.noise = {99 | uint64_t{6} << 32, c.denoise_every, c.distribution_on, c.scale_on, c.keep_noise};
+    plan.hyper_count = static_cast<int>(hyper.size());
+    plan.hyper = c.hyper_on_device ? wrong_hyper : hyper.data();
+    plan.hyper_tensor = c.hyper_on_device ? hyper.data() : nullptr;
   }
+  Table(const Table&) = delete;
 };
 
 template <class Visit>
-static int for_each_launch(const Table& table, const ListOptions& options, Visit visit) {
+static int for_each_launch(const Table& table, Visit visit) {
   static LaunchTable launch;
   int launches = 0;
   for (int64_t next = 0; next < table.plan.entry_count; ++launches) {
     const int64_t before = next;
-    next = fill_table(table.plan, table.counters.data(), options, next, launch);
+    next = fill_table(table.plan, next, launch);
     CHECK(next > before, "the plan does not advance");
     visit(launch);
   }
@@ -184,34 +218,72 @@ static int for_each_launch(const Table& table, const ListOptions& options, Visit
 }
 
 template <class Rule, class Param, class Math, bool master>
-static void emulate(const Table& table, const ListOptions& options, const typename Rule::template Hyper<double>& h) {
-  const auto hyper = rounded_to<Math>(h);
-  for_each_launch(table, options, [&](const LaunchTable& launch) {
-    if (is_skipped(launch.header.found_inf)) return;
-    for (uint32_t group = 0; group < launch.header.group_count; ++group) {
-      const int position = launch.tensor_of(group);
-      const GroupScalars scalars = adam_scalars(options.adam, *launch.tensor(position).step + 1);
-      for (int thread = 0; thread < threads_per_group; ++thread) {
-        step_thread<Rule, Param, Math, master>(launch, hyper, position, group, thread, scalars, words);
-      }
+static void emulate_launch(const LaunchTable& launch) {
+  if (is_skipped(launch.header.found_inf)) return;
+  for (uint32_t cta = 0; cta < launch.header.cta_count; ++cta) {
+    const int position = launch.tensor_of(cta);
+    if (!Rule::reads_gradient && stays_clean(launch.tensor(position).place)) continue;
+    const auto arguments = cta_arguments<Rule, Math, master>(launch, position);
+    for (int thread = 0; thread < threads_per_cta; ++thread) {
+      step_thread<Rule, Param, Math, master>(launch, arguments, position, cta, thread, words);
     }
-  });
+  }
 }
 
-template <class Rule>
-static void emulate(const Table& table, const ListOptions& o, const typename Rule::template Hyper<double>& h) {
+template <class Param, class Math, bool master>
+static void emulate_rule(int rule, const LaunchTable& launch) {
+  switch (rule) {
+#define NVRM_CASE(code, Rule) \
+  case code:                  \
+    return emulate_launch<Rule, Param, Math, master>(launch);
+    NVRM_FOR_EACH_RULE(NVRM_CASE)
+#undef NVRM_CASE
+    default:
+      return emulate_launch<NoUpdate, Param, Math, master>(launch);
+  }
+}
+
+static void emulate_launch(const Table& table, const LaunchTable& launch) {
   const bool master = table.plan.has_master;
+  const int rule = table.rule;
   switch (table.plan.kind) {
     case ScalarKind::float32:
-      return master ? emulate<Rule, float, float, true>(table, o, h) : emulate<Rule, float, float, false>(table, o, h);
+      return master ? emulate_rule<float, float, true>(rule, launch) : emulate_rule<float, float, false>(rule, launch);
     case ScalarKind::float64:
-      return master ? emulate<Rule, double, double, true>(table, o, h)
-                    : emulate<Rule, double, double, false>(table, o, h);
+      return master ? emulate_rule<double, double, true>(rule, launch)
+                    : emulate_rule<double, double, false>(rule, launch);
     case ScalarKind::bfloat16:
-      return master ? emulate<Rule, BFloat16, float, true>(table, o, h)
-                    : emulate<Rule, BFloat16, float, false>(table, o, h);
+      return master ? emulate_rule<BFloat16, float, true>(rule, launch)
+                    : emulate_rule<BFloat16, float, false>(rule, launch);
     case ScalarKind::float16:
-      return master ? emulate<Rule, Float16, float, true>(table, o, h)
-                    : emulate<Rule, Float16, float, false>(table, o, h);
+      return master ? emulate_rule<Float16, float, true>(rule, launch)
+                    : emulate_rule<Float16, float, false>(rule, launch);
+  }
+}
+
+static void emulate_record_launch(const RecordTable& records, bool writes_records, bool counts_steps) {
+  for (int thread = 0; writes_records && thread < places_per_launch; ++thread) records.write_record_of(thread);
+  for (int thread = 0; counts_steps && thread < places_per_launch; ++thread) {
+    records.count_step_of(thread, [](int64_t* step) { *step += 1; });
+  }
+}
+
+// One call of the operator: its launches, then those that write the records.
+static void emulate(const Table& table) {
+  for_each_launch(table, [&](const LaunchTable& launch) { emulate_launch(table, launch); });
+  for_each_record_table(table.places, table.plan, emulate_record_launch);
+}
+
+// The same by the CPU's kernels and the CPU's host.
+static void run_on_cpu(const Table& table) {
+  if (is_skipped(table.plan.found_inf)) return;
+  if (table.rule == no_rule) {
+    portable_kernels.reperturb(table.plan, 0, table.first_superblock.back());
+  } else {
+    portable_kernels.step(table.rule, table.plan, 0, table.first_superblock.back());
+  }
+  for (const RecordPlace& place : table.places) write_record(place, table.plan.noise);
+  for (const RecordPlace& place : table.places) {
+    if (place.step != nullptr) *place.step += 1;
   }
 }

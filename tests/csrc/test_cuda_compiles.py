@@ -50,7 +50,7 @@ def kernels_in(report):
 
 def test_a_report_is_understood():
     report = """ptxas info    : Compiling entry function 'void nvrm::step_kernel<nvrm::Sgd<true>, nvrm::BFloat16, \
-float, true>(nvrm::LaunchTable, nvrm::SgdHyper<float>)' for 'sm_90'
+float, true>(nvrm::LaunchTable)' for 'sm_90'
 ptxas info    : Function properties for whatever
     8 bytes stack frame, 8 bytes spill stores, 4 bytes spill loads
 ptxas info    : Used 88 registers, used 0 barriers"""

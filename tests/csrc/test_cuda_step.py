@@ -7,11 +7,12 @@ import itertools
 
 import pytest
 import torch
-from steps import RULES, full_options, make_lists
+from steps import RULES, arguments_of, make_lists, with_noise
 from torch import Tensor
 
 import nvrm_fast  # noqa: F401  (defines the operators)
 from nvrm_fast.contract.distributions import DISTRIBUTIONS
+from nvrm_fast.contract.record import DISTRIBUTION, SCALE, SEED, STEP
 from nvrm_fast.ops.registry import _native
 
 BUILT = _native is not None and _native.build_facts()["cuda"] is not None
@@ -28,20 +29,8 @@ STORAGES = [
 ]
 
 
-def step(lists, rule, hyper, distribution, coat_distribution, keep_noise, device, **last):
-    """One step on copies on `device`, by the native kernels; every tensor as it was left, on the CPU."""
-    copies = {}
-    for name, values in lists.items():
-        tensors = bool(values) and isinstance(values[0], Tensor)
-        copies[name] = [place(x, device) for x in values] if tensors else list(values)
-    n = len(copies["params"])
-    hyper = dict(hyper)
-    if rule == "sgd":
-        hyper["is_first"] = [hyper["is_first"]] * n
-    noise = [[0.05] * n, 11, distribution, [0.05] * n, -12, coat_distribution, keep_noise]
-    last = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in last.items()}
-    getattr(torch.ops.nvrm_fast, f"{rule}_step_")(*copies.values(), *noise, *hyper.values(), **last)
-    return {k: [x.cpu() for x in v] for k, v in copies.items() if v and isinstance(v[0], Tensor)}
+OPS = torch.ops.nvrm_fast
+DISTRIBUTION_CODES = range(len(DISTRIBUTIONS))
 
 
 def place(x, device):
@@ -50,76 +39,118 @@ def place(x, device):
     return copy.copy_(x)
 
 
+def on_device(value, device):
+    if isinstance(value, list):
+        return [on_device(x, device) for x in value]
+    return place(value, device) if isinstance(value, Tensor) else value
+
+
+def step(lists, name, device, **others):
+    """One step on copies on `device`, by the native kernels; every tensor as it was left, on the CPU."""
+    arguments = [on_device(x, device) for x in arguments_of(name, lists, **others)]
+    OPS.step_(*arguments)
+    left = dict(zip(arguments_of(name, lists, **others)._fields, arguments))
+    return {k: [x.cpu() for x in left[k]] for k in ("params", "states", "masters", "steps", "records")}
+
+
 def assert_equal(expected, found, what):
     for name, values in expected.items():
-        for i, (a, b) in enumerate(zip(values, found[name])):
+        for i, (a, b) in enumerate(zip(values, found[name], strict=True)):
             assert torch.equal(a, b), (name, i, what)
+
+
+def compare(lists, name, what=None, **others):
+    """CUDA against the CPU; returns what CUDA left."""
+    left = step(lists, name, "cuda", **others)
+    assert_equal(step(lists, name, "cpu", **others), left, what)
+    return left
+
+
+def differing(lists):
+    """The lists, with records that tell each parameter of other noise, and some of none."""
+    lists = with_noise(lists)
+    for i, (words, counter) in enumerate(zip(lists["records"], lists["steps"])):
+        words[SEED] += i % 2
+        words[DISTRIBUTION] = i % len(DISTRIBUTIONS)
+        words[STEP] = counter - i % 3
+        if i % 4 == 3:
+            words[SCALE] = 0
+    return lists
 
 
 @pytest.mark.parametrize("dtype, masters", STORAGES)
 @pytest.mark.parametrize("name", RULES)
 def test_equals_the_cpu(name, dtype, masters):
-    rule, hyper = full_options(name)
-    lists = make_lists(SIZES, rule, dtype, masters, hyper)
+    lists = make_lists(SIZES, name, dtype, masters)
     for distribution, keep_noise in itertools.product(DISTRIBUTION_CODES, (False, True)):
-        arguments = (lists, rule, hyper, distribution, (distribution + 1) % 3, keep_noise)
-        assert_equal(step(*arguments, "cpu"), step(*arguments, "cuda"), (distribution, keep_noise))
+        noisy = with_noise(lists, 0.05, (distribution + 1) % 3)
+        what = (distribution, keep_noise)
+        compare(noisy, name, what, distribution=distribution, keep_noise=keep_noise)
 
 
-DISTRIBUTION_CODES = range(len(DISTRIBUTIONS))
+@pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
+@pytest.mark.parametrize("name", RULES)
+def test_what_is_read_on_the_device(name, masters):
+    """Records that differ in one list, scales and hyper-parameters in tensors, denoise_every."""
+    lists = differing(make_lists(SIZES, name, torch.float32, masters))
+    scales = [torch.tensor(0.01 * (i % 3)) for i in range(len(SIZES))]
+    hyper = arguments_of(name, lists).hyper
+    for denoise_every in (0, 2, 3):
+        compare(lists, name, denoise_every, denoise_every=denoise_every)
+        tensors = dict(scale_tensors=scales, hyper_tensor=torch.tensor(hyper, dtype=torch.float64))
+        left = compare(
+            lists, name, denoise_every, denoise_every=denoise_every, scale=9.0, hyper=[0.0] * len(hyper), **tensors
+        )
+        given = compare(lists, name, denoise_every, denoise_every=denoise_every, scale_tensors=scales)
+        assert_equal(given, left, "hyper_tensor")
 
 
 @pytest.mark.parametrize("name", ["momentum", "amsgrad"])
 @pytest.mark.parametrize("offset", [1, 3, 4, 128, 2**36 + 5])
 def test_shards_and_strides(name, offset):
-    rule, hyper = full_options(name)
     sizes = [(12, 5, 6, 7), (9, 130)]
     for lay_out in (lambda x: x, lambda x: x.transpose(0, 1).contiguous().transpose(0, 1)):
-        lists = make_lists(sizes, rule, torch.float32, False, hyper, lay_out, offsets=[offset] * len(sizes))
-        arguments = (lists, rule, hyper, 0, 0, False)
-        assert_equal(step(*arguments, "cpu"), step(*arguments, "cuda"), offset)
+        lists = make_lists(sizes, name, torch.float32, False, lay_out, offsets=[offset] * len(sizes))
+        compare(with_noise(lists), name, offset)
 
 
 @pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
 def test_shards_of_columns(masters):
-    rule, hyper = full_options("adamw")
-    lists = make_lists([(400, 33), (9, 130)], rule, torch.float32, masters, hyper, offsets=[5, 2**33 + 77])
-    arguments = (lists, rule, hyper, 0, 0, False)
-    runs = dict(run_lengths=[33, 130], run_strides=[77, 300])
-    assert_equal(step(*arguments, "cpu", **runs), step(*arguments, "cuda", **runs), runs)
+    lists = make_lists([(400, 33), (9, 130)], "adamw", torch.float32, masters, offsets=[5, 2**33 + 77])
+    compare(with_noise(lists), "adamw", run_lengths=[33, 130], run_strides=[77, 300])
 
 
 @pytest.mark.parametrize("dtype, masters", STORAGES)
 @pytest.mark.parametrize("name", ["nesterov first decay", "amsgrad"])
 def test_gradient_scaling(name, dtype, masters):
-    rule, hyper = full_options(name)
-    lists = make_lists(SIZES, rule, dtype, masters, hyper)
-    arguments = (lists, rule, hyper, 0, 0, False)
+    lists = with_noise(make_lists(SIZES, name, dtype, masters))
     for found_inf in (torch.zeros(1), torch.ones(1)):
-        scaling = dict(grad_scale=torch.tensor([3.0]), found_inf=found_inf)
-        left = step(*arguments, "cuda", **scaling)
-        assert_equal(step(*arguments, "cpu", **scaling), left, found_inf)
+        left = compare(lists, name, found_inf, grad_scale=torch.tensor([3.0]), found_inf=found_inf)
     assert_equal({k: lists[k] for k in left}, left, "skipped")
 
 
 def test_more_tensors_than_one_launch_takes():
-    rule, hyper = full_options("adamw")
-    lists = make_lists([(i % 70 + 1,) for i in range(900)], rule, torch.float32, False, hyper)
-    arguments = (lists, rule, hyper, 0, 0, False)
-    assert_equal(step(*arguments, "cpu"), step(*arguments, "cuda"), "900 tensors")
+    lists = differing(make_lists([(i % 70 + 1,) for i in range(900)], "adamw", torch.float32, False))
+    compare(lists, "adamw", "900 tensors")
+    shared = torch.tensor(5)
+    left = compare({**lists, "steps": [shared] * 900}, "adamw", "one counter")
+    assert all(int(words[STEP]) == 6 for words in left["records"])
 
 
-def test_the_coat_comes_off():
-    params = [torch.randn(4099, device="cuda"), torch.randn(33, 65, device="cuda")]
-    before = [p.clone() for p in params]
-    steps = [torch.tensor(5, device="cuda") for _ in params]
-    on = ([], steps, [0, 1], [0, 0], [0.05] * 2, 1, 0, [0.0] * 2, 1, 0)
-    off = ([], steps, [0, 1], [0, 0], [0.0] * 2, 1, 0, [0.05] * 2, 1, 0)
-    torch.ops.nvrm_fast.change_coat_(params, *on)
-    assert not torch.equal(params[0], before[0]) and int(steps[0]) == 5
-    torch.ops.nvrm_fast.change_coat_(params, *off)
-    for p, old in zip(params, before):
-        torch.testing.assert_close(p, old, rtol=0, atol=1e-6)
+@pytest.mark.parametrize("dtype, masters", STORAGES)
+def test_reperturb(dtype, masters):
+    lists = differing(make_lists(SIZES, "sgd", dtype, masters))
+    targets = [words.clone() for words in lists["records"]]
+    for i, words in enumerate(targets):
+        words[SEED] = 7
+        words[SCALE] = 0 if i % 4 > 1 else words[SCALE]
+    left = []
+    for device in ("cpu", "cuda"):
+        arguments = [lists["params"], lists["masters"], lists["records"], targets, lists["offsets"]]
+        arguments = [on_device(x, device) for x in arguments]
+        OPS.reperturb_(*arguments)
+        left.append(dict(params=[x.cpu() for x in arguments[0]], records=[x.cpu() for x in arguments[2]]))
+    assert_equal(*left, (dtype, masters))
 
 
 @pytest.mark.parametrize("offset", [0, 3, 4, 2**36 + 5])
@@ -128,30 +159,44 @@ def test_noise(distribution, offset):
     for count in (1, 127, 4099, 1_000_003):
         a, b = torch.empty(count), torch.empty(count, device="cuda")
         for out in (a, b):
-            torch.ops.nvrm_fast.fill_noise_(out, -3, 7, 11, distribution, 0.5, offset)
+            OPS.fill_noise_(out, -3, 7, 11, distribution, 0.5, offset)
         assert torch.equal(a, b.cpu())
 
 
-def test_a_captured_graph_draws_fresh_noise():
-    rule, hyper = full_options("adam")
-    lists = make_lists([(4099,), (33,)], rule, torch.float32, False, hyper)
-    device = {k: [x.cuda() for x in v] if v and isinstance(v[0], Tensor) else v for k, v in lists.items()}
-    noise = [[0.05] * 2, 11, 0, [0.05] * 2, 11, 0, False]
+@pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
+def test_a_captured_graph_reads_and_writes_the_records(masters):
+    """Every replay takes off what is on, also what a call between two replays put on, and draws fresh noise."""
+    name, sizes = "momentum first", [(4099,), (33,), (128, 7)]
+    lists = differing(make_lists(sizes, name, torch.float32, masters))
+    hyper = torch.tensor(arguments_of(name, lists).hyper, dtype=torch.float64)
+    device = {k: on_device(v, "cuda") for k, v in lists.items()}
+    host = {k: on_device(v, "cpu") for k, v in lists.items()}
+    hypers = {"cuda": hyper.cuda(), "cpu": hyper}
 
-    def run(lists):
-        torch.ops.nvrm_fast.adam_step_(*lists.values(), *noise, *hyper.values())
+    def run(lists, where):
+        OPS.step_(*arguments_of(name, lists, hyper_tensor=hypers[where], denoise_every=3))
+
+    def clean(lists):
+        targets = [words.clone() for words in lists["records"]]
+        for words in targets:
+            words[SCALE].zero_()
+        OPS.reperturb_(lists["params"], lists["masters"], lists["records"], targets, lists["offsets"])
 
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        run(device)
-    for _ in range(4):
+        run(device, "cuda")
+    for call in range(6):
         graph.replay()
-        run(lists)
+        run(host, "cpu")
+        if call == 2:
+            clean(device)
+            clean(host)
+        for tensor in hypers.values():
+            tensor[0] *= 0.5  # the learning rate
     torch.cuda.synchronize()
-    for name in ("params", "exp_avgs", "exp_avg_sqs", "steps"):
-        for a, b in zip(lists[name], device[name]):
-            assert torch.equal(a, b.cpu()), name
+    for key in ("params", "states", "masters", "steps", "records"):
+        assert_equal({key: host[key]}, {key: [x.cpu() for x in device[key]]}, "replays")
 
 
 def test_another_stream_is_respected():
@@ -160,15 +205,17 @@ def test_another_stream_is_respected():
     with torch.cuda.stream(stream):
         torch.cuda._sleep(50_000_000)
         out.fill_(7)
-        torch.ops.nvrm_fast.fill_noise_(out, 0, 0, 0, 0, 1.0, 0)
+        OPS.fill_noise_(out, 0, 0, 0, 0, 1.0, 0)
     stream.synchronize()
     expected = torch.empty(1 << 20)
-    torch.ops.nvrm_fast.fill_noise_(expected, 0, 0, 0, 0, 1.0, 0)
+    OPS.fill_noise_(expected, 0, 0, 0, 0, 1.0, 0)
     assert torch.equal(out.cpu(), expected)
 
 
-def test_steps_must_be_on_the_device():
-    p = torch.zeros(3, device="cuda")
-    arguments = ([], [torch.tensor(0)], [0], [0], [0.1], 1, 0, [0.0], 1, 0)
+def test_steps_and_records_must_be_on_the_device():
+    lists = make_lists([(3,)], "sgd", torch.float32, False)
+    device = {k: on_device(v, "cuda") for k, v in lists.items()}
     with pytest.raises(TypeError, match=r"steps\[0\] must be an int64 tensor with one element on cuda"):
-        torch.ops.nvrm_fast.change_coat_([p], *arguments)
+        OPS.step_(*arguments_of("sgd", {**device, "steps": lists["steps"]}))
+    with pytest.raises(ValueError, match=r"records\[0\] must be on cuda"):
+        OPS.step_(*arguments_of("sgd", {**device, "records": lists["records"]}))
