@@ -402,7 +402,7 @@ class NoisyOptimizer(Optimizer):
 
 def _option(group: dict[str, Any], hyper: Hyper) -> Any:
     value = group[hyper.option or hyper.name]
-    return value if hyper.index is None else value[hyper.index]
+    return value if hyper.item is None else value[hyper.item]
 
 
 def _stays_on_device(value: Any, group: dict[str, Any]) -> bool:

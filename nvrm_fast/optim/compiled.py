@@ -1,6 +1,6 @@
 """step() under torch.compile: one operator in the graph, which does at run time what step() does without it.
 
-Learning rates, b, seeds and the record of the coats are read when the graph runs. None of them is a constant of the
+Learning rates, b, seeds and the records of the noise are read when the graph runs. None of them is a constant of the
 graph, so nothing that a schedule changes compiles anything again.
 """
 
