@@ -69,7 +69,7 @@ class Part(NamedTuple):
     @classmethod
     def of_positions(cls, group: dict[str, Any], positions: tuple[int, ...]) -> Part:
         params = [group["params"][i] for i in positions]
-        return cls(group, positions, params, None, [param.grad for param in params])  # type: ignore[misc]
+        return cls(group, positions, params, None, [param.grad for param in params])
 
 
 def same_objects(a: Sequence[object], b: Sequence[object]) -> bool:

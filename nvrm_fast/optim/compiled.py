@@ -49,7 +49,7 @@ def step(optimizer: NoisyOptimizer) -> None:
         )
 
 
-@torch._disable_dynamo  # as torch.optim does: torch.compiler.disable would import the compiler for everybody
+@torch._disable_dynamo  # type: ignore[attr-defined]  # as torch.optim: torch.compiler.disable would import dynamo
 def _step_outside(optimizer: NoisyOptimizer) -> None:
     optimizer._step_now()
 
