@@ -52,7 +52,7 @@ def main() -> None:
     with nullcontext(arguments.folder) if arguments.folder else TemporaryDirectory() as folder:
         train(accelerator, model, optimizer, schedule, batches, range(epochs // 2))
         print(f"halfway: {evaluate(accelerator, model, optimizer, test):.3f}")
-        save_state(accelerator, folder)  # clean weights in model.safetensors, the coat in optimizer.bin
+        save_state(accelerator, folder)  # clean weights in model.safetensors, the noise's record in optimizer.bin
         ends = []
         for _ in range(2):  # go on, then go back and do it again
             train(accelerator, model, optimizer, schedule, batches, range(epochs // 2, epochs))

@@ -53,7 +53,7 @@ def main() -> None:
         train(run, range(epochs // 2), data, test, path)
         train(run, range(epochs // 2, epochs), data, test)
 
-        # Another process would do this: load everything, then put the coat on.
+        # Another process would do this: load everything, then put the noise on.
         again = make(epochs)
         model, optimizer, schedulers = again
         for part, state in zip((model, optimizer, *schedulers), torch.load(path)):

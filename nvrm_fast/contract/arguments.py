@@ -103,7 +103,7 @@ def _type_name(hint: Any) -> str:
 def schema(arguments: type[NamedTuple]) -> str:
     """The operator schema, without a name, of one of the argument records above."""
     hints = get_type_hints(arguments, include_extras=True)
-    defaults = arguments._field_defaults  # type: ignore[attr-defined]  # mypy does not know what NamedTuple adds
+    defaults = arguments._field_defaults
     fields = [
         f"{_type_name(hint)} {name}" + (f"={defaults[name]}" if name in defaults else "")
         for name, hint in hints.items()

@@ -18,7 +18,7 @@ class Hyper(NamedTuple):
     low: float = 0.0
     high: float = math.inf  # exclusive; a finite one is checked by the operators, too
     option: str = ""  # of a parameter group; empty: the name
-    index: int | None = None  # within that option
+    item: int | None = None  # of that option
     title: str = ""  # in error messages, which are torch.optim's; empty: the name
     is_flag: bool = False
 
@@ -51,7 +51,7 @@ _LR = Hyper("lr", title="learning rate")
 _WEIGHT_DECAY = Hyper("weight_decay")
 _MAXIMIZE = Hyper("maximize", is_flag=True)
 _BETAS = tuple(
-    Hyper(f"beta{i + 1}", high=1.0, option="betas", index=i, title=f"beta parameter at index {i}") for i in range(2)
+    Hyper(f"beta{i + 1}", high=1.0, option="betas", item=i, title=f"beta parameter at index {i}") for i in range(2)
 )
 _SGD = (
     _LR,

@@ -17,7 +17,7 @@ denoised = clean_weights
 
 
 def save_state(accelerator: Accelerator, output_dir: str | os.PathLike[str] | None = None, **kwargs: Any) -> str:
-    """`accelerator.save_state(...)` on clean weights; the coat lies in the optimizers' state.
+    """`accelerator.save_state(...)` on clean weights; the record of the noise lies in the optimizers' state.
 
     Args:
         accelerator: it knows the optimizers that it prepared.
@@ -28,7 +28,7 @@ def save_state(accelerator: Accelerator, output_dir: str | os.PathLike[str] | No
 
 
 def load_state(accelerator: Accelerator, input_dir: str | os.PathLike[str] | None = None, **kwargs: Any) -> None:
-    """`accelerator.load_state(...)`, then the coat goes on, bit for bit the one that was worn when it was saved.
+    """`accelerator.load_state(...)`, then the noise goes on, bit for bit what was on when it was saved.
 
     After a plain `accelerator.load_state` the weights are clean and `optimizer.train()` does the second part.
     Arguments: those of `accelerator.load_state`.

@@ -17,14 +17,14 @@ except ImportError:
 
 
 class CleanWeights(Callback):
-    """Takes the coat off for everything but training.
+    """Takes the noise off for everything but training.
 
         trainer = Trainer(callbacks=[CleanWeights()])
 
     - Validation (the sanity check and validation in the middle of an epoch, too), testing and prediction see clean
-      weights. The coat goes on again with the next training batch, bit for bit the one that was taken off.
+      weights. The noise goes on again with the next training batch, bit for bit what was taken off.
     - Checkpoints have clean weights in `state_dict`, also with `save_weights_only=True`, so that
-      `load_from_checkpoint` gives a model to use; the coat lies in the optimizer's state, so that
+      `load_from_checkpoint` gives a model to use; the noise's record lies in the optimizer's state, so that
       `fit(ckpt_path=...)` goes on bit for bit. That takes 4 bytes a float32 weight in the file, none with
       `master_weights=True`. Checkpoints written without this callback are noisy, and resume bit for bit as well.
     - After `fit`, and after an exception in it, the weights are clean.
@@ -54,21 +54,21 @@ class CleanWeights(Callback):
             optimizer.train()
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
-        _rest(trainer)
+        _evaluate(trainer)
 
     def on_test_start(self, trainer: Any, pl_module: Any) -> None:
-        _rest(trainer)
+        _evaluate(trainer)
 
     def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
-        _rest(trainer)
+        _evaluate(trainer)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        _rest(trainer)
+        _evaluate(trainer)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        _rest(trainer)
+        _evaluate(trainer)
 
 
-def _rest(trainer: Any) -> None:
+def _evaluate(trainer: Any) -> None:
     for optimizer in find_optimizers(trainer.optimizers):
         optimizer.eval()

@@ -14,20 +14,20 @@ except ImportError as error:
 
 
 class CleanWeights(TrainerCallback):
-    """Takes the coat off for everything but training steps.
+    """Takes the noise off for everything but training steps.
 
         trainer = Trainer(..., optimizers=(NVRMAdamW(model.named_parameters()), None), callbacks=[CleanWeights()])
 
     The Trainer itself calls `optimizer.eval()` before it evaluates or predicts and `optimizer.train()` before each
     training step. It does not do so before it saves: this callback does. So
 
-    - checkpoints hold clean weights (`from_pretrained` gives a model to use), the coat lies in the optimizer's state,
-      and `train(resume_from_checkpoint=...)` goes on bit for bit;
-    - the best model, which the Trainer may load at the end, is not mixed with a coat;
+    - checkpoints hold clean weights (`from_pretrained` gives a model to use), the noise's record lies in the
+      optimizer's state, and `train(resume_from_checkpoint=...)` goes on bit for bit;
+    - the best model, which the Trainer may load at the end, is not mixed with noise;
     - after `train()` the weights are clean.
 
     Put it last in `callbacks`: what a later callback saves at the end of a step it cannot foresee, and warns. After an
-    exception in training the coat is still on; `trainer.optimizer.eval()` takes it off.
+    exception in training the noise is still on; `trainer.optimizer.eval()` takes it off.
     """
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -36,13 +36,12 @@ class CleanWeights(TrainerCallback):
             self.on_epoch_end(args, state, control, **kwargs)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
-        # The last epoch ends with this event, whatever ended it: no coat is on when the best model is loaded after it.
+        # The last epoch ends with this event, whatever ended it: no noise is on when the best model is loaded after it.
         for one in find_optimizers(optimizer or []):
             one.eval()
 
     def on_save(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
-        records = [record for one in find_optimizers(optimizer or []) for record in one.state.values()]
-        if any(record["coat_scale"] for record in records):
+        if any(one.is_perturbed() for one in find_optimizers(optimizer or [])):
             warnings.warn(
                 f"the checkpoint of step {state.global_step} has noisy weights: another callback asked for it after "
                 "CleanWeights; make CleanWeights the last of the callbacks",

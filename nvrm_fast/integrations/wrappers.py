@@ -34,7 +34,7 @@ def find_optimizers(wrapped: Any) -> list[NeuralVariableOptimizer]:
     if isinstance(getattr(wrapped, "optim", None), NeuralVariableOptimizer):
         raise TypeError(
             f"{type(wrapped).__name__} gives every process the optimizer of its own part of the parameters only, and "
-            "no process can take the coat off all of them: use fully_shard (FSDP2)"
+            "no process can take the noise off all of them: use fully_shard (FSDP2)"
         )
     if isinstance(wrapped, Optimizer):
         return []

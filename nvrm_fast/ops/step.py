@@ -40,6 +40,8 @@ for _name, _schema in _SCHEMAS.items():
     _library.impl(_name, getattr(reference, _name), "CompositeExplicitAutograd")
     if not registry.native_serves_cuda():
         _library.impl(_name, _on_cuda(_name), "CUDA")
+    # No operator here is differentiable. Without this torch looks at every tensor of every list once more.
+    _library.impl(_name, torch.library.fallthrough_kernel, "Autograd")
     # Every operator writes into its arguments and returns nothing, so there is no output to describe.
     torch.library.register_fake(f"nvrm_fast::{_name}", lambda *args, **kwargs: None, lib=_library)
     registry.register_kernel(_name, "reference", registry.EVERY_DEVICE, getattr(reference, _name))

@@ -200,10 +200,10 @@ class NoisyOptimizer(Optimizer):
         # A single call is checked by its operator. Of several, none may be refused after another has written.
         is_one_call = len(parts) == 1 and plans[0] is not None and len(plans[0].batches) == 1
         if not is_one_call:
-            plans = [plan if plan is not None and plan.has_state() else None for plan in plans]
-            for part, plan in zip(parts, plans):
-                if plan is None or not plan.fits(part.grads):
+            for i, (part, plan) in enumerate(zip(parts, plans)):
+                if plan is None or not plan.will_be_accepted(part):
                     self._check_part(part)
+                    plans[i] = plan if plan is not None and plan.has_state() else None
         if amp.is_skipped_here(found_inf):
             return
         try:
@@ -404,7 +404,7 @@ class NoisyOptimizer(Optimizer):
 
 def _option(group: dict[str, Any], hyper: Hyper) -> Any:
     value = group[hyper.option or hyper.name]
-    return value if hyper.index is None else value[hyper.index]
+    return value if hyper.item is None else value[hyper.item]
 
 
 def _stays_on_device(value: Any, group: dict[str, Any]) -> bool:

@@ -42,6 +42,11 @@ class ParamBatch:
     def tensors(self, key: str) -> list[Tensor]:
         return [state[key] for state in self.states]
 
+    def state_tensors(self, rule: Rule) -> list[Tensor | None]:
+        """Everything that the operator is told of the state; None where it is missing."""
+        keys = (*rule.states, *((MASTER,) if self.has_masters else ()), STEP, PERTURBATION)
+        return [state.get(key) for key in keys for state in self.states]
+
 
 class Part(NamedTuple):
     """The parameters of a group that a step is for, and their gradients."""
@@ -64,7 +69,7 @@ class Part(NamedTuple):
     @classmethod
     def of_positions(cls, group: dict[str, Any], positions: tuple[int, ...]) -> Part:
         params = [group["params"][i] for i in positions]
-        return cls(group, positions, params, None, [param.grad for param in params])  # type: ignore[misc]
+        return cls(group, positions, params, None, [param.grad for param in params])
 
 
 def same_objects(a: Sequence[object], b: Sequence[object]) -> bool:
@@ -111,35 +116,41 @@ class Plan:
         self.has_shards = any(is_distributed(param) for param in self.params)
         self.dtypes = [param.dtype for param in self.params]
         self.shapes = [param.shape for param in self.params]
+        self.devices = [param.device for param in self.params]
         self.sizes = [len(state) for state in self.states]
-        self.tensors = self.state_tensors()
         self.batches = make_batches(self.refs, self.states)
-
-    def state_tensors(self) -> list[Tensor | None]:
-        keys = (*self.rule.states, MASTER, STEP, PERTURBATION)
-        return [state.get(key) for key in keys for state in self.states]
+        self.tensors = [batch.state_tensors(self.rule) for batch in self.batches]
 
     def is_valid(self, part: Part, state: dict[Tensor, Any], options: tuple[Any, ...]) -> bool:
+        """Whether the operator does what a new plan would have it do, or refuses."""
         params = part.params
         return (
             options == self.options
             and same_objects(params, self.params)
-            and [param.dtype for param in params] == self.dtypes
-            and [param.shape for param in params] == self.shapes
+            # With a state the operator refuses parameters that were cast or got other data.
+            and (bool(self.rule.states) or self.has_same_kind(params))
             and same_objects(states := [state.get(param) for param in params], self.states)
             and [len(each) for each in states] == self.sizes  # type: ignore[arg-type]  # dicts, as self.states are
         )
 
-    def has_state(self) -> bool:
-        """Whether the state's tensors are the ones that were checked."""
-        return same_objects(self.state_tensors(), self.tensors)
+    def has_same_kind(self, tensors: list[Tensor]) -> bool:
+        return [x.dtype for x in tensors] == self.dtypes and [x.shape for x in tensors] == self.shapes
 
-    def fits(self, grads: list[Tensor]) -> bool:
-        """Whether the operator will accept these gradients (it checks them again, one call at a time)."""
-        return not self.has_shards and all(
-            grad.dtype == dtype and grad.shape == shape and grad.device == param.device and grad.layout == torch.strided
-            for grad, dtype, shape, param in zip(grads, self.dtypes, self.shapes, self.params)
+    def will_be_accepted(self, part: Part) -> bool:
+        """Whether the operator will accept parameters, gradients and state (it checks them again, call by call)."""
+        grads = part.grads
+        return (
+            not self.has_shards
+            and self.has_same_kind(grads)
+            and [grad.layout for grad in grads] == [torch.strided] * len(grads)
+            and [grad.device for grad in grads] == self.devices
+            and (not self.rule.states or self.has_same_kind(part.params))
+            and self.has_state()
         )
+
+    def has_state(self) -> bool:
+        """Whether the state's tensors are the ones that were there when the plan was made."""
+        return all(map(same_objects, [batch.state_tensors(self.rule) for batch in self.batches], self.tensors))
 
     def data(self, part: Part) -> list[Tensor]:
         if part.data is not None:

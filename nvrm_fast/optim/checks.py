@@ -102,11 +102,11 @@ def check_record(ref: ParamRef, words: Any) -> None:
         )
     if words.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
         return  # nothing can be read now
-    worn = record.unpack(words.tolist())
-    if worn.scale != 0 and worn.numel != param.numel():
+    carried = record.unpack(words.tolist())
+    if carried.scale != 0 and carried.numel != param.numel():
         raise ValueError(
             f"parameter {name} has {param.numel()} elements, but the noise that it is to take off has "
-            f"{worn.numel}: put other data into a parameter after optimizer.denoise()"
+            f"{carried.numel}: put other data into a parameter after optimizer.denoise()"
         )
 
 

@@ -1,6 +1,6 @@
 """step() under torch.compile: one operator in the graph, which does at run time what step() does without it.
 
-Learning rates, b, seeds and the record of the coats are read when the graph runs. None of them is a constant of the
+Learning rates, b, seeds and the records of the noise are read when the graph runs. None of them is a constant of the
 graph, so nothing that a schedule changes compiles anything again.
 """
 
@@ -49,7 +49,7 @@ def step(optimizer: NoisyOptimizer) -> None:
         )
 
 
-@torch._disable_dynamo  # as torch.optim does: torch.compiler.disable would import the compiler for everybody
+@torch._disable_dynamo  # type: ignore[attr-defined]  # as torch.optim: torch.compiler.disable would import dynamo
 def _step_outside(optimizer: NoisyOptimizer) -> None:
     optimizer._step_now()
 

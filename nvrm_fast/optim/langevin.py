@@ -51,8 +51,8 @@ class PerturbedSGD(SgdRule, NoisyOptimizer):
         super()._check_group(group)
         check_number(group["variability"], "variability")
 
-    def _noise_scale(self, group: dict[str, Any]) -> float:
-        return -float(group["lr"]) * float(group["variability"])
+    def _noise_scale(self, group: dict[str, Any]) -> float | Tensor:
+        return -number_of(group["lr"]) * number_of(group["variability"])
 
 
 class SGLD(SgdRule, NoisyOptimizer):
@@ -94,5 +94,11 @@ class SGLD(SgdRule, NoisyOptimizer):
         if group["momentum"] != 0 or group["noise"] != "gaussian":
             raise ValueError("SGLD has no momentum and Gaussian noise: remove these options from the parameter group")
 
-    def _noise_scale(self, group: dict[str, Any]) -> float:
-        return math.sqrt(2 * float(group["lr"]) * float(group["temperature"]))
+    def _noise_scale(self, group: dict[str, Any]) -> float | Tensor:
+        variance = 2 * number_of(group["lr"]) * number_of(group["temperature"])
+        return variance.sqrt() if isinstance(variance, Tensor) else math.sqrt(variance)
+
+
+def number_of(value: Any) -> float | Tensor:
+    """A hyper-parameter in double precision: a number, unless it lies where the host would have to wait for it."""
+    return value.detach().double() if isinstance(value, Tensor) and value.device.type != "cpu" else float(value)

@@ -24,7 +24,9 @@ _NOISE_ARGUMENTS = """
             clean weights stay the same bits on all ranks (default: False, one noise for all).
         backend: "native", "triton" or "reference"; None (default) takes the fastest that serves the parameters' device.
         maximize: ascend instead of descend.
-        foreach, fused, capturable: accepted for compatibility and without effect: the step is always one fused pass.
+        capturable: lr, betas and variability that are tensors are read by the kernel, so that they may change between
+            replays of a captured CUDA graph (default: False). Tensors on a GPU always are, and the host never waits.
+        foreach, fused: accepted for compatibility and without effect: the step is always one fused pass.
 """
 
 _RAISES = """
@@ -46,10 +48,10 @@ class NVRMSGD(SgdRule, NeuralVariableOptimizer):
 
     def __init__(
         self, params: ParamsT, lr: float | Tensor = 1e-3, momentum: float = 0.0, dampening: float = 0.0,
-        weight_decay: float = 0.0, nesterov: bool = False, *, variability: float = 0.01,
+        weight_decay: float = 0.0, nesterov: bool = False, *, variability: float | Tensor = 0.01,
         noise: str = "gaussian", seed: int = 0, denoise_every: int | None = None, master_weights: bool | None = None,
         decorrelate_ranks: bool = False, backend: str | None = None, maximize: bool = False,
-        foreach: bool | None = None,
+        foreach: bool | None = None, capturable: bool = False,
         differentiable: bool = False, fused: bool | None = None,
     ) -> None:  # fmt: skip
         refuse_differentiable(differentiable)
@@ -59,6 +61,7 @@ class NVRMSGD(SgdRule, NeuralVariableOptimizer):
                 lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov,
                 maximize=maximize, variability=variability, noise=noise, seed=seed, denoise_every=denoise_every,
                 master_weights=master_weights, decorrelate_ranks=decorrelate_ranks, backend=backend,
+                capturable=capturable,
             ),
         )  # fmt: skip
 
@@ -72,7 +75,7 @@ class NVRMAdam(AdamRule, NeuralVariableOptimizer):
 
     def __init__(
         self, params: ParamsT, lr: float | Tensor = 1e-3, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
-        eps: float = 1e-8, weight_decay: float = 0.0, amsgrad: bool = False, *, variability: float = 0.01,
+        eps: float = 1e-8, weight_decay: float = 0.0, amsgrad: bool = False, *, variability: float | Tensor = 0.01,
         noise: str = "gaussian", seed: int = 0, denoise_every: int | None = None, master_weights: bool | None = None,
         decorrelate_ranks: bool = False, backend: str | None = None, maximize: bool = False,
         foreach: bool | None = None,
@@ -87,6 +90,7 @@ class NVRMAdam(AdamRule, NeuralVariableOptimizer):
                 decoupled_weight_decay=decoupled_weight_decay, maximize=maximize, variability=variability,
                 noise=noise, seed=seed, denoise_every=denoise_every, master_weights=master_weights,
                 decorrelate_ranks=decorrelate_ranks, backend=backend,
+                capturable=capturable,
             ),
         )  # fmt: skip
 
@@ -100,7 +104,7 @@ class NVRMAdamW(NVRMAdam):
 
     def __init__(
         self, params: ParamsT, lr: float | Tensor = 1e-3, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
-        eps: float = 1e-8, weight_decay: float = 1e-2, amsgrad: bool = False, *, variability: float = 0.01,
+        eps: float = 1e-8, weight_decay: float = 1e-2, amsgrad: bool = False, *, variability: float | Tensor = 0.01,
         noise: str = "gaussian", seed: int = 0, denoise_every: int | None = None, master_weights: bool | None = None,
         decorrelate_ranks: bool = False, backend: str | None = None, maximize: bool = False,
         foreach: bool | None = None,

@@ -16,7 +16,7 @@ FUNCTIONS = (types.FunctionType, types.MethodType)
 class VariabilityScheduler(LRScheduler):
     """Sets each group's variability to its initial value times a function of the epoch, as LambdaLR does with lr.
 
-    The next optimizer step puts its coat on with the new variability and takes the old coat off with the old one, so
+    The next optimizer step puts noise of the new variability on and takes the old noise off with the old one, so
     any schedule is exact. The learning rates are left alone: use it beside a learning rate scheduler. It is one of
     torch's LRScheduler classes, so that Lightning, Accelerate and ChainedScheduler step it, save it and load it.
 

@@ -29,12 +29,12 @@ def _place(a: Arguments, i: int) -> dict[str, int]:
     return dict(offset=a.offsets[i], **runs)
 
 
-def _clean(a: Arguments, i: int, worn: Record, keep_noise: bool = False) -> Tensor:
+def _clean(a: Arguments, i: int, carried: Record, keep_noise: bool = False) -> Tensor:
     """Clean weights in the dtype in which the rule computes."""
     if a.masters:
         return a.masters[i]
     wide = a.params[i].to(wide_dtype(a.params[i].dtype))
-    return wide if keep_noise else _with_noise(a, i, wide, worn._replace(scale=-worn.scale))
+    return wide if keep_noise else _with_noise(a, i, wide, carried._replace(scale=-carried.scale))
 
 
 def _with_noise(a: Arguments, i: int, x: Tensor, draw: Record) -> Tensor:

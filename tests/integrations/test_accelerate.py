@@ -108,7 +108,7 @@ def test_states_are_clean_and_resume_exactly(cls, options, masters, safe, tmp_pa
 
 @STORAGES
 def test_a_plain_save_state_resumes_exactly_too(masters, tmp_path):
-    """With the coat on: the weights in the file are noisy, which only the docs can help."""
+    """With noise on: the weights in the file are noisy, which only the docs can help."""
     run = Run(NVRMSGD, dict(lr=0.1), masters)
     run.train(0, 4)
     run.accelerator.save_state(tmp_path)

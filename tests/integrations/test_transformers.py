@@ -113,7 +113,7 @@ def test_checkpoints_are_clean_and_resume_exactly(tmp_path, masters, evaluate):
 
 @STORAGES
 def test_the_best_model_at_the_end(tmp_path, masters):
-    """The one of the first step, by a learning rate that ruins the others; it comes back without a coat."""
+    """The one of the first step, by a learning rate that ruins the others; it comes back without noise."""
 
     def settings(folder):
         return dict(
@@ -131,7 +131,7 @@ def test_the_best_model_at_the_end(tmp_path, masters):
     trainer.save_model(tmp_path / "final")
     assert same(read(tmp_path / "final"), loaded)
 
-    # Trained on, from the best weights under a coat and not from the last ones; masters, too.
+    # Trained on, from the best weights under noise and not from the last ones; masters, too.
     before = len(trainer.model.seen[True])
     trainer.train()
     first = trainer.model.seen[True][before]

@@ -155,3 +155,40 @@ def test_torch_reads_what_was_saved_in_evaluation_mode():
     theirs = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     theirs.load_state_dict(optimizer.state_dict())
     train(model, theirs, 1, start=2)
+
+
+@STORAGES
+@pytest.mark.parametrize("b", [0.05, 0.0])
+def test_a_step_that_the_host_does_not_see(masters, b):
+    """As when a captured graph is replayed in evaluation mode, or after denoise(): the operator runs on the tensors
+    that it was captured with. Its weights and noise stay; train() brings nothing of the old ones back."""
+    from nvrm_fast.ops import step as ops
+
+    model = Model()
+    captured = []
+    optimizer = NVRMSGD(model.parameters(), lr=0.1, momentum=0.9, variability=b, master_weights=masters)
+    train(model, optimizer, 2)
+    real = ops.step_
+    try:
+        ops.step_ = lambda arguments, backend: (captured.append(arguments), real(arguments, backend=backend))
+        train(model, optimizer, 1, start=2)
+    finally:
+        ops.step_ = real
+    twin_model, twin = copy.deepcopy((model, optimizer))
+    optimizer.eval()
+    clean = weights(model)
+    real(captured[0])
+    optimizer.train()
+    assert not same(weights(model), clean)
+    # Against a step by the host, with the gradients that were captured.
+    for p, q in zip(model.parameters(), twin_model.parameters()):
+        q.grad = p.grad
+    twin.denoise()
+    twin.step()
+    assert same(weights(model), weights(twin_model))
+    optimizer.denoise()
+    twin.denoise()
+    assert same(weights(model), weights(twin_model))
+    real(captured[0])
+    twin.step()
+    assert same(weights(model), weights(twin_model))

@@ -204,3 +204,30 @@ def test_bad_use():
     optimizer.add_param_group(dict(params=[torch.nn.Parameter(torch.zeros(1))]))
     with pytest.raises(ValueError, match="1 initial variabilities and the optimizer 2 parameter groups"):
         scheduler.step()
+
+
+@every_class
+@STORAGES
+def test_tensors_that_kernels_read(cls, options, masters):
+    """capturable: lr, betas and variability as tensors leave the bits of the same numbers, also as they change."""
+    left = []
+    for tensors in (False, True):
+        model = Model()
+        make = (lambda x: torch.tensor(x, dtype=torch.float64)) if tensors else float
+        given = {**options, "lr": make(0.1), "variability": make(0.25)}
+        if cls is NVRMAdam:
+            given["betas"] = (make(0.8), make(0.99))
+        optimizer = cls(model.parameters(), master_weights=masters, capturable=tensors, **given)
+        for i in range(4):
+            same_gradients(model, model, i)
+            optimizer.step()
+            group = optimizer.param_groups[0]
+            for key, value in (("lr", 0.05 / (i + 1)), ("variability", 0.5 ** (i + 3))):
+                if tensors:
+                    group[key].fill_(value)
+                else:
+                    group[key] = value
+        noisy = weights(model)
+        optimizer.denoise()
+        left.append({**{f"noisy {k}": v for k, v in noisy.items()}, **weights(model)})
+    assert same(*left)

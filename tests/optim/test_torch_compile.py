@@ -128,9 +128,9 @@ def test_scaled_gradients():
             if compile_step
             else optimizer.step
         )
-        for verdict in (1.0, 0.0, 0.0, 1.0):
+        for flag in (1.0, 0.0, 0.0, 1.0):
             param.grad = torch.full_like(param, 8.0)
-            optimizer.found_inf.fill_(verdict)
+            optimizer.found_inf.fill_(flag)
             step()
         assert int(optimizer.state[param]["step"]) == 2
         left.append({"": param.detach().clone()})

@@ -1,0 +1,128 @@
+"""Ctrl-C at any moment leaves weights and records that fit together."""
+
+import pytest
+import torch
+
+from nvrm_fast import NVRMSGD
+from nvrm_fast.ops import step as ops
+
+STORAGES = pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
+
+
+class Interrupter:
+    """Raises KeyboardInterrupt around one call of an operator, as Python does when a signal came while C ran."""
+
+    def __init__(self, monkeypatch):
+        self.name, self.call, self.after, self.calls = "", 0, False, 0
+        for name in ("step_", "reperturb_"):
+            monkeypatch.setattr(ops, name, self.wrap(name, getattr(ops, name)))
+
+    def wrap(self, name, operator):
+        def wrapped(*args, **kwargs):
+            mine = name == self.name and self.calls == self.call
+            self.calls += name == self.name
+            if mine and not self.after:
+                raise KeyboardInterrupt
+            operator(*args, **kwargs)
+            if mine:
+                raise KeyboardInterrupt
+
+        return wrapped
+
+    def arm(self, name, call, after):
+        self.name, self.call, self.after, self.calls = name, call, after, 0
+
+    def disarm(self):
+        self.name = ""
+
+
+@pytest.fixture
+def interrupter(monkeypatch):
+    return Interrupter(monkeypatch)
+
+
+def make(masters, **options):
+    """Two batches (float32 and float64), learning rate 0: the clean weights never change."""
+    generator = torch.Generator().manual_seed(0)
+    params = [
+        torch.nn.Parameter(torch.randn(1000, generator=generator).to(dtype)) for dtype in (torch.float32, torch.float64)
+    ]
+    for p in params:
+        p.grad = torch.ones_like(p)
+    clean = [p.detach().clone() for p in params]
+    return params, clean, NVRMSGD(params, lr=0.0, variability=0.1, master_weights=masters, **options)
+
+
+def change_b(optimizer):
+    optimizer.param_groups[0]["variability"] = 0.03
+    optimizer.step()
+
+
+def enter_and_leave(optimizer):
+    with optimizer.denoised():
+        pass
+
+
+def eval_and_train(optimizer):
+    optimizer.eval()
+    optimizer.train()
+
+
+#: What is interrupted: steps before, options, the action, the operator.
+CASES = {
+    "first step": (0, {}, lambda o: o.step(), "step_"),
+    "step": (2, {}, lambda o: o.step(), "step_"),
+    "change of b": (2, {}, change_b, "step_"),
+    "step that denoises": (2, dict(denoise_every=3), lambda o: o.step(), "step_"),
+    "denoise": (2, {}, lambda o: o.denoise(), "reperturb_"),
+    "eval and train": (2, {}, eval_and_train, "reperturb_"),
+    "denoised": (2, {}, enter_and_leave, "reperturb_"),
+}
+
+
+@STORAGES
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("call", range(8))
+@pytest.mark.parametrize("case", CASES)
+def test_interrupted(interrupter, case, call, after, masters):
+    """Before or after any of the operator's calls; then training goes on, and the clean weights are what they were."""
+    steps, options, action, name = CASES[case]
+    params, clean, optimizer = make(masters, **options)
+    for _ in range(steps):
+        optimizer.step()
+    interrupter.arm(name, call, after)
+    try:
+        action(optimizer)
+    except KeyboardInterrupt:
+        pass
+    else:
+        if call < 2:
+            pytest.fail("not interrupted")
+    interrupter.disarm()
+    if optimizer._is_evaluating():  # interrupted in train(): it is called again
+        optimizer.train()
+
+    def assert_clean():
+        for p, before in zip(params, clean):
+            tolerance = dict(atol=0) if masters else dict(atol=3e-7)
+            torch.testing.assert_close(p.detach(), before, rtol=0, **tolerance)
+
+    with optimizer.denoised():
+        assert_clean()
+    optimizer.step()
+    with optimizer.denoised():
+        assert_clean()
+    optimizer.denoise()
+    assert_clean()
+
+
+@STORAGES
+def test_an_interrupted_eval_has_not_happened(interrupter, masters):
+    params, _, optimizer = make(masters)
+    optimizer.step()
+    noisy = [p.detach().clone() for p in params]
+    interrupter.arm("reperturb_", 1, True)
+    with pytest.raises(KeyboardInterrupt):
+        optimizer.eval()
+    assert all(torch.equal(p, value) for p, value in zip(params, noisy))
+    optimizer.step()
