@@ -87,6 +87,27 @@ struct RuleArguments {
   bool is_first;
 };
 
+NVRM_INLINE void prefetch(const void* at, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(at) + i, 0, 2);
+}
+
+// Asks for what the superblock at `local` will read, so that it arrives while noise is drawn: else memory waits then.
+template <class Rule, class Param, class Math, bool master>
+NVRM_INLINE void prefetch_superblock(const TensorEntry& entry, int64_t local) {
+  using State = std::conditional_t<master, Math, Param>;
+  if constexpr (master) {
+    prefetch(static_cast<const Math*>(entry.data[master_operand]) + local, superblock_size * sizeof(Math));
+  } else {
+    prefetch(static_cast<const Param*>(entry.data[parameter_operand]) + local, superblock_size * sizeof(Param));
+  }
+  if (Rule::reads_gradient) {
+    prefetch(static_cast<const Param*>(entry.data[gradient_operand]) + local, superblock_size * sizeof(Param));
+  }
+  for (int k = 0; k < Rule::states; ++k) {
+    prefetch(static_cast<const State*>(entry.data[state_operand + k]) + local, superblock_size * sizeof(State));
+  }
+}
+
 // plain: no option that is off by default is on, and nothing is scaled; then the loop holds no branch for it.
 template <class L, class Rule, class Param, class Math, bool master, bool plain>
 NVRM_INLINE void step_superblock(const TensorNoise<L>& noise, const RuleArguments<Rule, Math>& rule,
@@ -164,6 +185,9 @@ void step_tensor(const TensorEntry& entry, const RuleArguments<Rule, Math>& rule
     const int64_t superblock = first + b;
     int64_t local = superblock * superblock_size - entry.offset;
     int64_t local_end = local + superblock_size;
+    if (entry.layout == nullptr && local >= 0 && local_end + superblock_size <= entry.numel) {
+      prefetch_superblock<Rule, Param, Math, master>(entry, local_end);
+    }
     noise.draw(static_cast<uint64_t>(superblock));
     const bool whole = local >= 0 && local_end <= entry.numel;
     if (whole && entry.layout == nullptr) {
