@@ -12,17 +12,25 @@ from dataclasses import dataclass, fields
 from functools import cache
 from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from studies import StudyError
 
 # Types of fields; any number of values is tuple[Positive, ...], and one or more Annotated[tuple[Positive, ...], SOME].
-SOME = Field(min_length=1)
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _some(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not values:
+        raise ValueError("give one or more")
+    return values
+
+
+SOME = AfterValidator(_some)
 DataName = Literal["mnist-5000", "fashion-mnist", "mnist", "cifar10", "cifar100"]
 
 

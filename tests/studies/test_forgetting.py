@@ -328,11 +328,16 @@ def test_the_report_of_ewc():
     assert styles[0] == styles[1] != styles[2] == styles[3]
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    ["--tasks 1", "--scales 0", "--variability 0", "--task split --tasks 6", "--lr 0", "--device nowhere"],
-)
-def test_wrong_options_are_refused(wrong, options, capsys, tmp_path):
-    assert command.main(["forgetting", *options, *wrong.split()]) == 2
-    assert capsys.readouterr().err.startswith("error: --" + wrong.split()[-2][2:])
+@pytest.mark.parametrize("wrong", ["--tasks 1", "--scales 0", "--variability 0", "--lr 0", "--task"])
+def test_wrong_options_are_refused(wrong, options, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as stopped:
+        command.main(["forgetting", *options, *wrong.split()])
+    assert stopped.value.code == 2 and f"{wrong.split()[0]} is" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_too_many_split_tasks_are_refused_before_the_permuted_are_run(options, capsys, tmp_path):
+    assert command.main(["forgetting", *options, "--tasks", "6"]) == 2
+    assert capsys.readouterr().err.startswith("error: --tasks 6 need 12 classes")
     assert not (tmp_path / "out").exists()

@@ -91,9 +91,12 @@ def test_nothing_to_choose_is_told_and_the_grid_kept(mnist, tmp_path, capsys, mo
     assert grid and all(more["every_epoch"] for more in grid)  # only what was chosen is trained
 
 
-def test_the_sweep_checks_its_grid_before_it_trains(mnist, tmp_path, capsys):
+def test_the_sweep_checks_its_grid_before_it_trains(mnist, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     options = f"--data mnist --data-dir {mnist} --lr 0.1 -0.5 --out {tmp_path / 'out'}"
-    assert command.main(["label-noise-sweep", *options.split()]) == 2
+    with pytest.raises(SystemExit) as stopped:
+        command.main(["label-noise-sweep", *options.split()])
+    assert stopped.value.code == 2
     assert "--lr is (0.1, -0.5)" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 

@@ -168,12 +168,17 @@ def test_differences_are_from_sgd_at_the_same_seeds(name, where, at_same):
 @pytest.mark.parametrize(
     "options, says",
     [
-        ("denoising --psgd-variability -0.1", "--psgd-variability is (-0.1,)"),
+        (
+            "denoising --psgd-variability -0.1",
+            "--psgd-variability is (-0.1,): Input should be greater than or equal to 0",
+        ),
         ("gradient-noise --lr 0", "--lr is (0.0,): Input should be greater than 0"),
         ("noise-type --noise-rate 1", "--noise-rate is 1.0: Input should be less than 1"),
-        ("generalization --variability", "--variability is ()"),
+        ("generalization --variability", "--variability is (): Value error, give one or more"),
     ],
 )
-def test_wrong_options_end_with_status_2(options, says, capsys, tmp_path):
-    assert command.main([*options.split(), "--out", str(tmp_path / "out")]) == 2
-    assert f"error: {says}" in capsys.readouterr().err and not (tmp_path / "out").exists()
+def test_wrong_options_end_with_status_2(options, says, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as stopped:
+        command.main([*options.split(), "--out", str(tmp_path / "out")])
+    assert stopped.value.code == 2 and says in capsys.readouterr().err and not (tmp_path / "out").exists()

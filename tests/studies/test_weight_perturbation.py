@@ -136,6 +136,8 @@ def test_the_preset_is_the_papers():
         ("--variability -0.1", "--variability is (-0.1,)"),
     ],
 )
-def test_wrong_options_end_with_status_2(options, says, capsys):
-    assert command.main(["weight-perturbation", "--preset", "tiny", *options.split()]) == 2
-    assert says in capsys.readouterr().err
+def test_wrong_options_end_with_status_2(options, says, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as stopped:
+        command.main(["weight-perturbation", "--preset", "tiny", *options.split()])
+    assert stopped.value.code == 2 and says in capsys.readouterr().err
