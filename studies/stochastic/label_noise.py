@@ -25,12 +25,9 @@ from studies.runner import Context, Report, Row, Study
 from studies.settings import Finite, NotNegative, Share
 from studies.stochastic import label_training
 from studies.stochastic.label_training import BASELINE, METHODS, LabelSettings, MethodName, Point
+from studies.stochastic.looks import LOOKS
 from studies.tables import percent, plus_minus, select
 
-#: Colour and marker of each method.
-LOOKS = {
-    name: {"color": color, "marker": marker} for name, color, marker in zip(METHODS, figures.COLORS, figures.MARKERS)
-}
 PAPER = "the paper, on all of MNIST at 40 %: baseline 81.04, SE-SNN 95.17"
 
 

@@ -24,8 +24,9 @@ from studies import figures, tables
 from studies.runner import Context, Report, Row, Study
 from studies.settings import Finite, NotNegative, Share
 from studies.stochastic import label_training
-from studies.stochastic.label_noise import LOOKS, last, summary
+from studies.stochastic.label_noise import last, summary
 from studies.stochastic.label_training import BASELINE, METHODS, SE_SNN, LabelSettings, Point
+from studies.stochastic.looks import LOOKS
 from studies.tables import percent, plus_minus, select
 
 _LOG = {0.0: "0", math.log(4): "log 4", math.log(16): "log 16"}

@@ -8,9 +8,11 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 from filelock import FileLock
 
 from studies import __main__ as command
@@ -255,3 +257,20 @@ def test_results_that_are_no_json_leave_the_record_as_it_was(means, out, monkeyp
     with pytest.raises(ValueError, match="not JSON compliant"):
         start(out)
     assert (out / "runs.jsonl").read_text().count("\n") == 1
+
+
+def test_what_several_cells_need_is_made_once(tmp_path):
+    path, made = tmp_path / "checkpoints" / "shared.pt", []
+    with pytest.raises(ZeroDivisionError):
+        record.once(path, lambda: 1 / 0, "cpu")
+    assert not path.exists()
+
+    def make():
+        time.sleep(0.1)  # so that the others come while it is being made
+        made.append(1)
+        return {"tensor": torch.arange(3), "text": ["a", None]}
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: record.once(path, make, "cpu"), range(4)))
+    assert made == [1]
+    assert all(one["text"] == ["a", None] and torch.equal(one["tensor"], torch.arange(3)) for one in found)

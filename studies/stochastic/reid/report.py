@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from studies import figures, tables
-from studies.figures import COLORS, MARKERS
+from studies.figures import COLORS
 from studies.runner import Report, Row
+from studies.stochastic.looks import LOOKS
 from studies.stochastic.reid import market1501
-from studies.stochastic.reid.methods import METHODS, SE_SNN
+from studies.stochastic.reid.methods import SE_SNN
 from studies.tables import groups, percent, plus_minus, select
 
 _SCORES = {"mAP": "mAP", "rank1": "rank 1", "rank5": "rank 5", "rank10": "rank 10"}
@@ -86,18 +87,15 @@ def draw_scores(rows: list[Row]) -> Figure:
         1, 2, width=10.5, height=4.8, title="Market-1501: retrieval after training on wrong labels"
     )
     methods = groups(rows, "method")
-    looks = dict(zip(METHODS, zip(COLORS, MARKERS)))
     for panel, score, heading in zip(panels, ("mAP", "rank1"), ("Mean average precision", "Rank 1")):
         for number, ((method,), mine) in enumerate(methods.items()):
-            color, marker = looks[method]
+            look = LOOKS[method]
             by_strength = {strength: _values(own, score) for (strength,), own in groups(mine, "strength").items()}
             # Moved a little apart, so that points do not hide each other.
             x = [100 * strength + 0.4 * (number - (len(methods) - 1) / 2) for strength in by_strength]
-            panel.plot(
-                x, [100 * statistics.fmean(of) for of in by_strength.values()], color=color, marker=marker, label=method
-            )
+            panel.plot(x, [100 * statistics.fmean(of) for of in by_strength.values()], label=method, **look)
             for place, own in zip(x, by_strength.values()):
-                panel.plot([place] * len(own), 100 * np.array(own), ".", color=color, alpha=0.4, markersize=4)
+                panel.plot([place] * len(own), 100 * np.array(own), ".", color=look["color"], alpha=0.4, markersize=4)
         figures.name_axes(panel, heading, "wrong training labels, %")
         panel.set_xticks([100 * strength for (strength,) in groups(rows, "strength")])
     figures.legend_below(figure, panels[0], 4)
