@@ -148,7 +148,8 @@ def stand_in_for_cuda(monkeypatch, threads):
         monkeypatch.setattr(module, "DEVICE", torch.device("cpu"))
         monkeypatch.setattr(module, "REHEARSAL", False)
     monkeypatch.setattr(gpu_report, "gpu_lists", lambda: small)
-    monkeypatch.setattr(gpu_report, "PAST_THE_CACHE", 50_000)
+    monkeypatch.setattr(gpu_report, "ORDER", ("one tensor, 100M", "ResNet-34", "ViT-L/16"))
+    monkeypatch.setattr(gpu_report, "PAST_THE_CACHE", 10_000)
     monkeypatch.setattr(gpu_measure, "ROUNDS", 2)
     monkeypatch.setattr(gpu_measure, "COPIED_ELEMENTS", 1000)
     monkeypatch.setattr(gpu_layers, "SIZE", 16)
@@ -174,14 +175,14 @@ def test_the_lines_for_a_gpu(part, stand_in_for_cuda, tmp_path):
         gpu_report.main([part, *where])
     data = json.loads((tmp_path / "a-gpu.json").read_text())
     assert data["runs"][0]["facts"]["GPU"] == "a GPU"
-    assert {"steps": 84, "graphs": 24, "memory": 12, "layers": 9}[part] == len(data["rows"])
+    assert {"steps": 36, "graphs": 16, "memory": 12, "layers": 9}[part] == len(data["rows"])
     assert [row["failed"] for row in data["rows"] if "failed" in row] == []
     assert all(row.get("seconds", 1) > 0 for row in data["rows"])
     if part == "steps":
         extra = {row["contestant"]: row["extra peak"] for row in data["rows"]}
         assert set(extra.values()) == {500}
     if part == "graphs":
-        assert Graph.replayed >= 24 * (gpu_measure.WARM_UP + 2)
+        assert Graph.replayed >= 16 * (gpu_measure.WARM_UP + 2)
 
 
 def rehearsed_stages(tmp_path, *python):
