@@ -11,12 +11,13 @@ with optimizer.denoised():       # evaluate and save on clean weights
 from ._version import __version__
 from .noise import noise
 from .ops.registry import use_backend
-from .optim import NVRMSGD, SGLD, NVRMAdam, NVRMAdamW, PerturbedSGD
+from .optim import NVRMSGD, SGLD, NVRMAdam, NVRMAdamW, NVRMLion, PerturbedSGD
 
 __all__ = [
     "NVRMSGD",
     "NVRMAdam",
     "NVRMAdamW",
+    "NVRMLion",
     "PerturbedSGD",
     "SGLD",
     "__version__",

@@ -34,6 +34,8 @@ RULES: dict[str, tuple[Rule, dict[str, Any]]] = {
     "adam decay maximize": (rules.ADAM, dict(lr=0.01, weight_decay=0.03, maximize=True)),
     "adamw": (rules.ADAM, dict(lr=0.01, weight_decay=0.03, decoupled_weight_decay=True)),
     "amsgrad": (rules.ADAM_AMSGRAD, dict(lr=0.01)),
+    "lion": (rules.LION, dict(lr=0.01)),
+    "lion decay maximize": (rules.LION, dict(lr=0.01, weight_decay=0.03, maximize=True)),
     "amsgrad adamw": (rules.ADAM_AMSGRAD, dict(lr=0.01, weight_decay=0.03, decoupled_weight_decay=True)),
 }
 assert {rule for rule, _ in RULES.values()} == set(rules.RULES)

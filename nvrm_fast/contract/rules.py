@@ -75,6 +75,7 @@ SGD = Rule("sgd", 0, (), _SGD)
 SGD_MOMENTUM = Rule("sgd_momentum", 1, ("momentum_buffer",), _SGD, first_gradient_special=True)
 ADAM = Rule("adam", 2, ("exp_avg", "exp_avg_sq"), _ADAM, _BIAS_CORRECTIONS)
 ADAM_AMSGRAD = Rule("adam_amsgrad", 3, ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"), _ADAM, _BIAS_CORRECTIONS)
+LION = Rule("lion", 4, ("exp_avg",), (_LR, *_BETAS, _WEIGHT_DECAY, _MAXIMIZE))
 
 #: Every rule, by its code. The native list is NVRM_FOR_EACH_RULE in csrc/math/update_rule.h.
-RULES: tuple[Rule, ...] = (SGD, SGD_MOMENTUM, ADAM, ADAM_AMSGRAD)
+RULES: tuple[Rule, ...] = (SGD, SGD_MOMENTUM, ADAM, ADAM_AMSGRAD, LION)

@@ -1,7 +1,7 @@
 """Optimizers: neural variable (every step changes the noise) and with injected noise (it stays)."""
 
 from .langevin import SGLD, PerturbedSGD
-from .neural_variable import NVRMSGD, NVRMAdam, NVRMAdamW
+from .neural_variable import NVRMSGD, NVRMAdam, NVRMAdamW, NVRMLion
 from .perturbation import NeuralVariableOptimizer
 from .variability_scheduler import VariabilityScheduler
 
@@ -9,6 +9,7 @@ __all__ = [
     "NVRMSGD",
     "NVRMAdam",
     "NVRMAdamW",
+    "NVRMLion",
     "NeuralVariableOptimizer",
     "PerturbedSGD",
     "SGLD",

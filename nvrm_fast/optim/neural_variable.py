@@ -1,4 +1,4 @@
-"""NVRM-SGD and NVRM-Adam(W): torch.optim's rules on clean weights under fresh noise (Xie et al. 2021)."""
+"""NVRM-SGD, NVRM-Adam(W) and NVRM-Lion: torch.optim's rules on clean weights under fresh noise (Xie et al. 2021)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from .perturbation import NeuralVariableOptimizer
-from .rules import AdamRule, SgdRule, refuse_differentiable
+from .rules import AdamRule, LionRule, SgdRule, refuse_differentiable
 
 _NOISE_ARGUMENTS = """
         variability: b, the scale of the noise, in the units of the weights; 0 is the plain optimizer (default: 0.01).
@@ -115,4 +115,29 @@ class NVRMAdamW(NVRMAdam):
             denoise_every=denoise_every, master_weights=master_weights, decorrelate_ranks=decorrelate_ranks,
             backend=backend, maximize=maximize, foreach=foreach, capturable=capturable, differentiable=differentiable,
             fused=fused, decoupled_weight_decay=True,
+        )  # fmt: skip
+
+
+class NVRMLion(LionRule, NeuralVariableOptimizer):
+    __doc__ = f"""Neural variable Lion: the rule of Chen et al. 2023 (arXiv 2302.06675), decay on the clean weights.
+
+    Args:
+        params: parameters, named parameters or groups. Names free the streams from order.
+        lr, betas: the paper's (defaults: 1e-4 and (0.9, 0.99)).
+        weight_decay: decoupled (default: 0).{_NOISE_ARGUMENTS}{_RAISES}"""
+
+    def __init__(
+        self, params: ParamsT, lr: float | Tensor = 1e-4, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.99),
+        weight_decay: float = 0.0, *, variability: float | Tensor = 0.01, noise: str = "gaussian", seed: int = 0,
+        denoise_every: int | None = None, master_weights: bool | None = None, decorrelate_ranks: bool = False,
+        backend: str | None = None, maximize: bool = False, foreach: bool | None = None, capturable: bool = False,
+        fused: bool | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            params,
+            dict(
+                lr=lr, betas=betas, weight_decay=weight_decay, maximize=maximize, variability=variability, noise=noise,
+                seed=seed, denoise_every=denoise_every, master_weights=master_weights,
+                decorrelate_ranks=decorrelate_ranks, backend=backend, capturable=capturable,
+            ),
         )  # fmt: skip

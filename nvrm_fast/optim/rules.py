@@ -33,3 +33,10 @@ class AdamRule(NoisyOptimizer):
 
     def _rule(self, group: dict[str, Any]) -> Rule:
         return rules.ADAM_AMSGRAD if group["amsgrad"] else rules.ADAM
+
+
+class LionRule(NoisyOptimizer):
+    """State `exp_avg`; options lr, betas, weight_decay (decoupled), maximize."""
+
+    def _rule(self, group: dict[str, Any]) -> Rule:
+        return rules.LION

@@ -79,10 +79,26 @@ def adam(
     return (x, exp_avg, exp_avg_sq) if max_exp_avg_sq is None else (x, exp_avg, exp_avg_sq, max_exp_avg_sq)
 
 
+def lion(
+    x: Tensor, g: Tensor, exp_avg: Tensor, *, is_first: bool, step: int, lr: float, beta1: float, beta2: float,
+    weight_decay: float, maximize: float,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """Lion (Chen et al. 2023, arXiv 2302.06675, algorithm 2): the sign of an interpolation, with decoupled decay."""
+    r = lambda value: rounded(value, x.dtype)  # noqa: E731
+    if maximize:
+        g = -g
+    shrink = r(1 - lr * weight_decay)
+    if shrink != 1:
+        x = x * shrink
+    update = r(beta1) * exp_avg + r(1 - beta1) * g
+    return x - r(lr) * update.sign(), r(beta2) * exp_avg + r(1 - beta2) * g
+
+
 #: The function of each rule, by its code.
 BY_CODE: dict[int, Callable[..., Any]] = {
     rules.SGD.code: sgd,
     rules.SGD_MOMENTUM.code: sgd,
     rules.ADAM.code: adam,
     rules.ADAM_AMSGRAD.code: adam,
+    rules.LION.code: lion,
 }

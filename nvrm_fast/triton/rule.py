@@ -16,6 +16,7 @@ SGD = tl.constexpr(rules.SGD.code)
 SGD_MOMENTUM = tl.constexpr(rules.SGD_MOMENTUM.code)
 ADAM = tl.constexpr(rules.ADAM.code)
 ADAM_AMSGRAD = tl.constexpr(rules.ADAM_AMSGRAD.code)
+LION = tl.constexpr(rules.LION.code)
 
 
 @triton.jit
@@ -24,6 +25,8 @@ def combine(h0, h1, h2, h3, h4, h5, h6, step, RULE: tl.constexpr):
     step counts from 1."""
     if RULE == SGD or RULE == SGD_MOMENTUM:
         return combine_sgd(h0, h1, h2, h3, h4, h5)
+    elif RULE == LION:
+        return combine_lion(h0, h1, h2, h3, h4)
     else:
         return combine_adam(h0, h1, h2, h3, h4, h5, h6, step)
 
@@ -33,6 +36,8 @@ def update(x, g, s0, s1, s2, is_first, c0, c1, c2, c3, c4, c5, c6, c7, c8, c9, R
     """New x and state; numbers c are those of `combine`, in the type in which the rule computes."""
     if RULE == SGD or RULE == SGD_MOMENTUM:
         x, s0 = sgd(x, g, s0, is_first, c0, c1, c2, c3, c4, c5, RULE == SGD_MOMENTUM)
+    elif RULE == LION:
+        x, s0 = lion(x, g, s0, c0, c1, c2, c3, c4, c5, c6)
     else:
         x, s0, s1, s2 = adam(x, g, s0, s1, s2, c0, c1, c2, c3, c4, c5, c6, c7, c8, c9, RULE == ADAM_AMSGRAD)
     return x, s0, s1, s2
@@ -86,3 +91,21 @@ def adam(
         second_moment = max_exp_avg_sq
     denominator = square_root(second_moment) * root_scale + eps
     return x - step_size * divide(exp_avg, denominator), exp_avg, exp_avg_sq, max_exp_avg_sq
+
+
+@triton.jit
+def combine_lion(lr, beta1, beta2, weight_decay, maximize):
+    one = lr * 0.0 + 1.0
+    zero = lr * 0.0
+    shrink = one - lr * weight_decay
+    return lr, beta1, one - beta1, beta2, one - beta2, shrink, one - 2.0 * maximize, zero, zero, zero
+
+
+@triton.jit
+def lion(x, g, exp_avg, lr, beta1, one_minus_beta1, beta2, one_minus_beta2, shrink, sign):
+    """Lion (Chen et al. 2023): the sign of an interpolation; the sign of 0 is 0, of NaN NaN."""
+    g = g * sign
+    x = x * shrink
+    update = beta1 * exp_avg + one_minus_beta1 * g
+    update = tl.where(update > 0, 1.0, tl.where(update < 0, -1.0, tl.where(update == 0, 0.0, update))).to(x.dtype)
+    return x - lr * update, beta2 * exp_avg + one_minus_beta2 * g

@@ -8,12 +8,17 @@ import pytest
 import torch
 from training import Model, loss_of, same, train, weights
 
-from nvrm_fast import NVRMSGD, NVRMAdam, NVRMAdamW, noise
+from nvrm_fast import NVRMSGD, NVRMAdam, NVRMAdamW, NVRMLion, noise
 from nvrm_fast.contract import record
 from nvrm_fast.contract.streams import stream_of_name
 from nvrm_fast.variable_optim import VSGD, VAdam
 
-CLASSES = [(NVRMSGD, dict(lr=0.1, momentum=0.9, weight_decay=0.01)), (NVRMAdam, dict(lr=0.01)), (NVRMAdamW, {})]
+CLASSES = [
+    (NVRMSGD, dict(lr=0.1, momentum=0.9, weight_decay=0.01)),
+    (NVRMAdam, dict(lr=0.01)),
+    (NVRMAdamW, {}),
+    (NVRMLion, {}),
+]
 every_class = pytest.mark.parametrize("cls, options", CLASSES)
 STORAGES = pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
 
