@@ -94,7 +94,12 @@ def make_optimizer(
         kind = classes.published if row.variant == PUBLISHED else classes.compiled
         return kind(params, **classes.options, variability=VARIABILITY)
     return classes.nvrm(
-        params, **classes.options, variability=VARIABILITY, master_weights=row.variant == MASTER, backend=row.backend
+        params,
+        **classes.options,
+        variability=VARIABILITY,
+        master_weights=row.variant == MASTER,
+        backend=row.backend,
+        **options,
     )
 
 
@@ -121,7 +126,7 @@ def measure_step(rule: str, row: Row, shapes: list[Shape], dtype: torch.dtype, c
 
 def measure_graph(rule: str, row: Row, shapes: list[Shape], dtype: torch.dtype) -> dict[str, Any]:
     """A replay of the captured step."""
-    options = dict(capturable=True) if row.variant == FUSED and rule == "Adam" else {}
+    options = {} if row.variant == FUSED and rule == "SGD" else dict(capturable=True)
     optimizer = make_optimizer(rule, row, shapes, dtype, **options)
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())

@@ -20,7 +20,7 @@ from ..contract.seeds import signed_seed
 from ..contract.streams import assign_streams
 from ..ops import registry as backends
 from ..ops import step as ops
-from . import amp, backward, checkpoint, compiled
+from . import amp, backward, capture, checkpoint, compiled
 from .batches import MASTER, PERTURBATION, STEP, ParamBatch, ParamRef, Part, Plan
 from .checks import check_number, check_overlap, check_param, check_step_of
 from .memory import allocate
@@ -196,6 +196,8 @@ class NoisyOptimizer(Optimizer):
         self._check_mode()
         for group in self.param_groups:
             self._check_group(group)
+        if capture.is_capturing():
+            self._check_capture(parts)
         plans = [self._find_plan(part) for part in parts]
         # A single call is checked by its operator. Of several, none may be refused after another has written.
         is_one_call = len(parts) == 1 and plans[0] is not None and len(plans[0].batches) == 1
@@ -218,6 +220,17 @@ class NoisyOptimizer(Optimizer):
                 raise
             # Somebody has put state in that the operator refused, before it wrote anything.
             self._apply(parts, [self._make_plan(parts[0])], grad_scale, found_inf)
+
+    def _check_capture(self, parts: list[Part]) -> None:
+        positions = {id(group): i for i, group in enumerate(self.param_groups)}
+        capture.check_step(
+            ((positions[id(part.group)], part.group, list(part.params)) for part in parts),
+            lambda group, param: self._is_ready(group, param, self.state.get(param, {})),
+            self._name_of,
+        )
+
+    def _name_of(self, group: dict[str, Any], param: Tensor) -> ParameterName:
+        return ParameterName(self, group, next(i for i, other in enumerate(group["params"]) if other is param))
 
     def _apply(self, parts: list[Part], plans: list[Plan], grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
         calls = [

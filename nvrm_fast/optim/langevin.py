@@ -22,7 +22,8 @@ class PerturbedSGD(SgdRule, NoisyOptimizer):
         params, lr, momentum, dampening, weight_decay, nesterov, maximize: as for torch.optim.SGD.
         variability: b, the scale of the noise on the gradient (default: 0.01); what it means for each noise type is
             told at NVRMSGD.
-        noise, seed, master_weights, backend, foreach, fused: as for NVRMSGD. With master weights the noise is in them.
+        noise, seed, master_weights, backend, capturable, foreach, fused: as for NVRMSGD. With master weights the noise
+            is in them.
 
     Raises:
         ValueError: a hyper-parameter out of its range, named.
@@ -35,7 +36,8 @@ class PerturbedSGD(SgdRule, NoisyOptimizer):
         self, params: ParamsT, lr: float | Tensor = 1e-3, momentum: float = 0.0, dampening: float = 0.0,
         weight_decay: float = 0.0, nesterov: bool = False, *, variability: float = 0.01, noise: str = "gaussian",
         seed: int = 0, master_weights: bool | None = None, backend: str | None = None, maximize: bool = False,
-        foreach: bool | None = None, differentiable: bool = False, fused: bool | None = None,
+        foreach: bool | None = None, capturable: bool = False, differentiable: bool = False,
+        fused: bool | None = None,
     ) -> None:  # fmt: skip
         refuse_differentiable(differentiable)
         super().__init__(
@@ -43,7 +45,7 @@ class PerturbedSGD(SgdRule, NoisyOptimizer):
             dict(
                 lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov,
                 maximize=maximize, variability=variability, noise=noise, seed=seed, master_weights=master_weights,
-                backend=backend,
+                backend=backend, capturable=capturable,
             ),
         )  # fmt: skip
 
@@ -67,7 +69,7 @@ class SGLD(SgdRule, NoisyOptimizer):
         lr: step size.
         weight_decay: precision of a Gaussian prior on the weights, in the units of the loss (default: 0).
         temperature: variance of the noise over 2 * lr (default: 1).
-        seed, master_weights, backend, maximize: as for NVRMSGD. With master weights the noise is in them.
+        seed, master_weights, backend, maximize, capturable: as for NVRMSGD. With master weights the noise is in them.
 
     Raises:
         ValueError: a hyper-parameter out of its range, named.
@@ -79,12 +81,14 @@ class SGLD(SgdRule, NoisyOptimizer):
     def __init__(
         self, params: ParamsT, lr: float | Tensor = 1e-3, weight_decay: float = 0.0, *, temperature: float = 1.0,
         seed: int = 0, master_weights: bool | None = None, backend: str | None = None, maximize: bool = False,
+        capturable: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(
             params,
             dict(
                 lr=lr, momentum=0.0, dampening=0.0, weight_decay=weight_decay, nesterov=False, maximize=maximize,
                 temperature=temperature, noise="gaussian", seed=seed, master_weights=master_weights, backend=backend,
+                capturable=capturable,
             ),
         )  # fmt: skip
 

@@ -13,6 +13,7 @@ from ..contract.arguments import ReperturbArguments
 from ..contract.record import NOISE_WORDS, SCALE, SEED, unpack
 from ..contract.seeds import seed_of_rank, signed_seed
 from ..ops import step as ops
+from . import capture
 from .base import NoisyOptimizer, ParameterName, read_records
 from .batches import MASTER, PERTURBATION, ParamRef, make_batches
 from .checkpoint import SUSPENDED, SUSPENDED_PARAM
@@ -97,6 +98,7 @@ class NeuralVariableOptimizer(NoisyOptimizer):
         training goes on exactly as if nobody had looked. A parameter that is written in the block (a checkpoint is
         loaded, weights are averaged or clipped) keeps what was written, under its noise.
         """
+        capture.refuse_mode_change("denoised()")
         if self._is_evaluating():
             yield
             return
@@ -109,6 +111,7 @@ class NeuralVariableOptimizer(NoisyOptimizer):
     @torch.no_grad()
     def eval(self) -> None:
         """Takes the noise off until `train()`; the same as entering `denoised()`. Calling it twice changes nothing."""
+        capture.refuse_mode_change("eval()")
         was_evaluating = self._is_evaluating()
         try:
             self._suspend()
@@ -143,6 +146,7 @@ class NeuralVariableOptimizer(NoisyOptimizer):
         Weights that were written in between stay, under the noise. Where a captured step was replayed in between, its
         weights and its noise stay as they are.
         """
+        capture.refuse_mode_change("train()")
         values: list[tuple[Tensor, Tensor]] = []
         for group, refs in self._refs_with_record():
             refs = [ref for ref in refs if SUSPENDED in self.state[ref.param]]
@@ -219,7 +223,7 @@ class NeuralVariableOptimizer(NoisyOptimizer):
 
     def _carry_noise(self, refs: list[ParamRef]) -> list[bool]:
         """Which parameters carry noise; all of them while a CUDA graph is captured, when nothing can be read."""
-        if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+        if capture.is_capturing():
             return [True] * len(refs)
         words = read_records([self.state[ref.param][PERTURBATION] for ref in refs])
         return [unpack(each).scale != 0 for each in words]

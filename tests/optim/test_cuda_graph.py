@@ -40,10 +40,10 @@ def test_replays_are_steps(cls, options, masters):
 def test_a_first_step_in_a_real_capture_is_refused():
     """test_capture.py has every refusal, with a faked capture."""
     param = torch.nn.Parameter(torch.ones(300, device="cuda"))
-    optimizer = NVRMSGD([param], lr=0.1, momentum=0.9)
+    optimizer = NVRMSGD([param], lr=0.1, momentum=0.9, capturable=True)
     param.grad = torch.ones_like(param)
     with torch.cuda.graph(torch.cuda.CUDAGraph()):
-        with pytest.raises(RuntimeError, match="first one of parameter"):
+        with pytest.raises(RuntimeError, match="makes state for parameter"):
             optimizer.step()
         param.grad.add_(1)  # a capture of nothing would warn
     assert not optimizer.state[param] and (param == 1).all()

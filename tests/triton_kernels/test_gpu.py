@@ -79,7 +79,7 @@ def test_a_captured_step_is_a_step():
     for captured in (False, True):
         torch.manual_seed(0)
         params = [torch.nn.Parameter(torch.randn(size).cuda()) for size in ((300,), (33, 65))]
-        optimizer = NVRMAdamW(params, variability=0.05, backend="triton")
+        optimizer = NVRMAdamW(params, variability=0.05, backend="triton", capturable=True)
         for p in params:
             p.grad = torch.ones_like(p)
         optimizer.step()
