@@ -103,9 +103,9 @@ def combine_lion(lr, beta1, beta2, weight_decay, maximize):
 
 @triton.jit
 def lion(x, g, exp_avg, lr, beta1, one_minus_beta1, beta2, one_minus_beta2, shrink, sign):
-    """Lion (Chen et al. 2023): the sign of an interpolation; the sign of 0 is 0, of NaN NaN."""
+    """Lion (Chen et al. 2023): the sign of an interpolation; the sign of 0 and of NaN is 0."""
     g = g * sign
     x = x * shrink
     update = beta1 * exp_avg + one_minus_beta1 * g
-    update = tl.where(update > 0, 1.0, tl.where(update < 0, -1.0, tl.where(update == 0, 0.0, update))).to(x.dtype)
+    update = tl.where(update > 0, 1.0, tl.where(update < 0, -1.0, 0.0)).to(x.dtype)
     return x - lr * update, beta2 * exp_avg + one_minus_beta2 * g
