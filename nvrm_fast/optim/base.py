@@ -21,7 +21,7 @@ from ..contract.streams import assign_streams
 from ..ops import registry as backends
 from ..ops import step as ops
 from . import amp, backward, capture, checkpoint, compiled
-from .batches import MASTER, PERTURBATION, STEP, ParamBatch, ParamRef, Part, Plan
+from .batches import MASTER, PERTURBATION, STEP, ParamRef, Part, Plan, StalePlan, same_objects
 from .checks import check_number, check_overlap, check_param, check_step_of
 from .memory import allocate
 from .shards import local_tensor, place_of
@@ -208,17 +208,17 @@ class NoisyOptimizer(Optimizer):
                     plans[i] = plan if plan is not None and plan.has_state() else None
         if amp.is_skipped_here(found_inf):
             return
+        ready = [plan or self._make_plan(part) for part, plan in zip(parts, plans)]
         try:
-            self._apply(
-                parts, [plan or self._make_plan(part) for part, plan in zip(parts, plans)], grad_scale, found_inf
-            )
-        except (RuntimeError, TypeError, ValueError, KeyError):
+            self._apply(parts, ready, grad_scale, found_inf)
+        except (StalePlan, RuntimeError, TypeError, ValueError, KeyError) as error:
             if not is_one_call:
                 raise
             self._check_part(parts[0])
-            if all(self._is_ready(parts[0].group, param, self.state[param]) for param in parts[0].params):
+            states = [(param, self.state[param]) for param in parts[0].params]
+            if not isinstance(error, StalePlan) and all(self._is_ready(parts[0].group, *each) for each in states):
                 raise
-            # Somebody has put state in that the operator refused, before it wrote anything.
+            # Somebody has put state in. Nothing is written yet: the operator was not called, or refused it.
             self._apply(parts, [self._make_plan(parts[0])], grad_scale, found_inf)
 
     def _check_capture(self, parts: list[Part]) -> None:
@@ -234,9 +234,9 @@ class NoisyOptimizer(Optimizer):
 
     def _apply(self, parts: list[Part], plans: list[Plan], grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
         calls = [
-            (self._step_arguments(part, plan, batch, grad_scale, found_inf), part.group["backend"])
+            (self._step_arguments(part, plan, k, grad_scale, found_inf), part.group["backend"])
             for part, plan in zip(parts, plans)
-            for batch in plan.batches
+            for k in range(len(plan.batches))
         ]
         for arguments, backend in calls:
             ops.step_(arguments, backend=backend)
@@ -245,12 +245,15 @@ class NoisyOptimizer(Optimizer):
                 torch.autograd.graph.increment_version(plan.params)
 
     def _step_arguments(
-        self, part: Part, plan: Plan, batch: ParamBatch, grad_scale: Tensor | None, found_inf: Tensor | None
+        self, part: Part, plan: Plan, k: int, grad_scale: Tensor | None, found_inf: Tensor | None
     ) -> StepArguments:
-        group, rule = part.group, plan.rule
+        group, rule, batch = part.group, plan.rule, plan.batches[k]
         data, grads = plan.data(part), plan.grads(part)
         states = [state[key] for key in rule.states for state in batch.states]
         masters = batch.tensors(MASTER) if batch.has_masters else []
+        steps, records = batch.tensors(STEP), batch.tensors(PERTURBATION)
+        if not same_objects([*states, *masters, *steps, *records], plan.tensors[k]):
+            raise StalePlan
         if plan.has_shards:
             states, masters = [local_tensor(x) for x in states], [local_tensor(x) for x in masters]
         if len(plan.batches) > 1:
@@ -272,8 +275,8 @@ class NoisyOptimizer(Optimizer):
             grads=grads,
             states=states,
             masters=masters,
-            steps=batch.tensors(STEP),
-            records=batch.tensors(PERTURBATION),
+            steps=steps,
+            records=records,
             hyper=[float(value) for value in hyper],
             offsets=batch.offsets,
             scale=scale,

@@ -99,6 +99,10 @@ def make_batches(refs: list[ParamRef], states: list[dict[str, Any]]) -> list[Par
     return batches
 
 
+class StalePlan(Exception):
+    """The state's tensors are not those that a plan was made for."""
+
+
 @dataclass
 class Plan:
     """How the parameters of a Part are batched, and all that it depends on: valid while none of that has changed.

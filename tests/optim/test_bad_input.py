@@ -276,3 +276,24 @@ def test_parameters_without_gradient_are_left_alone():
     p.grad = torch.ones(3)
     optimizer.step()
     assert torch.equal(q, torch.ones(3)) and q not in optimizer.state
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize("spoil", [shape, device])
+def test_bad_state_of_a_single_group(cls, spoil):
+    """A single call is checked by its operator; a tensor on the meta device would keep torch from calling it at all."""
+    params = [torch.nn.Parameter(torch.linspace(-1, 1, 40)) for _ in range(2)]
+    optimizer = cls(params, lr=0.01)
+    for p in params:
+        p.grad = torch.ones(40)
+    optimizer.step()
+    state = optimizer.state[params[1]]
+    key = next(k for k, v in state.items() if v.ndim)
+    good, state[key] = state[key], spoil(state[key])
+    before = [p.detach().clone() for p in params]
+    with pytest.raises(ValueError, match=f"but its {key}"):
+        optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(before, params))
+    state[key] = good.clone()  # another tensor that is as good
+    optimizer.step()
+    assert not torch.equal(before[1], params[1])
