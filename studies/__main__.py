@@ -9,6 +9,11 @@ from studies import StudyError
 #: A study is a module with an object STUDY (see ``runner.Study``) and one line here: its module and what it shows.
 STUDIES = {
     "label-noise": ("studies.variability.label_noise", "SGD against NVRM-SGD on wrong labels (NVRM, Figures 3 and 10)"),
+    "direction-tables": ("studies.direction.noise_table", "kinds of noise by size (direction thesis, Tables 1 and 2)"),
+    "direction-variational": ("studies.direction.variational", "the variational model (thesis, Table 3, Figure 6)"),
+    "direction-mean-weights": ("studies.direction.mean_weights", "networks without noise (thesis, Figures 3 to 5)"),
+    "direction-angles": ("studies.direction.angles", "by how much each noise turns a vector (Figures 11 to 14)"),
+    "direction-gradients": ("studies.direction.gradient_variance", "the gradient's variance by sampling (section 4.2)"),
 }
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 # The seeds that the studies had before there was one function for them.
 _OFFSETS = {"labels": 0, "weights": 0, "noise": 0, "batches": 2**32, "torch": 2**34}
+_OFFSETS |= {"training images": 2**31, "layer noise": 2**33, "gradient noise": 2**34, "measured batches": 2**35}
+_OFFSETS["search"] = 1000
 
 
 def derive(seed: int, purpose: str) -> int:

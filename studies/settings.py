@@ -16,7 +16,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from studies import StudyError
 
-# Types of fields; any number of values is tuple[Positive, ...].
+# Types of fields; any number of values is tuple[Positive, ...], and one or more Annotated[tuple[Positive, ...], SOME].
+SOME = Field(min_length=1)
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
