@@ -31,6 +31,11 @@ STUDIES = {
     "stochastic-pruning": ("studies.stochastic.pruning.study", "stochastic layers for pruning (SE-SNN, Tables 1 to 3)"),
     "stochastic-attacks": ("studies.stochastic.attacks.study", "stochastic layers under attack (SE-SNN, Figure 2)"),
     "stochastic-reid": ("studies.stochastic.reid.study", "re-identification with wrong labels (SE-SNN, Table 4)"),
+    "direction-tables": ("studies.direction.noise_table", "kinds of noise by size (direction thesis, Tables 1 and 2)"),
+    "direction-variational": ("studies.direction.variational", "the variational model (thesis, Table 3, Figure 6)"),
+    "direction-mean-weights": ("studies.direction.mean_weights", "networks without noise (thesis, Figures 3 to 5)"),
+    "direction-angles": ("studies.direction.angles", "by how much each noise turns a vector (Figures 11 to 14)"),
+    "direction-gradients": ("studies.direction.gradient_variance", "the gradient's variance by sampling (section 4.2)"),
 }
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 _OFFSETS = {"labels": 0, "weights": 0, "noise": 0, "batches": 2**32, "torch": 2**34}
 _OFFSETS |= {"search": 1000, "validation": 2**33, "perturbed copies": 2**40, "permutations": 2**34, "Fisher": 2**35}
 _OFFSETS |= {"held-out images": 2**31, "layer noise": 2**33, "deviations": 2**34, "attacks": 2**34, "pruning": 2**35}
+_OFFSETS |= {"training images": 2**31, "layer noise": 2**33, "gradient noise": 2**34, "measured batches": 2**35}
 
 
 def derive(seed: int, purpose: str) -> int:

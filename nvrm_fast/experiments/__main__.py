@@ -7,7 +7,6 @@ import sys
 
 try:
     from nvrm_fast.experiments import StudyError
-    from nvrm_fast.experiments.direction import angles, gradient_variance, mean_weights, noise_table, variational
     from nvrm_fast.experiments.injection import decay, linear, phases, probe_model
 except ModuleNotFoundError as missing:
     if missing.name not in ("matplotlib", "tqdm", "numpy"):
@@ -20,11 +19,6 @@ STUDIES = {
     "injection-phases": phases,
     "injection-decay": decay,
     "probe": probe_model,
-    noise_table.NAME: noise_table,
-    mean_weights.NAME: mean_weights,
-    variational.NAME: variational,
-    angles.NAME: angles,
-    gradient_variance.NAME: gradient_variance,
 }
 
 

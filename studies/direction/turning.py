@@ -81,10 +81,3 @@ def _truncated_normal(direction: noisy.Rotation, draws: int, generator: torch.Ge
 
 def _gamma(shape: float, draws: int, generator: torch.Generator) -> Tensor:
     return torch._standard_gamma(torch.full((draws,), shape, dtype=torch.float64), generator=generator)
-
-
-def kolmogorov_smirnov(first: Tensor, second: Tensor) -> float:
-    """The largest distance between the distribution functions of two samples."""
-    both = torch.cat([first, second]).sort().values
-    under = [torch.searchsorted(x.sort().values, both, right=True) / len(x) for x in (first, second)]
-    return float((under[0] - under[1]).abs().max())

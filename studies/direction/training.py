@@ -1,8 +1,7 @@
-"""Train a noisy network with Adam as the thesis does, and measure it in its three ways."""
+"""Noisy networks trained by Adam as the thesis does, and measured in its three ways."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 
 import torch
@@ -10,69 +9,64 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from nvrm_fast import nn as noisy
+from studies.data import ImageData
+from studies.direction.settings import DirectionSettings
+from studies.fit import Epoch, fit, seeded
+from studies.seeds import derive
 
 WAYS = ("deterministic", "sample", "ensemble")
 _ROWS_A_PASS = 5_000  # objects times samples: bounds the activations that evaluation holds at once
 
 
-@contextlib.contextmanager
-def seeded(device: torch.device | str, seed: int) -> Iterator[None]:
-    """A block in which torch's generators follow from a seed; afterwards they are as they were."""
-    device = torch.device(device)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.default_generator.manual_seed(seed)
-        if device.type == "cuda":
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield
-
-
-def plain_loss(network: nn.Module, logits: Tensor, labels: Tensor, step: int) -> Tensor:
-    """Cross entropy of a mini-batch."""
-    return cross_entropy(logits, labels)
+def shuffled(data: ImageData, seed: int) -> Tensor:
+    """The numbers of all training images in the order of a seed, so that small training sets are parts of larger."""
+    order = torch.randperm(
+        len(data.train_labels), generator=torch.Generator().manual_seed(derive(seed, "training images"))
+    )
+    return order.to(data.train_labels.device)
 
 
 def train(
-    network: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    seed: int,
-    loss: Callable[[nn.Module, Tensor, Tensor, int], Tensor] = plain_loss,
-    after_epoch: Callable[[int], object] = lambda epoch: None,
+    network: nn.Module, images: Tensor, labels: Tensor, settings: DirectionSettings, seed: int, *,
+    loss: Callable[[Tensor, Tensor, int], Tensor] = lambda logits, labels, step: cross_entropy(logits, labels),
     faster: dict[str, float] | None = None,
-) -> None:
-    """Adam, noise in the mode sample; over the second half of the epochs the learning rate falls linearly to zero.
+) -> Iterator[Epoch]:  # fmt: skip
+    """Trains as it is iterated over: Adam, noise in the mode sample; over the second half of the epochs the learning
+    rate falls linearly to zero.
 
     Args:
         network: its parameters on the device of the images; trained in place.
         images, labels: the training set, on one device.
+        settings: epochs, batch size and learning rate.
         seed: of the batch order and the noise; two networks at one seed see the same batches.
-        loss: of network, logits, labels and the number of the step, from 0.
-        after_epoch: called with the number of the epoch, from 1.
+        loss: of logits, labels and the number of the step, from 0.
         faster: by what parameters of these last names have the learning rate multiplied.
     """
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         groups.setdefault((faster or {}).get(name.rsplit(".", 1)[-1], 1.0), []).append(parameter)
-    optimizer = torch.optim.Adam([{"params": mine, "factor": factor} for factor, mine in groups.items()], lr=lr)
-    order = torch.Generator().manual_seed(seed + 2**32)
+    optimizer = torch.optim.Adam([{"params": mine, "lr": factor * settings.lr} for factor, mine in groups.items()])
+    falling = settings.epochs - (settings.epochs + 1) // 2 + 1
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: min(1.0, (settings.epochs - done) / falling))
+    order = torch.Generator().manual_seed(derive(seed, "batches"))
     noisy.set_noise_mode(network, "sample")
-    step, first_falling = 0, (epochs + 1) // 2
-    with seeded(images.device, seed + 2**33):
-        for epoch in range(epochs):
-            for group in optimizer.param_groups:
-                group["lr"] = group["factor"] * lr * min(1.0, (epochs - epoch) / (epochs - first_falling + 1))
-            batches = torch.randperm(len(labels), generator=order).to(images.device).split(batch_size)
-            for batch in batches:
-                optimizer.zero_grad()
-                loss(network, network(images[batch]), labels[batch], step).backward()
-                optimizer.step()
-                step += 1
-            after_epoch(epoch + 1)
+    steps = 0
+
+    def step(batch: Tensor) -> Tensor:
+        nonlocal steps
+        optimizer.zero_grad()
+        value = loss(network(images[batch]), labels[batch], steps)
+        value.backward()
+        optimizer.step()
+        steps += 1
+        return value.detach()
+
+    with seeded(images.device, derive(seed, "layer noise")):
+        for epoch in fit(
+            step, len(labels), epochs=settings.epochs, batch_size=settings.batch_size, order=order, device=images.device
+        ):
+            schedule.step()
+            yield epoch
 
 
 @torch.no_grad()
@@ -86,7 +80,7 @@ def logits_of(network: nn.Module, images: Tensor, samples: int) -> Iterator[tupl
 
 def accuracies(network: nn.Module, images: Tensor, labels: Tensor, *, samples: int, seed: int) -> dict[str, float]:
     """Fractions by WAYS: mean weights, one random network (mean over the samples), and an ensemble of the samples."""
-    with seeded(images.device, seed):
+    with seeded(images.device, derive(seed, "predictions")):
         right = 0
         with noisy.noise_mode(network, "mean"):
             for part, logits in logits_of(network, images, 1):
