@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from nvrm_fast import nn as noisy
-from nvrm_fast.ops.direction import law_constants
-from nvrm_fast.reference import local
-from nvrm_fast.reference.angles import ANGLES
+from nvrm_fast.contract.laws import NO_MAGNITUDE
+from nvrm_fast.contract.layers import DirectionSettings
+from nvrm_fast.ops.direction import law_constants, turning_angle, variates
 
 _VECTORS_A_PASS = 1_000
 
@@ -19,17 +19,10 @@ def cosines_by_law(direction: noisy.Direction, dimensions: int, draws: int, seed
     """cos of the angle between a vector and its turned copy as local sampling draws it: (draws,) float64."""
     first, second = (None if p is None else torch.full((1,), p, dtype=torch.float64) for p in direction.parameters())
     constants = law_constants(direction, first, second, dimensions, 1, "cpu")
-    low, high = direction.ends
-    settings = local.Settings(0, 0, 0, direction.code, local.NO_MAGNITUDE, dimensions, 0.0, low, high, True)
+    settings = DirectionSettings(0, 0, 0, direction.code, NO_MAGNITUDE, dimensions, 0.0, *direction.ends, True)
     key = torch.tensor([seed], dtype=torch.int64)
-    variates = local.draw(torch.Size((draws, 1, 1)), constants, key, settings)
-    cosine, _, _ = ANGLES[direction.code].formula(
-        tuple(variate.double() for variate in variates.law),
-        constants.double()[:, None, :, None],
-        *(None if p is None else p[None, :, None] for p in (first, second)),
-        low,
-        high,
-    )
+    drawn = variates((draws, 1, 1), constants, key, settings)
+    cosine, _ = turning_angle(direction, drawn, constants, first, second, torch.float64)
     return cosine.flatten()
 
 
