@@ -7,7 +7,6 @@ import sys
 
 try:
     from nvrm_fast.experiments import StudyError
-    from nvrm_fast.experiments.injection import decay, linear, phases, probe_model
     from nvrm_fast.experiments.stochastic.attacks import study as attacks
     from nvrm_fast.experiments.stochastic.labels import study as labels
     from nvrm_fast.experiments.stochastic.labels import sweeps as label_sweeps
@@ -31,10 +30,6 @@ STUDIES = {
     scales.gradient_noise.NAME: scales.gradient_noise,
     forgetting.NAME: forgetting,
     ewc.NAME: ewc,
-    "injection-linear": linear,
-    "injection-phases": phases,
-    "injection-decay": decay,
-    "probe": probe_model,
     "stochastic-label-noise": labels,
     label_sweeps.NAME: label_sweeps,
     reid.NAME: reid,
