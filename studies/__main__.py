@@ -36,6 +36,10 @@ STUDIES = {
     "direction-mean-weights": ("studies.direction.mean_weights", "networks without noise (thesis, Figures 3 to 5)"),
     "direction-angles": ("studies.direction.angles", "by how much each noise turns a vector (Figures 11 to 14)"),
     "direction-gradients": ("studies.direction.gradient_variance", "the gradient's variance by sampling (section 4.2)"),
+    "injection-linear": ("studies.injection.linear", "the linear model of noise injection (Levi et al., Figure 2)"),
+    "injection-phases": ("studies.injection.phases", "the four phases on Fashion-MNIST (Levi et al., Figures 2 and 3)"),
+    "injection-decay": ("studies.injection.decay", "decay times of noise weights and losses (Levi et al., Figure 1)"),
+    "probe": ("studies.injection.probe_model", "the phase diagram of your own model around a noise strength"),
 }
 
 

@@ -195,7 +195,7 @@ def draw(settings: GradientVariance, rows: list[Row]) -> Figure:
     """Noise variance of the gradient against the mini-batch size: a column a noise, a row a state of the weights."""
     batches, laws = settings.batches, settings.laws
     figure, grid = figures.new_figure(
-        len(STATES), len(laws), width=3.6 * len(laws) + 0.6, height=3.1 * len(STATES) + 0.7, sharex=True,
+        len(STATES), len(laws), width=max(6.4, 3.6 * len(laws) + 0.6), height=3.1 * len(STATES) + 0.7, sharex=True,
         title=f"{settings.data}: variance of the gradient caused by noise alone",
     )  # fmt: skip
     for (line, state), (column, law) in itertools.product(enumerate(STATES), enumerate(laws)):
@@ -214,7 +214,7 @@ def draw(settings: GradientVariance, rows: list[Row]) -> Figure:
         )  # fmt: skip
         figures.tick_scales(panel, batches)
         panel.set_yscale("log")
-    figures.legend_below(figure, grid[0, 0])
+    figures.legend_below(figure, grid[0, 0], columns=5 if len(laws) > 1 else 3)
     return figure
 
 

@@ -249,7 +249,7 @@ def draw_softmax(image: dict[str, Any], trained: float) -> Figure:
     """Figures 4, 5, 8 to 10: the image, then class probabilities by variance; bars one standard deviation."""
     columns = math.ceil((len(image["panels"]) + 1) / 2)
     figure, grid = figures.new_figure(
-        2, columns, width=2.3 * columns, height=4.3,
+        2, columns, width=max(7.0, 2.3 * columns), height=4.3,
         title="Class probabilities by the variance of the noise (blue: the right class)",
     )  # fmt: skip
     first, *others = grid.flat

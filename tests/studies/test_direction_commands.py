@@ -8,7 +8,7 @@ import official_files
 import pytest
 import torch
 
-from studies import StudyError, runner, tables
+from studies import StudyError, tables
 from studies import __main__ as command
 from studies.direction import angles, gradient_variance, mean_weights, noise_report, noise_table, training, variational
 from studies.record import FILE
@@ -35,36 +35,28 @@ def options(folder, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def rows_of(folder):
-    """Settings and rows of a study's tiny preset, each study run once for all tests."""
+def outcome(folder, tmp_path_factory):
+    """Folder, settings and rows of a study's tiny preset; each study is run once for all tests."""
     known = {}
 
-    def rows(name):
+    def of(name):
         if name not in known:
-            study = STUDIES[name][0].STUDY
-            where = {} if name == "direction-angles" else {"data": "mnist", "data_dir": str(folder)}
-            settings = study.settings(**study.presets["tiny"] | where)
-            context = runner.Context(settings, study.prepare(settings), folder / "checkpoints")
-            rows = [cell | study.run(context, **cell) for cell in study.cells(settings)]
-            if study.later_cells is not None:
-                rows += [cell | study.run(context, **cell) for cell in list(study.later_cells(settings, rows))]
-            known[name] = settings, json.loads(json.dumps(rows))
+            out = tmp_path_factory.mktemp("runs") / "out"
+            images = f"--data mnist --data-dir {folder}".split() if name != "direction-angles" else []
+            state = torch.get_rng_state()
+            assert command.main([name, "--preset", "tiny", *images, "--out", str(out)]) == 0
+            assert torch.equal(torch.get_rng_state(), state)
+            content = json.loads((out / "results.json").read_text())
+            known[name] = out, STUDIES[name][0].STUDY.settings(**content["settings"]), content["rows"]
         return known[name]
 
-    return rows
+    return of
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_a_whole_study(name, options, tmp_path, capsys):
-    state = torch.get_rng_state()
-    options = options if name != "direction-angles" else [*options[:2], *options[-2:]]
-    assert command.main([name, *options]) == 0
-    assert torch.equal(torch.get_rng_state(), state)
-    out = tmp_path / "out"
-    table = (out / "table.md").read_text()
-    assert table in capsys.readouterr().out and "nan" not in table
-    results = json.loads((out / "results.json").read_text())
-    assert results["study"] == name and results["preset"] == "tiny" and results["rows"]
+def test_a_whole_study(name, outcome):
+    out, _, rows = outcome(name)
+    assert rows and "nan" not in (out / "table.md").read_text()
     images = {path.name for path in out.glob("*.png")}
     # Whether the smallest network gets an image wrong that its ensemble gets right is chance.
     assert images == STUDIES[name][1] or images | {"figure4-1.png"} == STUDIES[name][1]
@@ -137,8 +129,8 @@ def test_the_strength_with_the_best_mean_is_chosen():
     assert noise_table.best(rows[2:]) == (0.3,) and noise_table.best([]) == ()
 
 
-def test_the_tables_of_kinds(rows_of):
-    settings, rows = rows_of("direction-tables")
+def test_the_tables_of_kinds(outcome):
+    _, settings, rows = outcome("direction-tables")
     made = noise_report.report(settings, rows)
     assert made.found["strengths"][0] == {"kind": "none", "size": 60, "strength": []}
     local = tables.select(rows, what="test", kind="rot-n@local", size=60)
@@ -159,8 +151,8 @@ def test_the_tables_of_kinds(rows_of):
     assert "direction, on the weights, flipout" in [text.get_text() for text in legend.get_texts()]
 
 
-def test_the_figures_of_gradients(rows_of):
-    settings, rows = rows_of("direction-gradients")
+def test_the_figures_of_gradients(outcome):
+    _, settings, rows = outcome("direction-gradients")
     start, trained = gradient_variance.report(settings, rows).figures["gradients.png"].axes
     assert (start.get_title("left"), trained.get_title("left")) == (
         "Proj, weights at the start",
@@ -174,8 +166,8 @@ def test_the_figures_of_gradients(rows_of):
     assert lines["1 / M"].get_ydata()[1] == pytest.approx(lines["weights, local"].get_ydata()[0] / 4)
 
 
-def test_the_figures_of_angles(rows_of):
-    settings, rows = rows_of("direction-angles")
+def test_the_figures_of_angles(outcome):
+    _, settings, rows = outcome("direction-angles")
     assert len(rows[0]["histograms"]) == 32
     made = angles.report(settings, rows)
     panels = made.figures["figure11.png"].axes
@@ -187,8 +179,8 @@ def test_the_figures_of_angles(rows_of):
     assert made.text.count("rotation by a truncated normal angle") == 8
 
 
-def test_the_figures_of_mean_weights(rows_of):
-    settings, rows = rows_of("direction-mean-weights")
+def test_the_figures_of_mean_weights(outcome):
+    _, settings, rows = outcome("direction-mean-weights")
     made = mean_weights.report(settings, rows)
     left, right = made.figures["figure3.png"].axes
     assert (left.get_title("left"), right.get_title("left")) == ("Training images", "Test images")
@@ -203,8 +195,8 @@ def test_the_figures_of_mean_weights(rows_of):
     assert [bar.get_height() for bar in panels[1].patches] == [0.25, 0.75]
 
 
-def test_the_table_and_figure_of_the_variational_model(rows_of):
-    settings, rows = rows_of("direction-variational")
+def test_the_table_and_figure_of_the_variational_model(outcome):
+    _, settings, rows = outcome("direction-variational")
     made = variational.report(settings, rows)
     assert made.text.count("| lenet-5 ") == 1 + 5 and "Var FC reverse, shared" in made.text
     panels = made.figures["figure6-variational.png"].axes

@@ -1,0 +1,1 @@
+"""Studies of noise injection nodes (Levi et al., 2022)."""

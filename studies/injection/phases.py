@@ -1,0 +1,140 @@
+"""The four phases of a network with an injection node: Figures 2 (bottom row) and 3 of Levi et al. 2022.
+
+One hidden layer of 1024 ReLUs on Fashion-MNIST, plain SGD, a node at the first hidden layer (appendix B); the noise
+strengths are those of Table 1, in its units, and with --loss mse two more, where this network has its decay and its
+catapult. All networks train at once. The bar on top is a shorter scan over many strengths. The quick preset is the
+paper's.
+
+Written to --out: table.md, phases.png and results.json.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from nvrm_fast.probe import PhaseDiagram
+from studies import tables
+from studies.injection import drawing, problems, update
+from studies.injection.problems import InjectionSettings, Loss, TwoOrMore
+from studies.runner import Context, Report, Row, Study
+from studies.seeds import derive
+from studies.settings import Count, Positive
+
+#: Table 1: sigma^2 in units of d_input / (N_w eta) for MSE, d_input / eta for CE; those the table lacks are ours.
+TABLE_1 = {"mse": (1e-4, 30.0, 47.0, 50.0), "ce": (1e-4, 0.1, 1.0, 1.8)}
+OURS = {"mse": (25.0, 40.0), "ce": ()}
+#: The bar's strengths: half of them evenly in the logarithm of the first range, half in the second, which is narrower
+#: because the catapult is.
+BAR = {"mse": ((1e-4, 8.0), (12.0, 60.0)), "ce": ((1e-4, 0.03), (0.06, 2.4))}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phases(InjectionSettings):
+    """The settings of injection-phases."""
+
+    lr: Positive = 0.01
+    """eta"""
+    batch_size: Count = 1000
+    """images a step"""
+    epochs: Count = 30
+    """passes over the training images"""
+    loss: Loss = "mse"
+    """mse: Figure 2; ce: Figure 3"""
+    strengths: tuple[Positive, ...] | None = None
+    """sigma^2 in Table 1's units (None: Table 1 and, for mse, 25 and 40)"""
+    kind: Literal["redrawn", "fixed"] = "redrawn"
+    """noise"""
+    width: Count = 1024
+    """N_w"""
+    bar_networks: TwoOrMore = 16
+    """strengths in the bar"""
+    bar_epochs: TwoOrMore = 6
+    """epochs of the bar's scan"""
+
+    @property
+    def panels(self) -> list[float]:
+        """The strengths of the panels."""
+        return sorted(self.strengths or TABLE_1[self.loss] + OURS[self.loss])
+
+    @property
+    def bar(self) -> list[float]:
+        """The strengths of the bar."""
+        wide, narrow = BAR[self.loss]
+        half = self.bar_networks // 2
+        return evenly(*wide, half) + evenly(*narrow, self.bar_networks - half)
+
+
+def evenly(low: float, high: float, count: int) -> list[float]:
+    """So many numbers from low to high, evenly in their logarithm."""
+    return torch.logspace(math.log10(low), math.log10(high), count, dtype=torch.float64).tolist()
+
+
+def cells(settings: Phases) -> Iterator[dict[str, Any]]:
+    """Both scans, and eq. 2 before the first step."""
+    for what in ("panels", "bar", "update"):
+        yield {"what": what, "seed": settings.seed}
+
+
+def run(context: Context, *, what: str, seed: int) -> dict[str, Any]:
+    """A scan, as ``PhaseDiagram.to_dict``, or what ``update.measure`` finds."""
+    settings, problem = context.settings, context.prepared
+    unit = problem.inputs / settings.lr / (settings.width if settings.loss == "mse" else 1)
+    sigmas = [math.sqrt(value * unit) for value in (settings.bar if what == "bar" else settings.panels)]
+    if what == "update":
+        model = problems.network(
+            problem.inputs, problem.classes, hidden=1, width=settings.width, seed=derive(seed, "weights")
+        )
+        how = {"lr": settings.lr, "batch_size": settings.batch_size, "seed": derive(seed, "update")}
+        return update.measure(model.to(settings.device), problem, settings.loss, sigmas, **how)
+    plan = {"epochs": settings.bar_epochs, "records": 15} if what == "bar" else {"records": 60}
+    return problems.scanned(context, what, sigmas, settings.loss, seed, hidden=1, kind=settings.kind, **plan)
+
+
+def report(settings: Phases, rows: list[Row]) -> Report:
+    """Both diagrams in words, eq. 2's table, and the figure."""
+    panels_row, bar_row, update_row = (tables.select(rows, what=what)[0] for what in ("panels", "bar", "update"))
+    panels, bar = PhaseDiagram.from_dict(panels_row), PhaseDiagram.from_dict(bar_row)
+    text = (
+        f"{settings.loss.upper()}, {settings.kind} noise, {panels_row['train_images']} training images; "
+        f"panels {panels_row['seconds']:.0f} s, bar {bar_row['seconds']:.0f} s, {settings.threads} threads\n\n"
+        f"{panels.describe()}\n\nThe bar's scan, {settings.bar_epochs} epochs:\n\n{bar.describe()}\n\n"
+        f"Eq. 2 (without its 1/2, see probe.UpdateSides) before the first step:\n\n{update.describe(update_row)}"
+    )
+    names = [f"{value:g} units" + (", Table 1" if value in TABLE_1[settings.loss] else "") for value in settings.panels]
+    figure = drawing.draw_phases(
+        panels,
+        names,
+        bar,
+        f"{settings.data}, 1 hidden layer of {settings.width}, {settings.loss.upper()}, {settings.kind} noise, "
+        f"η = {settings.lr:g}, batches of {settings.batch_size}",
+        f"Phases found by a scan of {settings.bar_networks} strengths over {settings.bar_epochs} epochs; "
+        "diamonds: the panels",
+    )
+    return Report(text, {"phases.png": figure})
+
+
+STUDY = Study(
+    settings=Phases,
+    presets={
+        "tiny": {
+            "data": "mnist-5000",
+            "width": 16,
+            "batch_size": 500,
+            "epochs": 2,
+            "bar_networks": 4,
+            "bar_epochs": 2,
+            "train_images": 1000,
+        },
+        "quick": {},
+        "paper": {},
+    },
+    prepare=lambda settings: problems.problem(settings, settings.loss),
+    cells=cells,
+    run=run,
+    report=report,
+)
