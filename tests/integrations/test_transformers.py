@@ -1,9 +1,7 @@
 """The Hugging Face Trainer with a tiny transformer: clean at evaluation and in files, resumed bit for bit."""
 
 import os
-import sys
 import warnings
-from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")
 
@@ -15,8 +13,7 @@ from nvrm_fast import NVRMSGD, NVRMAdamW
 from nvrm_fast.integrations import clean_weights
 from nvrm_fast.integrations.transformers import CleanWeights
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "optim"))
-from training import same, weights  # noqa: E402
+from training import same, weights
 
 STORAGES = pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
 STEPS = 4  # an epoch

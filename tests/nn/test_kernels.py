@@ -4,8 +4,6 @@ Sums over objects or neurons are added in another order: 1e-5 of the largest one
 """
 
 import itertools
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,8 +16,7 @@ from nvrm_fast.reference import activation
 from nvrm_fast.reference import direction_noise as reference
 from nvrm_fast.reference.angles import ANGLES
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from native import each_instruction_set  # noqa: E402
+from native import each_instruction_set
 
 FAN_INS = (2, 3, 4, 30, 1024)
 

@@ -3,8 +3,6 @@
 Noise and activations bit for bit; sums are added in another order: 1e-5 of the largest one and of the terms' size.
 """
 
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,9 +14,8 @@ from nvrm_fast.reference import activation
 from nvrm_fast.reference import direction_noise as reference
 from nvrm_fast.triton import direction_noise as kernels
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "nn"))
-from interpreter import rounding_of_bfloat16  # noqa: E402, F401
-from test_kernels import operands  # noqa: E402
+from interpreter import rounding_of_bfloat16  # noqa: F401
+from test_kernels import operands
 
 
 @pytest.fixture(autouse=True)

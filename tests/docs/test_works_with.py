@@ -12,10 +12,9 @@ import torch
 
 import nvrm_fast
 
-sys.path.insert(0, str(Path(__file__).parent / "optim"))
-from training import Model, loss_of, same, train, weights  # noqa: E402
+from training import Model, loss_of, same, train, weights
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+README = (Path(__file__).parents[2] / "README.md").read_text()
 SECTION = README[README.index("## Works with") :]
 TABLE = SECTION[: SECTION.index("\n\n", SECTION.index("|---|"))]
 #: What is in lines that train, and so change the weights.
