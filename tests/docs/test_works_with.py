@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from training import Model, loss_of, same, train, weights
 
 import nvrm_fast
-
-from training import Model, loss_of, same, train, weights
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 SECTION = README[README.index("## Works with") :]

@@ -11,13 +11,12 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from torch import nn
 from torch.utils.data import DataLoader
+from training import same, weights
 
 from nvrm_fast import NVRMSGD, NVRMAdamW
 from nvrm_fast.integrations import clean_weights
 from nvrm_fast.integrations.lightning import CleanWeights
 from nvrm_fast.optim import VariabilityScheduler
-
-from training import same, weights
 
 STORAGES = pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
 BATCHES = 4  # an epoch

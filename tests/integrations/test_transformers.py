@@ -7,13 +7,12 @@ os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_HUB_DISABLE_T
 
 import pytest
 import torch
+from training import same, weights
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
 
 from nvrm_fast import NVRMSGD, NVRMAdamW
 from nvrm_fast.integrations import clean_weights
 from nvrm_fast.integrations.transformers import CleanWeights
-
-from training import same, weights
 
 STORAGES = pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
 STEPS = 4  # an epoch

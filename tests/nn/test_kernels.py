@@ -8,6 +8,7 @@ import itertools
 import pytest
 import torch
 from law_parameters import PARAMETERS
+from native import each_instruction_set
 
 from nvrm_fast.contract.layers import DirectionSettings
 from nvrm_fast.ops import direction as direction_ops  # noqa: F401
@@ -15,8 +16,6 @@ from nvrm_fast.ops import registry as backends  # noqa: F401
 from nvrm_fast.reference import activation
 from nvrm_fast.reference import direction_noise as reference
 from nvrm_fast.reference.angles import ANGLES
-
-from native import each_instruction_set
 
 FAN_INS = (2, 3, 4, 30, 1024)
 

@@ -7,12 +7,11 @@ import itertools
 
 import pytest
 import torch
+from native import each_instruction_set
 
 from nvrm_fast.contract.layers import ACTIVATIONS, SUMS, StochasticSettings, sums_shape
 from nvrm_fast.ops import registry as backends
 from nvrm_fast.reference import stochastic
-
-from native import each_instruction_set
 
 #: Dense and convolutional, whole vectors and not, one tile and many, windows of noise that begin within rows.
 SHAPES = [(5, 37, 1), (70, 16, 1), (3, 300, 1), (2, 6, 35), (3, 2, 160), (1, 1, 1)]
