@@ -12,7 +12,7 @@ WHEEL ?=
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f) nvrm_fast/_version.py
 CPP = $(shell find csrc tests/csrc release -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test bench bench-step bench-compare lint format docs dist coverage clean cuda-check battery
+.PHONY: demo test test-fast bench bench-step bench-compare lint format docs dist coverage clean cuda-check battery
 
 # DEMO_ARGS, for instance: DEMO_ARGS="--network mlp --variability 0.02" (python -m studies label-noise --help).
 demo: $(VENV)/demo
@@ -20,6 +20,10 @@ demo: $(VENV)/demo
 
 test: $(VENV)/installed
 	$(RUN) -m pytest -n $(WORKERS) --dist loadfile $(TEST_ARGS)
+
+# The core: no studies, and nothing that compiles or takes long (tests/conftest.py lists it).
+test-fast: $(VENV)/installed
+	$(RUN) -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not studies and not gpu" $(TEST_ARGS)
 
 # BENCH_ARGS, for instance: BENCH_ARGS="--parts steps,layers --threads 1" (python -m bench.report --help).
 bench: $(VENV)/bench
@@ -90,9 +94,9 @@ $(VENV)/demo: $(VENV)/torch $(SOURCES) studies/requirements-demo.txt
 	touch $@
 
 # Editable: the Python files are used where they lie; only a change in csrc, setup.py or pyproject.toml builds again.
-$(VENV)/installed: $(VENV)/torch $(SOURCES)
+$(VENV)/installed: $(VENV)/torch $(SOURCES) studies/requirements.txt studies/requirements-demo.txt
 	$(if $(WHEEL),NVRM_FAST_BUILD=none) $(RUN) -m pip install --quiet --no-build-isolation \
-		--editable ".[test,demo,integrations,baselines]"
+		--editable ".[test,integrations]"
 	$(RUN) -m pip install --quiet -r studies/requirements.txt
 	$(if $(WHEEL),$(RUN) release/native_module.py $(WHEEL))
 	$(RUN) -m nvrm_fast.info

@@ -1,13 +1,52 @@
-"""Fixtures: every implementation that this machine can run, and poisoned fresh memory."""
+"""Markers by folder and file; fixtures: poisoned fresh memory, torch's threads and seed."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from nvrm_fast.ops.registry import _native
+
+TESTS = Path(__file__).parent
+#: Files and folders under tests/ by their marks. pyproject.toml says what the marks mean.
+MARKS = {
+    "studies": ["studies"],
+    "gpu": ["csrc/test_cuda_step.py", "nn/test_gpu.py", "optim/test_cuda_graph.py", "triton_kernels/test_gpu.py"],
+    "slow": [
+        "bench/test_bench_gpu.py",
+        "csrc/test_cuda_compiles.py",
+        "csrc/test_headers.py",
+        "csrc/test_launch_emulation.py",
+        "docs/test_examples.py",
+        "docs/test_extend_noise.py",
+        "docs/test_extend_rule.py",
+        "ops/test_fuzz.py",
+        "optim/test_distributed.py",
+        "optim/test_torch_suite.py",
+        "optim/test_torch_suite_state.py",
+        "packaging/test_install.py",
+        "reference/test_noise_battery.py",
+        "triton_kernels/test_compiled.py",
+        "triton_kernels/test_interpreted.py",
+        "triton_kernels/test_layers_compiled.py",
+        "triton_kernels/test_stochastic_compiled.py",
+    ],
+}
+missing = [name for names in MARKS.values() for name in names if not (TESTS / name).exists()]
+assert not missing, f"tests/conftest.py marks what is not there: {missing}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if not item.path.is_relative_to(TESTS):  # the bench's
+            continue
+        place = item.path.relative_to(TESTS)
+        for mark, names in MARKS.items():
+            if any(place.is_relative_to(name) for name in names):
+                item.add_marker(mark)
 
 
 def pytest_report_header() -> str:

@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 import torch
-from steps import RULES, arguments_of, make_lists, with_noise
+from steps import RULES, arguments_of, make_lists, place, with_noise
 from torch import Tensor
 
 import nvrm_fast  # noqa: F401  (defines the operators)
@@ -31,12 +31,6 @@ STORAGES = [
 
 OPS = torch.ops.nvrm_fast
 DISTRIBUTION_CODES = range(len(DISTRIBUTIONS))
-
-
-def place(x, device):
-    """A copy on the device with the same strides."""
-    copy = torch.empty_strided(x.size(), x.stride(), dtype=x.dtype, device=device)
-    return copy.copy_(x)
 
 
 def on_device(value, device):

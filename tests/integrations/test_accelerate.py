@@ -1,21 +1,16 @@
 """Accelerate's own wrappers: evaluation blocks, states that are clean and resume bit for bit."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import GradientAccumulationPlugin, set_seed
+from training import Model, loss_of, same, weights
 
 from nvrm_fast import NVRMSGD, NVRMAdam
 from nvrm_fast.integrations import find_optimizers
 from nvrm_fast.integrations.accelerate import denoised, load_state, save_state
 from nvrm_fast.optim import VariabilityScheduler
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "optim"))
-from training import Model, loss_of, same, weights  # noqa: E402
 
 every_class = pytest.mark.parametrize(
     "cls, options", [(NVRMSGD, dict(lr=0.1, momentum=0.9)), (NVRMAdam, dict(lr=0.01))], ids=["SGD", "Adam"]

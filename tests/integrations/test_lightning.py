@@ -1,9 +1,7 @@
 """Lightning's own Trainer: clean at validation and in files, noisy in training, and resumed bit for bit."""
 
 import copy
-import sys
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,14 +11,12 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from torch import nn
 from torch.utils.data import DataLoader
+from training import same, weights
 
 from nvrm_fast import NVRMSGD, NVRMAdamW
 from nvrm_fast.integrations import clean_weights
 from nvrm_fast.integrations.lightning import CleanWeights
 from nvrm_fast.optim import VariabilityScheduler
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "optim"))
-from training import same, weights  # noqa: E402
 
 STORAGES = pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
 BATCHES = 4  # an epoch

@@ -1,22 +1,18 @@
 """The Hugging Face Trainer with a tiny transformer: clean at evaluation and in files, resumed bit for bit."""
 
 import os
-import sys
 import warnings
-from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")
 
 import pytest
 import torch
+from training import same, weights
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
 
 from nvrm_fast import NVRMSGD, NVRMAdamW
 from nvrm_fast.integrations import clean_weights
 from nvrm_fast.integrations.transformers import CleanWeights
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "optim"))
-from training import same, weights  # noqa: E402
 
 STORAGES = pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
 STEPS = 4  # an epoch

@@ -4,12 +4,11 @@ Sums over objects or neurons are added in another order: 1e-5 of the largest one
 """
 
 import itertools
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from law_parameters import PARAMETERS
+from native import each_instruction_set
 
 from nvrm_fast.contract.layers import DirectionSettings
 from nvrm_fast.ops import direction as direction_ops  # noqa: F401
@@ -17,9 +16,6 @@ from nvrm_fast.ops import registry as backends  # noqa: F401
 from nvrm_fast.reference import activation
 from nvrm_fast.reference import direction_noise as reference
 from nvrm_fast.reference.angles import ANGLES
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from native import each_instruction_set  # noqa: E402
 
 FAN_INS = (2, 3, 4, 30, 1024)
 

@@ -4,18 +4,14 @@ Sums over objects or neurons are added in another order: 1e-5 of the largest one
 """
 
 import itertools
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from native import each_instruction_set
 
 from nvrm_fast.contract.layers import ACTIVATIONS, SUMS, StochasticSettings, sums_shape
 from nvrm_fast.ops import registry as backends
 from nvrm_fast.reference import stochastic
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from native import each_instruction_set  # noqa: E402
 
 #: Dense and convolutional, whole vectors and not, one tile and many, windows of noise that begin within rows.
 SHAPES = [(5, 37, 1), (70, 16, 1), (3, 300, 1), (2, 6, 35), (3, 2, 160), (1, 1, 1)]

@@ -3,11 +3,10 @@
 Noise and activations bit for bit; sums are added in another order: 1e-5 of the largest one and of the terms' size.
 """
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from interpreter import rounding_of_bfloat16  # noqa: F401
+from test_kernels import operands
 
 from nvrm_fast import nn as noisy
 from nvrm_fast import use_backend
@@ -15,10 +14,6 @@ from nvrm_fast.ops import registry as backends
 from nvrm_fast.reference import activation
 from nvrm_fast.reference import direction_noise as reference
 from nvrm_fast.triton import direction_noise as kernels
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "nn"))
-from interpreter import rounding_of_bfloat16  # noqa: E402, F401
-from test_kernels import operands  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

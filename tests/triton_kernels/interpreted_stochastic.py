@@ -1,20 +1,15 @@
 """The Triton kernels of stochastic activations, in the interpreter, against the reference. Started by
 test_interpreted.py. Activations and gradients bit for bit; sums as tests/nn/test_stochastic_kernels.py has it."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from interpreter import rounding_of_bfloat16  # noqa: F401
+from test_stochastic_kernels import operands, the_same
 
 from nvrm_fast import nn as noisy
 from nvrm_fast import use_backend
 from nvrm_fast.contract.layers import SUMS
 from nvrm_fast.triton import stochastic as kernels
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "nn"))
-from interpreter import rounding_of_bfloat16  # noqa: E402, F401
-from test_stochastic_kernels import operands, the_same  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

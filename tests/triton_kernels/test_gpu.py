@@ -3,7 +3,7 @@ and test_compiled.py stand in."""
 
 import pytest
 import torch
-from steps import arguments_of, make_lists, with_noise
+from steps import arguments_of, make_lists, place, with_noise
 from torch import Tensor
 
 from nvrm_fast import NVRMAdamW
@@ -18,11 +18,6 @@ if reason is not None:
     pytest.skip(f"Triton does not serve: {reason}", allow_module_level=True)
 
 SIZES = [(4099,), (33, 65), (257,), (1,), (0,), (70001,)]
-
-
-def place(x: Tensor, device: str) -> Tensor:
-    """A copy on the device with the same strides."""
-    return torch.empty_strided(x.size(), x.stride(), dtype=x.dtype, device=device).copy_(x)
 
 
 def step(lists, name, device, backend, **others):

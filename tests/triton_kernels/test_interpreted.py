@@ -22,7 +22,7 @@ def test_in_the_interpreter(file):
     import nvrm_fast
 
     package = str(Path(nvrm_fast.__file__).parents[1])
-    path = os.pathsep.join([package, str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([package, os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-rs", str(HERE / file)],
         env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": path},

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("with_*.py"))
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("with_*.py"))
 
 
 def test_there_are_examples():

@@ -11,7 +11,7 @@ import pytest
 
 import nvrm_fast
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def text(name):

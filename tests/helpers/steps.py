@@ -123,6 +123,11 @@ def copy_of(x: Tensor) -> Tensor:
     return copy
 
 
+def place(x: Tensor, device: str) -> Tensor:
+    """A copy on the device with the same strides."""
+    return torch.empty_strided(x.size(), x.stride(), dtype=x.dtype, device=device).copy_(x)
+
+
 def assert_same(a: dict[str, list[Tensor]], b: dict[str, list[Tensor]], what: Any = None) -> None:
     for name, i in itertools.chain.from_iterable(((n, i) for i in range(len(a[n]))) for n in a):
         assert a[name][i].dtype == b[name][i].dtype

@@ -16,7 +16,7 @@ from bench import gpu_layers, gpu_lists, gpu_measure, gpu_report, gpu_results
 from bench.gpu_results import Results, render
 from nvrm_fast.ops.registry import _native
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 needs_native = pytest.mark.skipif(_native is None, reason="the native kernels are not built")
 FACTS = {"GPU": "a GPU", "driver": "1.2", "torch": "2.11"}
 FIGURES = {

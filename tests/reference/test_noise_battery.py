@@ -14,7 +14,7 @@ import torch
 from nvrm_fast.reference.distribution import gaussian
 from nvrm_fast.reference.philox import ROUNDS, philox4x32
 
-SOURCE = Path(__file__).parents[1] / "release/noise_battery.py"
+SOURCE = Path(__file__).parents[2] / "release/noise_battery.py"
 COMPILER = os.environ.get("CXX", "c++").split()[0]
 SEED = 5 + (9 << 32)
 CHUNK = 2**14

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def page(name: str) -> str:
-    return (ROOT / name).read_text()
+    return (ROOT / name).read_text(encoding="utf-8")
 
 
 def blocks(text: str, language: str = "python") -> list[str]:

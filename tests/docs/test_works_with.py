@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from training import Model, loss_of, same, train, weights
 
 import nvrm_fast
 
-sys.path.insert(0, str(Path(__file__).parent / "optim"))
-from training import Model, loss_of, same, train, weights  # noqa: E402
-
-README = (Path(__file__).parent.parent / "README.md").read_text()
+README = (Path(__file__).parents[2] / "README.md").read_text()
 SECTION = README[README.index("## Works with") :]
 TABLE = SECTION[: SECTION.index("\n\n", SECTION.index("|---|"))]
 #: What is in lines that train, and so change the weights.

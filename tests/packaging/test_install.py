@@ -17,7 +17,7 @@ from nvrm_fast.info import build_info
 from nvrm_fast.ops import registry as backends
 from nvrm_fast.ops import step as ops
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def build(tmp_path, mode, **environment):

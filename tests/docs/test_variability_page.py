@@ -1,20 +1,15 @@
 """The examples of docs/neural_variability.md run as they stand, one after another, and say what the text says."""
 
-import re
-from pathlib import Path
-
 import torch
+from pages import blocks, page, run
 
-TEXT = (Path(__file__).parents[2] / "docs" / "neural_variability.md").read_text(encoding="utf-8")
+PAGE = "docs/neural_variability.md"
 
 
 def test_the_examples():
-    blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    assert len(blocks) == 3
-    known = {}
+    assert len(blocks(page(PAGE))) == 3
     before = torch.get_rng_state()
-    for block in blocks:
-        exec(block, known)
+    known = run(PAGE)
     found, curve = known["found"], known["curve"]
     assert found.clean_loss < 0.1 and found.interval[0] > 0  # trained, and noise costs something
     assert curve.clean > 0.95 and curve.mean[0] > curve.mean[-1]
