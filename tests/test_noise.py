@@ -115,7 +115,7 @@ def test_use_backend_holds_inside_its_block_only():
         (dict(scale=float("nan")), ValueError, "scale must be finite"),
         (dict(distribution="cauchy"), ValueError, "distribution must be one of gaussian, uniform, laplace"),
         (dict(backend="cuda"), ValueError, "backend must be one of"),
-        (dict(backend="triton"), RuntimeError, "cannot serve cpu"),
+        (dict(backend="triton"), RuntimeError, "cannot serve fill_noise_ on cpu"),
     ],
 )
 def test_bad_arguments(arguments, error, message):

@@ -4,10 +4,11 @@ import itertools
 
 import pytest
 import torch
-from test_kernels import PARAMETERS, operands
+from law_parameters import PARAMETERS
+from test_kernels import operands
 
 from nvrm_fast import nn as noisy
-from nvrm_fast.ops.direction import default_backend
+from nvrm_fast.ops import registry
 from nvrm_fast.reference import direction_noise as reference
 
 if not torch.cuda.is_available():
@@ -15,7 +16,7 @@ if not torch.cuda.is_available():
 
 
 def test_triton_serves():
-    assert default_backend(torch.device("cuda")) == "triton"
+    assert registry.choose("direction_noise", torch.device("cuda")) == "triton"
 
 
 @pytest.mark.parametrize("direction", PARAMETERS)
