@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nvrm_fast.reference.angles import LAWS
+from nvrm_fast.contract.laws import LAWS
 
 ROOT = Path(__file__).parents[2]
 COMPILER = os.environ.get("CXX", "c++").split()[0]
@@ -67,7 +67,7 @@ def test_laws_are_those_of_the_reference(tmp_path):
         check=True,
     )
     lines = subprocess.run([program], check=True, capture_output=True, text=True).stdout.splitlines()
-    expected = [(0, 0, 0)] + [(code, law.rows, law.parameters) for code, law in sorted(LAWS.items())]
+    expected = [(0, 0, 0)] + [(code, law.rows, law.parameter_count) for code, law in sorted(LAWS.items())]
     assert [tuple(map(int, line.split())) for line in lines] == expected
 
 

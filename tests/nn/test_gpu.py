@@ -7,7 +7,7 @@ import torch
 from test_kernels import PARAMETERS, operands
 
 from nvrm_fast import nn as noisy
-from nvrm_fast.ops.direction import default_backend
+from nvrm_fast.ops.registry import choose
 from nvrm_fast.reference import direction_noise as reference
 
 if not torch.cuda.is_available():
@@ -15,7 +15,7 @@ if not torch.cuda.is_available():
 
 
 def test_triton_serves():
-    assert default_backend(torch.device("cuda")) == "triton"
+    assert choose("direction_noise", torch.device("cuda")) == "triton"
 
 
 @pytest.mark.parametrize("direction", PARAMETERS)

@@ -7,16 +7,12 @@ import subprocess
 import pytest
 
 triton = pytest.importorskip("triton")
-if not hasattr(triton, "jit"):  # this very folder, as a namespace
-    pytest.skip("Triton is not installed: pip install triton", allow_module_level=True)
 
 import torch  # noqa: E402
 import triton.language as tl  # noqa: E402
 from triton.backends import backends as compilers  # noqa: E402
 
-kernels = pytest.importorskip("nvrm_fast.triton.kernels")
-table = pytest.importorskip("nvrm_fast.triton.table")
-layout = pytest.importorskip("nvrm_fast.triton.layout")
+from nvrm_fast.triton import kernels, layout, table  # noqa: E402
 
 if triton.knobs.runtime.interpret:
     pytest.skip("TRITON_INTERPRET=1: there is no compiler in this process", allow_module_level=True)
