@@ -30,17 +30,16 @@ def step_of(rule, **options):
 
 
 DOUBLE = dict(DTYPE=tl.float64, MATH=tl.float64)
-ONE_LAW, ANY_LAW = 60, 124
+ONE_LAW, ANY_LAW = 60, 60 + 8 + 56
 #: Kernel, what it is compiled for, fused multiply-adds, divisions and square roots in the type in which the rule
 #: computes, of a thread, which has one block; and divisions and square roots in float64 for the numbers of a step.
 #: A Gaussian word takes 15 fma (9 for the logarithm, 3 each for sine and cosine) and a square root, and a block four of
-#: them; a uniform word takes 2, a Laplace word twice 9. Where the record says which law to draw from, all three are
-#: there, less what the compiler finds in two of them (124 as counted, 140 in all). Adam's bias corrections take three
-#: divisions, and a square root.
+#: them; a uniform word takes 2, a Laplace word twice 7. Where the record says which law to draw from, all three are
+#: there. Adam's bias corrections take three divisions and a square root.
 CASES = {
     "noise gaussian": ("fill_noise", dict(DISTRIBUTION=0), ONE_LAW, 0, 4, 0, 0),
     "noise uniform": ("fill_noise", dict(DISTRIBUTION=1), 8, 0, 0, 0, 0),
-    "noise laplace": ("fill_noise", dict(DISTRIBUTION=2), 72, 0, 0, 0, 0),
+    "noise laplace": ("fill_noise", dict(DISTRIBUTION=2), 56, 0, 0, 0, 0),
     "sgd": (*step_of(rules.SGD), ANY_LAW + ONE_LAW, 0, 8, 0, 0),
     "momentum": (*step_of(rules.SGD_MOMENTUM), ANY_LAW + ONE_LAW, 0, 8, 0, 0),
     "momentum uniform": (*step_of(rules.SGD_MOMENTUM, DISTRIBUTION=1), ANY_LAW + 8, 0, 4, 0, 0),
@@ -112,15 +111,8 @@ def test_code_has_the_arithmetic_of_the_contract(name, architecture, tmp_path):
     assert result.metadata.shared == (8 if kernel == "step" else 0)
     (tmp_path / "kernel.ptx").write_text(ptx)
     code = f"sm_{architecture}a" if architecture >= 90 else f"sm_{architecture}"
-    command = [
-        get_ptxas(architecture).path,
-        "-v",
-        f"--gpu-name={code}",
-        tmp_path / "kernel.ptx",
-        "-o",
-        tmp_path / "code",
-    ]
-    report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    command = [get_ptxas(architecture).path, "-v", f"--gpu-name={code}", "kernel.ptx", "-o", "kernel.cubin"]
+    report = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stderr
     # (The stack that cuobjdump tells of has return addresses of float64 divisions, which are calls.)
     frames = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", report)
     assert frames and all(set(frame) == {"0"} for frame in frames), report
@@ -146,43 +138,47 @@ def recording(launches):
 
 def test_a_whole_list_is_one_launch_with_everything_in_its_place():
     launches = []
-    columns = {"parameter": [1 << 40, 2 << 40, 3 << 40], "stream": [7, 8, 9], "scale": [0.5, -0.25, 1e-60]}
-    table.launch(
-        recording(launches), torch.device("cpu"), columns, [5, 0, 40_000], [0, 9, 2**40 + 3], -2, 3, (0.1, 0.9),
-        (0.5, 0.25, 0.125), (4 << 40, 5 << 40), RULE=1,
-    )  # fmt: skip
+    columns = {"parameter": [1 << 40, 2 << 40, 3 << 40], "record": [7, 8, 9], "scale": [11, 0, 12]}
+    header = table.Header(
+        seed=-2, stream=5, step=3, scale=1e-60, denoise_every=6, pointers=(4 << 40, 5 << 40, 6 << 40), hyper=(0.1, 0.9)
+    )
+    table.launch(recording(launches), torch.device("cpu"), header, columns, [5, 0, 40_000], [0, 9, 2**40 + 3], RULE=1)
     ((grid, (words,), kwargs),) = launches
     assert kwargs["RULE"] == 1 and kwargs["enable_fp_fusion"] is False
     header, n = layout.HEADER.value, 3
-    assert words[: layout.HYPER.value].tolist() == [3, -2, 3]
-    reals = words[layout.HYPER.value : layout.GRAD_SCALE.value].view(torch.float64).tolist()
-    assert reals == [0.1, 0.9, *[0.0] * 6, 0.5, 0.25, 0.125]
-    assert words[layout.GRAD_SCALE.value : header].tolist() == [4 << 40, 5 << 40]
+    assert words[: layout.SCALE.value].tolist() == [3, -2, 5, 3]
+    assert words[layout.SCALE.value : layout.DENOISE_EVERY.value].view(torch.float64).tolist() == [1e-60]
+    assert words[layout.DENOISE_EVERY.value : layout.HYPER.value].tolist() == [6, 4 << 40, 5 << 40, 6 << 40]
+    assert words[layout.HYPER.value : header].view(torch.float64).tolist() == [0.1, 0.9, *[0.0] * 6]
     cells = words[header : header + n * len(layout.COLUMNS)].view(-1, n)
     assert cells[layout.PARAMETER.value].tolist() == columns["parameter"]
-    assert cells[layout.STREAM.value].tolist() == [7, 8, 9]
+    assert cells[layout.RECORD.value].tolist() == [7, 8, 9]
     assert cells[layout.NUMEL.value].tolist() == [5, 0, 40_000]
     assert cells[layout.OFFSET.value].tolist() == [0, 9, 2**40 + 3]
-    assert cells[layout.SCALE.value].view(torch.float64).tolist() == columns["scale"]
+    assert cells[layout.SCALE_POINTER.value].tolist() == [11, 0, 12]
+    assert cells[layout.PROGRAMS.value].tolist() == [1, 1, 3]
     assert (cells[layout.MASTER.value] == 0).all()
     programs = words[header + n * len(layout.COLUMNS) :].view(2, -1)
     assert grid == (programs.shape[1],)
-    assert programs[0].tolist() == [0, 2, 2, 2]
+    assert programs[0].tolist() == [0, 1, 2, 2, 2]
 
 
-def test_empty_lists_launch_nothing():
+def test_empty_lists_launch_nothing_and_empty_tensors_one_program_each():
     launches = []
-    table.launch(recording(launches), torch.device("cpu"), {}, [0, 0], [0, 77], 0)
+    table.launch(recording(launches), torch.device("cpu"), table.Header(), {}, [], [])
     assert launches == []
+    table.launch(recording(launches), torch.device("cpu"), table.Header(), {}, [0, 0], [0, 77])
+    ((grid, _, _),) = launches
+    assert grid == (2,)
 
 
 def test_every_element_is_served_exactly_once():
     """What `program` and `tile` do, spelled out: each element is visited once, by its block and lane."""
     length, tile = layout.PROGRAM_SUPERBLOCKS.value, layout.TILE_SUPERBLOCKS.value
     numels, offsets = (0, 1, 16384, 16385, 16384, 40_000, 300), (5, 127, 0, 0, 1, 16_383, 2**36 - 77)
-    words, programs = table.plan_programs(numels, offsets)
+    words, counts = table.plan_programs(numels, offsets)
     visits = [torch.zeros(numel, dtype=torch.int64) for numel in numels]
-    for tensor, first in words.view(2, programs).t().tolist():
+    for tensor, first in words.view(2, sum(counts)).t().tolist():
         numel, offset = numels[tensor], offsets[tensor]
         last = min(-(-(offset + numel) // 128), first + length)
         for superblock in range(first, last, tile):
@@ -220,8 +216,8 @@ def test_steps_do_not_compile_again(monkeypatch):
         for lr, seed, scale in itertools.product((0.1, 1e-3), (0, -1), (0.0, 0.5)):
             launches = []
             table.launch(
-                recording(launches), torch.device("cpu"), {"scale": [scale] * 2}, [100, 7], [0, 3], seed, hyper=(lr,),
-                **step_of(rules.ADAM)[1],
+                recording(launches), torch.device("cpu"), table.Header(seed=seed, scale=scale, hyper=(lr,)), {},
+                [100, 7], [0, 3], **step_of(rules.ADAM)[1],
             )  # fmt: skip
             ((grid, _, kwargs),) = launches
             hits.append(kernel.warmup(MockTensor(torch.int64), grid=grid, **kwargs))
