@@ -18,7 +18,6 @@ MARKS = {
     "slow": [
         "bench/test_bench_gpu.py",
         "csrc/test_cuda_compiles.py",
-        "csrc/test_headers.py",
         "csrc/test_launch_emulation.py",
         "docs/test_examples.py",
         "docs/test_extend_noise.py",

@@ -6,36 +6,36 @@ import subprocess
 import pytest
 
 triton = pytest.importorskip("triton")
-if not hasattr(triton, "jit"):  # this very folder, as a namespace
-    pytest.skip("Triton is not installed: pip install triton", allow_module_level=True)
 
 from triton.backends import backends as compilers  # noqa: E402
 
-kernels = pytest.importorskip("nvrm_fast.triton.local")
+from nvrm_fast.contract.laws import LAWS, NO_DIRECTION  # noqa: E402
+from nvrm_fast.triton import direction_noise as kernels  # noqa: E402
 
 if triton.knobs.runtime.interpret:
     pytest.skip("TRITON_INTERPRET=1: there is no compiler in this process", allow_module_level=True)
 
 POINTERS = (
-    "square", "tangent", "scale", "gain", "spread", "bias", "constants", "scalars", "neuron_part", "square_part"
+    "sq_norm", "tangent", "scale", "magnitude_mean", "magnitude_std", "bias", "constants", "scalars", "neuron_part",
+    "sq_norm_part",
 )  # fmt: skip
 INTEGERS = ("positions", "neurons", "inner", "groups", "group_blocks", "stream", "step", "offset")
 
 
 @pytest.mark.skipif("nvidia" not in compilers, reason="this Triton has no NVIDIA compiler")
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
-@pytest.mark.parametrize("law", range(6))
+@pytest.mark.parametrize("law", [NO_DIRECTION, *LAWS])
 def test_code(law, backward, tmp_path, monkeypatch):
     from triton.backends.compiler import GPUTarget
     from triton.backends.nvidia.compiler import get_ptxas
     from triton.compiler import ASTSource
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    kernel = kernels.local_kernel
+    kernel = kernels.direction_kernel
     types = {name: "*fp32" for name in POINTERS} | {name: "i32" for name in INTEGERS}
     types |= {"s": "*bf16", "grad": "*bf16", "out": "*bf16", "key": "*i64"}
     constants = dict(
-        LAW=law, MAGNITUDE=1, BOOST=False, GIVEN=False, FAN_IN=3, TANGENT_DIMENSION=3, BACKWARD=backward,
+        LAW=law, MAGNITUDE=1, BOOST=False, TANGENT_GIVEN=False, FAN_IN=3, TANGENT_DIMENSION=3, BACKWARD=backward,
         SLOPES=backward, BY_NEURON=True, TILE_P=kernels.TILE_POSITIONS, TILE_N=kernels.TILE_NEURONS,
         STEPS=kernels._steps(backward),
     )  # fmt: skip
