@@ -177,38 +177,3 @@ def test_bounded_drift_in_place():
         largest = 1.0 + 0.05 * 5.1  # the noise's largest magnitude is 5.1 b
         assert 0 < drift <= STEPS * epsilon * largest
         assert drift <= 20 * STEPS**0.5 * epsilon * largest
-
-
-def test_the_verdict_is_awaited_on_its_own_device(monkeypatch):
-    """The event is recorded where the copy of found_inf is, though another device is the current one: without GPUs,
-    with stand-ins for all that belongs to CUDA."""
-    recorded = []
-
-    class Event:
-        def record(self, stream=None):
-            recorded.append(stream)
-
-        def synchronize(self):
-            pass
-
-    class OnCuda:
-        device = torch.device("cuda", 1)
-
-    class Pinned:
-        def copy_(self, source, non_blocking):
-            assert isinstance(source, OnCuda) and non_blocking
-
-        def __ne__(self, other):
-            return torch.tensor(True)
-
-    monkeypatch.setattr(torch.cuda, "Event", Event)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: f"stream of {device}")
-    monkeypatch.setattr(torch, "empty_like", lambda *args, **kwargs: Pinned())
-    state = {"coat_scale": 0.1}
-    belief = amp.Belief([state])
-    state["coat_scale"] = 0.2
-    verdicts = amp.Verdicts()
-    verdicts.expect(OnCuda(), belief)
-    assert recorded == ["stream of cuda:1"] and verdicts.are_open
-    verdicts.settle()
-    assert state == {"coat_scale": 0.1}

@@ -152,10 +152,10 @@ def test_the_noise_returns_after_evaluation(images):
     assert isinstance(optimizer, NVRMSGD)
     torch.nn.functional.cross_entropy(network(images.train_images), images.train_labels).backward()
     optimizer.step()
-    worn = [weight.clone() for weight in network.parameters()]
+    noisy = [weight.clone() for weight in network.parameters()]
     with optimizers.clean_weights(optimizer):
-        assert not any(torch.equal(weight, before) for weight, before in zip(network.parameters(), worn))
-    for weight, before in zip(network.parameters(), worn):
+        assert not any(torch.equal(weight, before) for weight, before in zip(network.parameters(), noisy))
+    for weight, before in zip(network.parameters(), noisy):
         torch.testing.assert_close(weight.detach(), before)
 
 
