@@ -131,7 +131,7 @@ def test_both_optimizers_start_alike_and_see_the_same_batches(images):
     assert plain["train_loss"] == pytest.approx(variable["train_loss"], rel=1e-4)
 
 
-def test_training_wears_the_noise_and_evaluation_does_not(images, monkeypatch):
+def test_training_has_the_noise_and_evaluation_has_not(images, monkeypatch):
     seen = []
     predict = training.predict
     monkeypatch.setattr(training, "predict", lambda *given: seen.append(predict(*given)) or seen[-1])
