@@ -84,10 +84,10 @@ def launch(
     columns: one word a tensor for names of layout.COLUMNS; the rest are 0, and `programs` is filled in here.
     constants: what the kernel is compiled for.
     """
-    programs, counts = plan_programs(tuple(numels), tuple(offsets))
     n = len(numels)
     if n == 0:
         return
+    programs, counts = plan_programs(tuple(numels), tuple(offsets))
     owned = [0] * n
     for owner, count in zip(columns.get("owner", range(n)), counts):
         owned[owner] += count
