@@ -131,7 +131,7 @@ else
   report "graphs" 40 bench.gpu_report graphs
   report "memory" 30 bench.gpu_report memory
   tests "native tests" 40 tests/csrc/test_cuda_step.py tests/optim/test_cuda_graph.py
-  verdict=$failed
+  failed_before=$failed
   if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck; do
       stage "compute-sanitizer $tool" 90 compute-sanitizer --tool "$tool" --error-exitcode 9 "$PYTHON" -m bench.gpu_small
@@ -139,7 +139,7 @@ else
   else
     record "compute-sanitizer" "not on PATH" 0
   fi
-  failed=$verdict # what the sanitizers find is in the report; they do not run everywhere that kernels do
+  failed=$failed_before # what the sanitizers find is in the report; they do not run everywhere that kernels do
 fi
 printf '\ndone in %s s of %s: %s\n' "$SECONDS" "$limit" "$([ "$failed" = 0 ] && echo 'every stage passed' || echo 'see the stages above')"
 exit "$failed"

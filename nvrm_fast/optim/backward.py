@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from .batches import Part
-
-if TYPE_CHECKING:
-    from .base import NoisyOptimizer
+from .interface import SteppedOptimizer
 
 
 class Handles:
@@ -32,7 +30,7 @@ class Handles:
         self.remove()
 
 
-def step_in_backward(optimizer: NoisyOptimizer) -> Handles:
+def step_in_backward(optimizer: SteppedOptimizer) -> Handles:
     """See NoisyOptimizer.step_in_backward."""
 
     def hook_for(group: dict[str, Any], i: int) -> Callable[[Tensor], None]:

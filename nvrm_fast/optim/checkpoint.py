@@ -16,7 +16,7 @@ elements then; missing in the first ones); saved in evaluation mode `resting_sca
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,10 +26,8 @@ from ..contract.distributions import NOISE_CONTRACT
 from ..contract.record import Record, pack, unpack
 from ..contract.seeds import signed_seed
 from .batches import PERTURBATION, STEP, Part
+from .interface import SteppedOptimizer
 from .shards import local_tensor
-
-if TYPE_CHECKING:
-    from .base import NoisyOptimizer
 
 VERSION = 2
 #: State keys of evaluation mode.
@@ -89,7 +87,7 @@ def prepare(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
     return state_dict
 
 
-def complete(optimizer: NoisyOptimizer, loading: dict[str, Any] | None) -> None:
+def complete(optimizer: SteppedOptimizer, loading: dict[str, Any] | None) -> None:
     """Brings state that torch has loaded, copied or unpickled to this version.
 
     loading: the state dict that it comes from, if it comes from one: torch casts its tensors to the parameters' dtype
@@ -120,7 +118,7 @@ def complete(optimizer: NoisyOptimizer, loading: dict[str, Any] | None) -> None:
             _read_first_version(optimizer, group, param, streams[i] if i < len(streams) else None)
 
 
-def _read_first_version(optimizer: NoisyOptimizer, group: dict[str, Any], param: Tensor, stream: int | None) -> None:
+def _read_first_version(optimizer: SteppedOptimizer, group: dict[str, Any], param: Tensor, stream: int | None) -> None:
     state = optimizer.state.get(param, {})
     if PERTURBATION in state or not ("coat_scale" in state or stream is not None):
         return

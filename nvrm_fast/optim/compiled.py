@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,16 +15,14 @@ from torch import Tensor
 from ..ops.step import _library
 from . import amp
 from .batches import Part
+from .interface import SteppedOptimizer
 from .shards import is_distributed
 
-if TYPE_CHECKING:
-    from .base import NoisyOptimizer
-
 _count = itertools.count()
-_optimizers: weakref.WeakValueDictionary[int, NoisyOptimizer] = weakref.WeakValueDictionary()
+_optimizers: weakref.WeakValueDictionary[int, SteppedOptimizer] = weakref.WeakValueDictionary()
 
 
-def register(optimizer: NoisyOptimizer) -> None:
+def register(optimizer: SteppedOptimizer) -> None:
     """Gives the optimizer the number by which the operator finds it, and notes its parameters in one plain list: what
     the compiler sees of it (it would guard every option of param_groups)."""
     if "_number" not in vars(optimizer):
@@ -35,7 +32,7 @@ def register(optimizer: NoisyOptimizer) -> None:
     optimizer._has_shards = any(is_distributed(param) for param in params)
 
 
-def step(optimizer: NoisyOptimizer) -> None:
+def step(optimizer: SteppedOptimizer) -> None:
     """What is traced. Only parameters with a gradient are handed over; which they are is part of the graph."""
     if optimizer._has_shards:
         _step_outside(optimizer)  # the operator has no rule for DTensors
@@ -50,7 +47,7 @@ def step(optimizer: NoisyOptimizer) -> None:
 
 
 @torch._disable_dynamo  # type: ignore[attr-defined]  # as torch.optim: torch.compiler.disable would import dynamo
-def _step_outside(optimizer: NoisyOptimizer) -> None:
+def _step_outside(optimizer: SteppedOptimizer) -> None:
     optimizer._step_now()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -12,11 +12,9 @@ from matplotlib.figure import Figure
 from studies import figures, tables
 from studies.runner import Row
 from studies.variability import looks
+from studies.variability.perturbation_settings import WeightPerturbation
 from studies.variability.perturbations import means
 from studies.variability.training import last
-
-if TYPE_CHECKING:
-    from studies.variability.weight_perturbation import WeightPerturbation
 
 _BY = ("optimizer", "variability")
 

@@ -131,7 +131,7 @@ def test_both_optimizers_start_alike_and_see_the_same_batches(images):
     assert plain["train_loss"] == pytest.approx(variable["train_loss"], rel=1e-4)
 
 
-def test_training_wears_the_noise_and_evaluation_does_not(images, monkeypatch):
+def test_training_has_the_noise_and_evaluation_has_not(images, monkeypatch):
     seen = []
     predict = training.predict
     monkeypatch.setattr(training, "predict", lambda *given: seen.append(predict(*given)) or seen[-1])
@@ -152,10 +152,10 @@ def test_the_noise_returns_after_evaluation(images):
     assert isinstance(optimizer, NVRMSGD)
     torch.nn.functional.cross_entropy(network(images.train_images), images.train_labels).backward()
     optimizer.step()
-    worn = [weight.clone() for weight in network.parameters()]
+    noisy = [weight.clone() for weight in network.parameters()]
     with optimizers.clean_weights(optimizer):
-        assert not any(torch.equal(weight, before) for weight, before in zip(network.parameters(), worn))
-    for weight, before in zip(network.parameters(), worn):
+        assert not any(torch.equal(weight, before) for weight, before in zip(network.parameters(), noisy))
+    for weight, before in zip(network.parameters(), noisy):
         torch.testing.assert_close(weight.detach(), before)
 
 

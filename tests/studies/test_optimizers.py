@@ -23,11 +23,11 @@ def test_every_optimizer_lowers_the_loss_and_leaves_clean_weights(name):
     first = loss_of().item()
     for _ in range(40):
         optimizers.step(name, optimizer, loss_of)
-    worn = network.weight.detach().clone()
+    noisy = network.weight.detach().clone()
     with optimizers.clean_weights(optimizer):
         clean = network.weight.detach().clone()
         assert loss_of().item() < first - 0.1
-    assert torch.equal(worn, clean) != (name in (NVRM_SGD, NVRM_ADAM))
+    assert torch.equal(noisy, clean) != (name in (NVRM_SGD, NVRM_ADAM))
     kept = {SGD: 4, NVRM_SGD: 4, PERTURBED_SGD: 4, SAM: 4, IVON: 8}.get(name, 8)
     assert kept <= optimizers.state_bytes_a_parameter(optimizer) < kept + 1
 
