@@ -14,9 +14,8 @@ import torch  # noqa: E402
 import triton.language as tl  # noqa: E402
 from triton.backends import backends as compilers  # noqa: E402
 
-kernels = pytest.importorskip("nvrm_fast.triton.kernels")
-table = pytest.importorskip("nvrm_fast.triton.table")
-layout = pytest.importorskip("nvrm_fast.triton.layout")
+from nvrm_fast.contract import rules  # noqa: E402
+from nvrm_fast.triton import kernels, layout, table  # noqa: E402
 
 if triton.knobs.runtime.interpret:
     pytest.skip("TRITON_INTERPRET=1: there is no compiler in this process", allow_module_level=True)
@@ -24,30 +23,36 @@ if triton.knobs.runtime.interpret:
 needs_nvidia = pytest.mark.skipif("nvidia" not in compilers, reason="this Triton has no NVIDIA compiler")
 ARCHITECTURES = (80, 90, 100)
 OPTIONS = dict(
-    DTYPE=tl.float32, MATH=tl.float32, WITH_MASTERS=False, KEEP_NOISE=False, DISTRIBUTION=0, COAT_DISTRIBUTION=0,
-    WITH_DECAY=True, NESTEROV=False, DECOUPLED=False, MAXIMIZE=False, BIAS_ON_DEVICE=False,
-    SCALED=False,
+    DTYPE=tl.float32, MATH=tl.float32, WITH_MASTERS=False, KEEP_NOISE=False, DISTRIBUTION=0, SCALED=False,
 )  # fmt: skip
-SGD = dict(OPTIONS, RULE=kernels.SGD.value, STATES=1)
-ADAM = dict(OPTIONS, RULE=kernels.ADAM.value, STATES=2)
+
+
+def step(rule, **changes):
+    return dict(OPTIONS, RULE=rule.code, STATES=len(rule.states)) | changes
+
+
+NO_RULE = dict(OPTIONS, RULE=kernels.NO_RULE.value, STATES=0)
 DOUBLE = dict(DTYPE=tl.float64, MATH=tl.float64)
-#: Kernel, what it is compiled for, fused multiply-adds, divisions and square roots of a thread, which has one block.
-#: A Gaussian word takes 15 fma (9 for the logarithm, 3 each for sine and cosine) and a square root, and a block four of
-#: them; a uniform word takes 2, a Laplace word twice 9.
+#: Kernel, what it is compiled for, fused multiply-adds, divisions and square roots of a thread, which has one block of
+#: four words. A Gaussian word takes 15 fma (8 for the logarithm, 7 for sine and cosine) and a square root: 60 and 4 for
+#: a block. A uniform word takes 2 (8 for a block), a Laplace word twice 7 (56). Which noise is taken off is known only
+#: when the kernel runs, so that a kernel which does has all three, 124. What is put on is compiled in, except where the
+#: target's record says it.
 CASES = {
     "noise gaussian": ("fill_noise", dict(DISTRIBUTION=0), 60, 0, 4),
     "noise uniform": ("fill_noise", dict(DISTRIBUTION=1), 8, 0, 0),
-    "noise laplace": ("fill_noise", dict(DISTRIBUTION=2), 72, 0, 0),
-    "sgd": ("step", SGD, 120, 0, 8),
-    "sgd nesterov": ("step", dict(SGD, NESTEROV=True), 120, 0, 8),
-    "sgd bfloat16 masters": ("step", dict(SGD, DTYPE=tl.bfloat16, WITH_MASTERS=True), 60, 0, 4),
-    "sgd float16 kept noise": ("step", dict(SGD, DTYPE=tl.float16, KEEP_NOISE=True), 60, 0, 4),
-    "adam": ("step", ADAM, 120, 8, 16),
-    "adamw amsgrad": ("step", dict(ADAM, STATES=3, DECOUPLED=True), 120, 8, 16),
-    "adam bias on device": ("step", dict(ADAM, BIAS_ON_DEVICE=True), 120, 8, 16),
-    "adam float64": ("step", dict(ADAM, **DOUBLE), 120, 8, 16),
-    "adam scaled": ("step", dict(ADAM, SCALED=True), 120, 16, 16),
-    "change of coat": ("step", dict(OPTIONS, RULE=kernels.NO_RULE.value, STATES=0, WITH_DECAY=False), 120, 0, 8),
+    "noise laplace": ("fill_noise", dict(DISTRIBUTION=2), 56, 0, 0),
+    "sgd": ("step", step(rules.SGD), 124 + 60, 0, 8),
+    "sgd uniform": ("step", step(rules.SGD, DISTRIBUTION=1), 124 + 8, 0, 4),
+    "sgd momentum": ("step", step(rules.SGD_MOMENTUM), 124 + 60, 0, 8),
+    "sgd bfloat16 masters": ("step", step(rules.SGD_MOMENTUM, DTYPE=tl.bfloat16, WITH_MASTERS=True), 60, 0, 4),
+    "sgd float16 kept noise": ("step", step(rules.SGD_MOMENTUM, DTYPE=tl.float16, KEEP_NOISE=True), 60, 0, 4),
+    "adam": ("step", step(rules.ADAM), 124 + 60, 8, 16),
+    "adam amsgrad": ("step", step(rules.ADAM_AMSGRAD), 124 + 60, 8, 16),
+    "adam float64": ("step", step(rules.ADAM, **DOUBLE), 124 + 60, 8, 16),
+    "adam scaled": ("step", step(rules.ADAM, SCALED=True), 124 + 60, 16, 16),
+    "lion": ("step", step(rules.LION), 124 + 60, 0, 8),
+    "change of noise": ("step", NO_RULE, 2 * 124, 0, 8),
 }
 
 
@@ -81,22 +86,26 @@ def test_code_has_the_arithmetic_of_the_contract(name, architecture, tmp_path):
     kernel, constants, fmas, divisions, roots = CASES[name]
     result = compiled(getattr(kernels, f"{kernel}_kernel"), constants, architecture)
     ptx = result.asm["ptx"]
-    double = constants.get("MATH") == tl.float64
     # Blackwell has instructions for two values at once.
     assert count("fma.rn.f32", ptx) + 2 * count("fma.rn.f32x2", ptx) == fmas
     assert count("fma.rn.f64", ptx) == 0
-    wide = "f64" if double else "f32"
-    assert count(f"div.rn.{wide}", ptx) == divisions
-    assert count("sqrt.rn.f32", ptx) + (count("sqrt.rn.f64", ptx) if double else 0) == roots
-    if not double and not constants.get("BIAS_ON_DEVICE"):
-        assert not re.search(r"\b(add|sub|mul|div|sqrt|fma)\.\S*f64", ptx)
+    if constants.get("MATH") != tl.float64:
+        assert (count("div.rn.f32", ptx), count("sqrt.rn.f32", ptx)) == (divisions, roots)
+        # Float64 is for the numbers that all elements share, before the loop over them.
+        in_loop = ptx[ptx.index("fma.rn.f32") :]
+        assert not re.search(r"\b(add|sub|mul|div|sqrt|fma)\.\S*f64", in_loop)
+    else:
+        in_loop = ptx[ptx.index("fma.rn.f32") :]
+        assert (count("div.rn.f32", ptx), count("sqrt.rn.f32", ptx)) == (0, 8)  # of the noise, which is float32
+        assert (count("div.rn.f64", in_loop), 8 + count("sqrt.rn.f64", in_loop)) == (divisions, roots)
     # No approximation, no flush of subnormal numbers, and nothing that ptxas may contract: every operation says .rn.
     assert not re.search(r"\.(approx|ftz|full)\b", ptx)
     assert not re.search(r"\b(add|sub|mul|fma)\.f(32|64)(x2)?\b", ptx)
     if constants.get("DTYPE") == tl.bfloat16:
         assert count("cvt.rn.bf16.f32", ptx) == 8
-    # A block is drawn once for its eight elements, whose registers are those of their thread.
-    assert result.metadata.shared == 0
+    # A block is drawn once for its eight elements, whose registers are those of their thread. Eight bytes serve the
+    # count of programs, which one thread reads for all.
+    assert result.metadata.shared == (8 if kernel == "step" else 0)
     code = tmp_path / "kernel.cubin"
     code.write_bytes(result.asm["cubin"])
     tool = triton.knobs.nvidia.cuobjdump.path
@@ -124,41 +133,47 @@ def recording(launches):
 
 def test_a_whole_list_is_one_launch_with_everything_in_its_place():
     launches = []
-    columns = {"parameter": [1 << 40, 2 << 40, 3 << 40], "stream": [7, 8, 9], "scale": [0.5, -0.25, 1e-60]}
-    table.launch(
-        recording(launches), torch.device("cpu"), columns, [5, 0, 40_000], [0, 9, 2**40 + 3], -2, 3, (0.1, 0.9),
-        (0.5, 0.25, 0.125), (4 << 40, 5 << 40), RULE=1,
-    )  # fmt: skip
+    columns = {"parameter": [1 << 40, 2 << 40, 3 << 40], "record": [7, 8, 9], "owner": [0, 1, 1]}
+    header = table.Header(
+        seed=-2, stream=3, step=41, scale=1e-60, denoise_every=5, pointers=(4 << 40, 5 << 40, 6 << 40), hyper=(0.1, 0.9)
+    )
+    numels, offsets = [5, 0, 40_000], [0, 9, 2**40 + 3]
+    table.launch(recording(launches), torch.device("cpu"), header, columns, numels, offsets, RULE=1)
     ((grid, (words,), kwargs),) = launches
     assert kwargs["RULE"] == 1 and kwargs["enable_fp_fusion"] is False
-    header, n = layout.HEADER.value, 3
-    assert words[: layout.HYPER.value].tolist() == [3, -2, 3]
-    reals = words[layout.HYPER.value : layout.GRAD_SCALE.value].view(torch.float64).tolist()
-    assert reals == [0.1, 0.9, *[0.0] * 6, 0.5, 0.25, 0.125]
-    assert words[layout.GRAD_SCALE.value : header].tolist() == [4 << 40, 5 << 40]
-    cells = words[header : header + n * len(layout.COLUMNS)].view(-1, n)
-    assert cells[layout.PARAMETER.value].tolist() == columns["parameter"]
-    assert cells[layout.STREAM.value].tolist() == [7, 8, 9]
-    assert cells[layout.NUMEL.value].tolist() == [5, 0, 40_000]
-    assert cells[layout.OFFSET.value].tolist() == [0, 9, 2**40 + 3]
-    assert cells[layout.SCALE.value].view(torch.float64).tolist() == columns["scale"]
-    assert (cells[layout.MASTER.value] == 0).all()
-    programs = words[header + n * len(layout.COLUMNS) :].view(2, -1)
+    n, end = 3, layout.HEADER.value
+    assert words[: layout.SCALE.value].tolist() == [3, -2, 3, 41]
+    assert words[layout.SCALE.value].view(torch.float64).item() == 1e-60
+    assert words[layout.DENOISE_EVERY.value] == 5
+    at = layout.HYPER.value
+    assert words[layout.HYPER_POINTER.value : at].tolist() == [4 << 40, 5 << 40, 6 << 40]
+    assert words[at:end].view(torch.float64).tolist() == [0.1, 0.9, *[0.0] * 6]
+    cells = dict(zip(layout.COLUMNS, words[end : end + n * len(layout.COLUMNS)].view(-1, n).tolist()))
+    for name, values in columns.items():
+        assert cells.pop(name) == values
+    assert cells.pop("numel") == numels
+    assert cells.pop("offset") == offsets
+    assert cells.pop("programs") == [1, 4, 0]  # the last line's three are counted by its owner
+    assert all(values == [0, 0, 0] for values in cells.values())
+    programs = words[end + n * len(layout.COLUMNS) :].view(2, -1)
     assert grid == (programs.shape[1],)
-    assert programs[0].tolist() == [0, 2, 2, 2]
+    assert programs[0].tolist() == [0, 1, 2, 2, 2]
 
 
-def test_empty_lists_launch_nothing():
+def test_an_empty_tensor_has_one_program_which_counts_its_step():
     launches = []
-    table.launch(recording(launches), torch.device("cpu"), {}, [0, 0], [0, 77], 0)
-    assert launches == []
+    table.launch(recording(launches), torch.device("cpu"), table.Header(), {}, [0, 0], [0, 77])
+    ((grid, _, _),) = launches
+    assert grid == (2,)
 
 
 def test_every_element_is_served_exactly_once():
     """What `program` and `tile` do, spelled out: each element is visited once, by its block and lane."""
     length, tile = layout.PROGRAM_SUPERBLOCKS.value, layout.TILE_SUPERBLOCKS.value
     numels, offsets = (0, 1, 16384, 16385, 16384, 40_000, 300), (5, 127, 0, 0, 1, 16_383, 2**36 - 77)
-    words, programs = table.plan_programs(numels, offsets)
+    words, counts = table.plan_programs(numels, offsets)
+    programs = sum(counts)
+    assert words.view(2, programs)[0].bincount(minlength=len(numels)).tolist() == counts
     visits = [torch.zeros(numel, dtype=torch.int64) for numel in numels]
     for tensor, first in words.view(2, programs).t().tolist():
         numel, offset = numels[tensor], offsets[tensor]
@@ -197,10 +212,9 @@ def test_steps_do_not_compile_again(monkeypatch):
         kernel = triton.jit(kernels.step_kernel.fn)
         for lr, seed, scale in itertools.product((0.1, 1e-3), (0, -1), (0.0, 0.5)):
             launches = []
-            table.launch(
-                recording(launches), torch.device("cpu"), {"scale": [scale] * 2}, [100, 7], [0, 3], seed, hyper=(lr,),
-                **ADAM,
-            )  # fmt: skip
+            header = table.Header(seed=seed, scale=scale, hyper=(lr,))
+            constants = step(rules.ADAM)
+            table.launch(recording(launches), torch.device("cpu"), header, {}, [100, 7], [0, 3], **constants)
             ((grid, _, kwargs),) = launches
             hits.append(kernel.warmup(MockTensor(torch.int64), grid=grid, **kwargs))
         assert all(hit is hits[0] for hit in hits)

@@ -12,7 +12,7 @@ if not hasattr(triton, "jit"):  # this very folder, as a namespace
 
 from triton.backends import backends as compilers  # noqa: E402
 
-kernels = pytest.importorskip("nvrm_fast.triton.stochastic")
+from nvrm_fast.triton import stochastic as kernels  # noqa: E402
 
 if triton.knobs.runtime.interpret:
     pytest.skip("TRITON_INTERPRET=1: there is no compiler in this process", allow_module_level=True)
