@@ -12,7 +12,7 @@ import scipy.stats
 import torch
 
 from nvrm_fast import noise
-from nvrm_fast.reference import DISTRIBUTIONS
+from nvrm_fast.contract.distributions import DISTRIBUTIONS
 
 N = 2**20
 # Law, standard deviation at scale 1, kurtosis (fourth moment over squared variance).
