@@ -1,5 +1,5 @@
-// From one random word to two noise values of unit scale. One struct a distribution; add yours here, in the list at
-// the end of this file, and in nvrm_fast/reference/distribution.py (the tests take both from the table there).
+// From one random word to two noise values of unit scale. One struct a distribution; add yours here and in the list at
+// the end of this file, with the code of nvrm_fast/contract/distributions.py (the tests take theirs from there).
 #pragma once
 
 #include "elementary.h"

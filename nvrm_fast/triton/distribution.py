@@ -1,5 +1,5 @@
 """From random words to noise of unit scale, as csrc/math/distribution.h. A new distribution: a function here and a
-line in `values`, with the code that nvrm_fast/reference/distribution.py gives it."""
+line in `values`, with the code that nvrm_fast/contract/distributions.py gives it."""
 
 import triton
 import triton.language as tl

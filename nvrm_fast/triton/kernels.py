@@ -279,5 +279,7 @@ def step_kernel(
             tl.store(record + R_DISTRIBUTION, DISTRIBUTION)
             tl.store(record + R_STEP, step)
             tl.store(record + R_TURN, 0)
-            tl.store(record + R_RULE_STEPS, rule_steps + 1)
+            # Loaded again: held over the loop, the address would take registers of which Adam has none to spare.
+            counter = base(table, STEP_POINTER, tensor, tl.int64)
+            tl.store(record + R_RULE_STEPS, tl.load(record + R_RULE_STEPS) + 1)
             tl.store(counter, step)

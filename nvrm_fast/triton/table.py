@@ -79,7 +79,7 @@ def launch(
     kernel: Any, device: torch.device, header: Header, columns: dict[str, Sequence[int]], numels: list[int],
     offsets: list[int], **constants: Any,
 ) -> None:  # fmt: skip
-    """Launches `kernel` over tensors of `numels` elements that begin at global index `offsets`.
+    """Launches `kernel` over at least one tensor, of `numels` elements that begin at global index `offsets`.
 
     columns: one word a tensor for names of layout.COLUMNS; the rest are 0, and `programs` is filled in here.
     constants: what the kernel is compiled for.

@@ -11,7 +11,12 @@ from pages import ROOT, apply, changes, page
 
 COMPILER = os.environ.get("CXX", "c++").split()[0]
 STEPS = changes(page("docs/extend_noise.md"))
-FILES = ["nvrm_fast/reference/distribution.py", "csrc/math/distribution.h", "nvrm_fast/triton/distribution.py"]
+REFERENCE = "nvrm_fast/reference/distribution.py"
+#: The files to change and the number of changes to each.
+FILES = {
+    "nvrm_fast/contract/distributions.py": 1, REFERENCE: 2, "csrc/math/distribution.h": 3,
+    "nvrm_fast/triton/distribution.py": 2,
+}  # fmt: skip
 
 PROGRAM = """
 #include <cstdio>
@@ -61,15 +66,17 @@ def copy(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def law(copy):
-    """The function of the changed reference, beside the unchanged package."""
-    source = (copy / FILES[0]).read_text().replace("from .elementary", "from nvrm_fast.reference.elementary")
+    """The function of the changed reference, beside the unchanged package, whose table does not name it."""
+    source = (copy / REFERENCE).read_text()
+    source = source.replace("from .elementary", "from nvrm_fast.reference.elementary")
+    source = source.replace("from ..contract", "from nvrm_fast.contract")
     names = {"__name__": "changed"}
-    exec(compile(source, FILES[0], "exec"), names)
-    return names["DISTRIBUTIONS"]["triangular"][1]
+    exec(compile(source, REFERENCE, "exec"), names)
+    return names["FUNCTIONS"]["triangular"]
 
 
 def test_the_page_has_all_steps():
-    assert [step.file for step in STEPS] == [f for f, n in zip(FILES, (2, 3, 2)) for _ in range(n)]
+    assert [step.file for step in STEPS] == [file for file, count in FILES.items() for _ in range(count)]
 
 
 def test_law(law):
