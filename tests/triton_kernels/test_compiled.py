@@ -115,7 +115,7 @@ def test_code_has_the_arithmetic_of_the_contract(name, architecture, tmp_path):
     code.write_bytes(result.asm["cubin"])
     tool = triton.knobs.nvidia.cuobjdump.path
     usage = subprocess.run([tool, "--dump-resource-usage", str(code)], capture_output=True, text=True, check=True)
-    # For sm_90 ptxas sets one word of two Adam steps aside, an address, before the loop and until after it.
+    # For sm_90 ptxas sets 8 bytes of two Adam steps aside before the loop and reads them once after it.
     stack = "[08]" if architecture == 90 and name in ("adam float64", "adam scaled") else "0"
     assert re.search(rf"STACK:{stack}\b.*LOCAL:0\b", usage.stdout), usage.stdout
 
