@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from nvrm_fast import nn as noisy
+from nvrm_fast.contract.laws import NO_MAGNITUDE
+from nvrm_fast.contract.layers import DirectionSettings
 from nvrm_fast.ops.direction import law_constants
-from nvrm_fast.reference import local
+from nvrm_fast.reference import direction_noise
 from nvrm_fast.reference.angles import ANGLES
 
 _VECTORS_A_PASS = 1_000
@@ -20,9 +22,9 @@ def cosines_by_law(direction: noisy.Direction, dimensions: int, draws: int, seed
     first, second = (None if p is None else torch.full((1,), p, dtype=torch.float64) for p in direction.parameters())
     constants = law_constants(direction, first, second, dimensions, 1, "cpu")
     low, high = direction.ends
-    settings = local.Settings(0, 0, 0, direction.code, local.NO_MAGNITUDE, dimensions, 0.0, low, high, True)
+    settings = DirectionSettings(0, 0, 0, direction.code, NO_MAGNITUDE, dimensions, 0.0, low, high, True)
     key = torch.tensor([seed], dtype=torch.int64)
-    variates = local.draw(torch.Size((draws, 1, 1)), constants, key, settings)
+    variates = direction_noise.draw(torch.Size((draws, 1, 1)), constants, key, settings)
     cosine, _, _ = ANGLES[direction.code].formula(
         tuple(variate.double() for variate in variates.law),
         constants.double()[:, None, :, None],

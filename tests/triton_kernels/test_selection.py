@@ -8,10 +8,11 @@ import pytest
 import torch
 
 import nvrm_fast
+import nvrm_fast.nn  # its operators
 from nvrm_fast.ops import registry as backends
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-STEP = "sgd_step_"
+STEP = "step_"
 
 
 @pytest.fixture(autouse=True)
@@ -44,13 +45,13 @@ def test_native_then_triton_then_reference(monkeypatch):
 def test_the_reason_and_the_remedy(monkeypatch, nothing_native):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setattr(backends, "_triton_error", lambda: "ModuleNotFoundError: No module named 'triton'")
-    with pytest.raises(RuntimeError, match=r"'triton' cannot serve sgd_step_ on cuda: .*No module.*pip install triton"):
+    with pytest.raises(RuntimeError, match=r"'triton' cannot serve step_ on cuda: .*No module.*pip install triton"):
         backends.choose(STEP, CUDA, "triton")
-    with pytest.raises(RuntimeError, match="'triton' cannot serve sgd_step_ on cpu: Triton kernels run on GPUs"):
+    with pytest.raises(RuntimeError, match="'triton' cannot serve step_ on cpu: Triton kernels run on GPUs"):
         backends.choose(STEP, CPU, "triton")
-    with pytest.raises(RuntimeError, match="'native' cannot serve sgd_step_ on cuda: CUDA kernels .*Triton serves"):
+    with pytest.raises(RuntimeError, match="'native' cannot serve step_ on cuda: CUDA kernels .*Triton serves"):
         backends.choose(STEP, CUDA, "native")
-    with pytest.raises(RuntimeError, match="there is no Triton kernel of sgd_step_ for meta tensors"):
+    with pytest.raises(RuntimeError, match="there is no Triton kernel of step_ for meta tensors"):
         backends.choose(STEP, torch.device("meta"), "triton")
     assert backends.choose(STEP, torch.device("meta")) == "reference"
 
@@ -89,7 +90,7 @@ def test_a_triton_that_is_missing_or_broken_is_no_obstacle():
         "import torch, nvrm_fast\n"
         "from nvrm_fast.ops import registry as backends\n"
         "backends.native_serves_cuda = lambda: False\n"
-        "assert backends.choose('sgd_step_', torch.device('cuda')) == 'reference'\n"
-        "assert 'pip install triton' in backends.why_missing('sgd_step_', 'triton', 'cuda')\n"
+        "assert backends.choose('step_', torch.device('cuda')) == 'reference'\n"
+        "assert 'pip install triton' in backends.why_missing('step_', 'triton', 'cuda')\n"
         "assert nvrm_fast.noise(10, seed=1).shape == (10,)\n"
     )
