@@ -102,7 +102,7 @@ def test_info():
     info = build_info()
     assert info["nvrm_fast"] == nvrm_fast.__version__
     kernels = info["kernels"]["cpu"]
-    for name in ("sgd_step_", "direction_noise", "stochastic_activation"):
+    for name in ("step_", "direction_noise", "stochastic_activation"):
         assert kernels[name]["serves"] == ("native" if backends._native is not None else "reference")
         assert kernels[name]["reference"] == "available"
     assert kernels["direction_variates"]["serves"] == "reference"
