@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import nvrm_fast
+import nvrm_fast.nn  # its operators
 from nvrm_fast.ops import registry as backends
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
