@@ -27,7 +27,6 @@ BELOW = {
     "integrations": {"optim"},
     "variable_optim": {"optim"},
     "info": {"ops", "_version"},
-    "experiments": {"contract", "noise", "optim", "nn", "probe"},
     "__init__": {"_version", "noise", "ops", "optim"},
 }
 
