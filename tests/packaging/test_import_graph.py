@@ -11,7 +11,7 @@ import pytest
 import nvrm_fast
 
 PACKAGE = Path(nvrm_fast.__file__).parent
-STUDIES = Path(__file__).parents[1] / "studies"
+STUDIES = Path(__file__).parents[2] / "studies"
 ROOTS = pytest.mark.parametrize("root", [PACKAGE, STUDIES], ids=["nvrm_fast", "studies"])
 #: What each folder and each module beside them may import of the others.
 BELOW = {
