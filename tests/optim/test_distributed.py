@@ -96,14 +96,15 @@ def test_data_parallel_over_parts_of_the_batch(left):
 
 
 def test_ranks_with_noise_of_their_own(left):
-    """Noise differs from rank to rank, clean weights do not; alone it is the common noise in master mode."""
+    """Noise, and the record that says which, differ from rank to rank, clean weights do not; alone it is the common
+    noise in master mode."""
     key = "data parallel, own noise"
     for world in (2, 4):
         first = left[world][0][key]
         for scenarios in left[world][1:]:
             for name, value in scenarios[key].items():
                 same = torch.equal(value, first[name])
-                assert same != name.startswith("noisy"), (world, name)
+                assert same != name.startswith(("noisy", "perturbation")), (world, name)
     for name, value in left[1][0][key].items():
         if name.startswith("end"):
             torch.testing.assert_close(value, left[1][0]["data parallel"][name], rtol=1e-9, atol=1e-9)
