@@ -9,6 +9,7 @@ import scipy.special
 import scipy.stats
 import torch
 
+from nvrm_fast.contract import laws
 from nvrm_fast.contract.laws import GAMMA
 from nvrm_fast.contract.layers import DirectionSettings, GammaConstants
 from nvrm_fast.reference import direction_noise as reference
@@ -146,7 +147,7 @@ def test_rejected_proposals_go_on_in_further_blocks():
 
 
 def test_words_of_one_block_are_independent():
-    settings = DirectionSettings(0, 0, 0, Projected.code, GAMMA, 9, 0.5, 0.0, 0.0, False)
+    settings = DirectionSettings(0, 0, 0, laws.Projected.code, GAMMA, 9, 0.5, 0.0, 0.0, False)
     constants = Projected.constants(torch.ones(1), None, 9, 0.0, 0.0)
     xi, u, (along, chi) = reference.draw(torch.Size((1, 1, DRAWS)), constants, torch.tensor([3]), settings)
     columns = [x.double().numpy().ravel() for x in (xi, u, along, chi)]

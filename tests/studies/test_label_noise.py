@@ -48,7 +48,8 @@ def test_the_whole_study_from_the_command_line(mnist, tmp_path, capsys):
     for row in rows:
         for measure in ("test_accuracy", "train_accuracy", "memorized", "train_loss", "seconds"):
             assert len(row[measure]) == 3
-        assert 4 <= row["state_bytes_a_parameter"] < 4.1  # fp32 momentum; for the noise only a step counter a tensor
+        # Momentum in float32; for the noise only a counter and a record of 64 bytes a tensor (of a tiny network here).
+        assert 4 <= row["state_bytes_a_parameter"] < 4.3
 
 
 def test_both_kinds_of_flips_with_every_optimizer(mnist, tmp_path):
