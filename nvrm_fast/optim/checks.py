@@ -17,6 +17,7 @@ from ..contract.checks import DTYPES, record_fault, tensor_fault
 from ..contract.rules import Rule
 from ..contract.seeds import check_integer
 from .batches import MASTER, PERTURBATION, ParamRef
+from .capture import is_capturing
 from .shards import local_gradient, local_tensor
 
 
@@ -100,7 +101,7 @@ def check_record(ref: ParamRef, words: Any) -> None:
             f"record of {record.WORDS} int64 words there: load a state that is complete, or move the model before the "
             "optimizer is made"
         )
-    if words.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+    if words.device.type == "cuda" and is_capturing():
         return  # nothing can be read now
     carried = record.unpack(words.tolist())
     if carried.scale != 0 and carried.numel != param.numel():
