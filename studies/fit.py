@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+
+from studies.seeds import derive
 
 _IMAGES_A_PASS = 500  # bounds the activations that evaluation holds at once
 
@@ -21,29 +23,63 @@ class Epoch(NamedTuple):
     seconds: float
 
 
+class Length(Protocol):
+    """The settings that say how long a training is."""
+
+    epochs: int
+    batch_size: int
+
+
 def fit(
-    step: Callable[[Tensor], Tensor], examples: int, *, epochs: int, batch_size: int, order: torch.Generator,
-    device: torch.device | str = "cpu",
+    step: Callable[[Tensor], Tensor], examples: int, length: Length, seed: int, device: torch.device | str, *,
+    order: torch.Generator | None = None, drawn: str = "layer noise",
 ) -> Iterator[Epoch]:  # fmt: skip
     """Trains as it is iterated over; between two epochs the caller measures, or changes the learning rate.
 
-        for epoch in fit(step, len(labels), epochs=30, batch_size=100, order=generator):
+        for epoch in fit(descent(optimizer, loss), len(labels), settings, seed, device):
             accuracies.append(...)
 
     Args:
         step: takes an optimizer's step on the examples with these numbers, (batch,) int64 on the device; returns the
             loss it started from, () without graph.
         examples: how many there are; each epoch takes all of them in an order of its own.
-        order: on the CPU; of the order and of nothing else, unless ``step`` draws from it too.
+        length: epochs and batch size.
+        seed: of the order, and of all that is drawn by torch's generators on the way; they are as they were afterwards.
         device: where the numbers and the losses are.
+        order: a generator on the CPU in place of the seed's, where the caller draws from it too.
+        drawn: the purpose of what torch's generators draw.
     """
-    for number in range(1, epochs + 1):
-        started = now(device)
-        batches = torch.randperm(examples, generator=order).to(device).split(batch_size)
-        total = torch.zeros((), device=device)
-        for batch in batches:
-            total += step(batch)  # stays on the device: reading it every step would stop a GPU
-        yield Epoch(number, float(total) / len(batches), now(device) - started)
+    order = order or torch.Generator().manual_seed(derive(seed, "batches"))
+    with seeded(device, derive(seed, drawn)):
+        for number in range(1, length.epochs + 1):
+            started = now(device)
+            batches = torch.randperm(examples, generator=order).to(device).split(length.batch_size)
+            total = torch.zeros((), device=device)
+            for batch in batches:
+                total += step(batch)  # stays on the device: reading it every step would stop a GPU
+            yield Epoch(number, float(total) / len(batches), now(device) - started)
+
+
+def descent(optimizer: torch.optim.Optimizer, loss_of: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A step for ``fit``: forward, backward, the optimizer. loss_of: the loss of the examples with these numbers."""
+
+    def step(batch: Tensor) -> Tensor:
+        optimizer.zero_grad()
+        loss = loss_of(batch)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return step
+
+
+def endless(count: int, size: int, generator: torch.Generator, *, whole: bool = False) -> Iterator[Tensor]:
+    """Numbers of examples by mini-batches without end, each pass in a new order. whole: what is left over at the end of
+    a pass is left out."""
+    size = min(size, count)
+    while True:
+        order = torch.randperm(count, generator=generator)
+        yield from (order[: count // size * size] if whole else order).split(size)
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from nvrm_fast import nn as noisy
 from studies import figures, tables
-from studies.direction.looks import PLACES
+from studies.direction.kinds import PLACES
 from studies.direction.turning import angles_in_weight_space, cosines_by_law
 from studies.runner import Context, Report, Row, Study
 from studies.seeds import derive

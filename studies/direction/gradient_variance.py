@@ -31,7 +31,6 @@ from nvrm_fast import nn as noisy
 from studies import StudyError, figures, models, tables
 from studies.data import ImageData
 from studies.direction import kinds, training
-from studies.direction.looks import PLACES as LOOKS
 from studies.direction.settings import LAYERS, THESIS_LAYERS, DirectionSettings, Hidden, paper, tiny
 from studies.fit import seeded
 from studies.runner import Context, Report, Row, Study, images
@@ -202,7 +201,7 @@ def draw(settings: GradientVariance, rows: list[Row]) -> Figure:
         panel, mine = grid[line, column], tables.select(rows, law=law, state=state)
         for place in reversed(PLACES):
             values = np.array([row["variance"] for row in tables.select(mine, place=place)])
-            color, marker, words = LOOKS[place]
+            color, marker, words = kinds.PLACES[place]
             panel.plot(batches, values.T, color=color, alpha=0.25, linewidth=0.8)
             label = words.removeprefix("direction, on the ")
             panel.plot(batches, values.mean(0), color=color, marker=marker, markersize=4.5, label=label)

@@ -11,10 +11,19 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from nvrm_fast import nn as noisy
+from studies.figures import INK
 
 Strength = tuple[float, ...]
 PLAIN, GAUSS_INPUT, GAUSS_WEIGHT = "none", "gauss-input", "gauss-weight"
 SIGNAL, SAMPLINGS = "signal", ("local", "flipout", "shared")
+#: Colour, marker and label of where noise is; told apart with any kind of colour vision, and in grey by their markers.
+PLACES = {
+    "reference": (INK, "s", "no noise, Gaussian, magnitude"),
+    "signal": ("#2a7f3b", "D", "direction, on the signal"),
+    "local": ("#1f5fa8", "o", "direction, on the weights, local"),
+    "flipout": ("#8a5fb5", "v", "direction, on the weights, flipout"),
+    "shared": ("#c1440e", "^", "direction, on the weights, shared"),
+}
 
 
 @dataclass(frozen=True)

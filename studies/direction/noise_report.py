@@ -12,6 +12,7 @@ from studies import figures, tables
 from studies.direction.kinds import (
     GAUSS_INPUT,
     GAUSS_WEIGHT,
+    PLACES,
     PLAIN,
     SAMPLINGS,
     SIGNAL,
@@ -19,7 +20,6 @@ from studies.direction.kinds import (
     WEIGHT_LAWS,
     label,
 )
-from studies.direction.looks import PLACES
 from studies.direction.training import WAYS
 from studies.runner import Report, Row
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 
 import torch
@@ -11,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from nvrm_fast import nn as noisy
 from studies.data import ImageData
 from studies.direction.settings import DirectionSettings
-from studies.fit import Epoch, fit, seeded
+from studies.fit import Epoch, descent, fit, seeded
 from studies.seeds import derive
 
 WAYS = ("deterministic", "sample", "ensemble")
@@ -48,25 +49,15 @@ def train(
     optimizer = torch.optim.Adam([{"params": mine, "lr": factor * settings.lr} for factor, mine in groups.items()])
     falling = settings.epochs - (settings.epochs + 1) // 2 + 1
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: min(1.0, (settings.epochs - done) / falling))
-    order = torch.Generator().manual_seed(derive(seed, "batches"))
     noisy.set_noise_mode(network, "sample")
-    steps = 0
+    steps = itertools.count()
 
-    def step(batch: Tensor) -> Tensor:
-        nonlocal steps
-        optimizer.zero_grad()
-        value = loss(network(images[batch]), labels[batch], steps)
-        value.backward()
-        optimizer.step()
-        steps += 1
-        return value.detach()
+    def loss_of(batch: Tensor) -> Tensor:
+        return loss(network(images[batch]), labels[batch], next(steps))
 
-    with seeded(images.device, derive(seed, "layer noise")):
-        for epoch in fit(
-            step, len(labels), epochs=settings.epochs, batch_size=settings.batch_size, order=order, device=images.device
-        ):
-            schedule.step()
-            yield epoch
+    for epoch in fit(descent(optimizer, loss_of), len(labels), settings, seed, images.device):
+        schedule.step()
+        yield epoch
 
 
 @torch.no_grad()

@@ -24,8 +24,8 @@ from studies import figures, tables
 from studies.runner import Context, Report, Row, Study
 from studies.settings import Finite, NotNegative, Share
 from studies.stochastic import label_training
-from studies.stochastic.label_training import BASELINE, METHODS, LabelSettings, MethodName, Point
-from studies.stochastic.looks import LOOKS
+from studies.stochastic.label_training import LabelSettings, Point
+from studies.stochastic.methods import BASELINE, LOOKS, METHODS, MethodName
 from studies.tables import percent, plus_minus, select
 
 PAPER = "the paper, on all of MNIST at 40 %: baseline 81.04, SE-SNN 95.17"

@@ -25,8 +25,8 @@ from studies.runner import Context, Report, Row, Study
 from studies.settings import Finite, NotNegative, Share
 from studies.stochastic import label_training
 from studies.stochastic.label_noise import last, summary
-from studies.stochastic.label_training import BASELINE, METHODS, SE_SNN, LabelSettings, Point
-from studies.stochastic.looks import LOOKS
+from studies.stochastic.label_training import LabelSettings, Point
+from studies.stochastic.methods import BASELINE, LOOKS, METHODS, SE_SNN
 from studies.tables import percent, plus_minus, select
 
 _LOG = {0.0: "0", math.log(4): "log 4", math.log(16): "log 16"}

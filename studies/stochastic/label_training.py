@@ -4,48 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from nvrm_fast import nn as noisy
 from studies.data import ImageData
-from studies.fit import fit, predict, seeded
+from studies.fit import descent, fit, predict
 from studies.models import started
 from studies.runner import Context
 from studies.seeds import derive
 from studies.settings import Count, ImageSettings, Positive
 from studies.stochastic import losses
 from studies.stochastic.losses import Loss
+from studies.stochastic.methods import METHODS, Summed, loss_of
 from studies.variability.training import Problem, corrupt
 
 WIDTH = 128  # of both hidden layers, as in the paper and in Patrini et al.
 
 
-@dataclass(frozen=True)
-class Method:
-    """A line of the table. loss: a plain loss, or None for forward correction with the corruption that the trained
-    network of the method `estimated_by` shows. weight_factor: multiplies the regularizer's weight."""
-
-    stochastic: bool
-    loss: Loss | None
-    estimated_by: str | None = None
-    weight_factor: float = 1.0
-
-
-BASELINE, SE_SNN = "baseline", "SE-SNN"
-METHODS: dict[str, Method] = {
-    BASELINE: Method(False, cross_entropy),
-    "bootstrap, hard": Method(False, losses.bootstrap_hard),
-    "bootstrap, soft": Method(False, losses.bootstrap_soft),
-    "forward": Method(False, None, BASELINE),
-    "SE-SNN, weight 0": Method(True, cross_entropy, weight_factor=0.0),
-    SE_SNN: Method(True, cross_entropy),
-    "SE-SNN + forward": Method(True, None, SE_SNN),
-}
-MethodName = Literal[tuple(METHODS)]
 _ESTIMATORS = {method.estimated_by for method in METHODS.values()}
 
 
@@ -70,25 +48,14 @@ class Point(NamedTuple):
     layers: int
 
 
-class Summed(nn.Module):
-    """Two parallel dense layers whose outputs are added: as many weights as a stochastic layer, but no noise."""
-
-    def __init__(self, in_features: int, out_features: int) -> None:
-        super().__init__()
-        self.first = nn.Linear(in_features, out_features)
-        self.second = nn.Linear(in_features, out_features)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.first(x) + self.second(x)
-
-
 def network_of(inputs: int, classes: int, stochastic: bool, layers: int) -> nn.Sequential:
     """inputs-128-128-classes with ReLU."""
 
     def hidden(in_features: int, doubled: bool) -> nn.Module:
         if doubled and stochastic:
             return noisy.StochasticLinear(in_features, WIDTH, activation="relu")
-        return nn.Sequential((Summed if doubled else nn.Linear)(in_features, WIDTH), nn.ReLU())
+        layers = [nn.Linear(in_features, WIDTH) for _ in range(1 + doubled)]
+        return nn.Sequential(Summed(*layers) if doubled else layers[0], nn.ReLU())
 
     first, second = hidden(inputs, layers > 1), hidden(WIDTH, layers > 0)
     return nn.Sequential(nn.Flatten(), first, second, nn.Linear(WIDTH, classes))
@@ -101,11 +68,11 @@ def trained(context: Context, point: Point, method: str, strength: float, seed: 
 
     def make() -> dict[str, Any]:
         problem = corrupt(context.prepared, "patterned", strength, seed)
-        loss, error = kind.loss, None
+        corruption = error = None
         if kind.estimated_by is not None:
             corruption = trained(context, point, kind.estimated_by, strength, seed)["corruption"]
-            loss = losses.forward_correction(corruption)
             error = float((corruption.cpu() - true_corruption(context.prepared, problem)).abs().mean())
+        loss = loss_of(kind.loss, corruption)
         result, network = train(problem, context.settings, point, method, seed, loss, context.advance)
         made = {"result": result | {"corruption_error": error}}
         if method in _ESTIMATORS:
@@ -147,29 +114,19 @@ def train(
     if regularized:
         noisy.set_regularizer(network, noisy.MaxEntropy("sample", point.margin))
     optimizer = torch.optim.Adam(network.parameters(), lr=settings.lr)
-    order = torch.Generator().manual_seed(derive(seed, "batches"))
 
-    def step(batch: Tensor) -> Tensor:
-        optimizer.zero_grad()
+    def loss_of(batch: Tensor) -> Tensor:
         value = loss(network(problem.train_images[batch]), problem.train_labels[batch])
-        if regularized:
-            value = value + weight * noisy.regularizer_loss(network)
-        value.backward()
-        optimizer.step()
-        return value.detach()
+        return value + weight * noisy.regularizer_loss(network) if regularized else value
 
     accuracies, train_losses, seconds = [], [], 0.0
-    with seeded(device, derive(seed, "layer noise")):
-        for epoch in fit(
-            step, len(problem.train_labels), epochs=settings.epochs, batch_size=settings.batch_size, order=order,
-            device=device,
-        ):  # fmt: skip
-            train_losses.append(epoch.loss)
-            seconds += epoch.seconds
-            with noisy.noise_mode(network, "mean"):
-                right = predict(network, problem.test_images) == problem.test_labels
-            accuracies.append(float(right.double().mean()))
-            advance(1 / settings.epochs)
+    for epoch in fit(descent(optimizer, loss_of), len(problem.train_labels), settings, seed, device):
+        train_losses.append(epoch.loss)
+        seconds += epoch.seconds
+        with noisy.noise_mode(network, "mean"):
+            right = predict(network, problem.test_images) == problem.test_labels
+        accuracies.append(float(right.double().mean()))
+        advance(1 / settings.epochs)
     memorized, deviations = _look_closer(network, problem, method.stochastic and point.layers > 0)
     return {
         "weights": sum(weight.numel() for weight in network.parameters()),

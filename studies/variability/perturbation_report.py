@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from studies import figures, tables
 from studies.runner import Row
 from studies.variability import looks
-from studies.variability.perturbation_settings import WeightPerturbation
-from studies.variability.perturbations import means
+from studies.variability.perturbations import WeightPerturbation, means
 from studies.variability.training import last
 
 _BY = ("optimizer", "variability")

@@ -16,7 +16,7 @@ from nvrm_fast.contract.distributions import DISTRIBUTIONS
 from studies import models, optimizers, tables
 from studies.augmentation import AUGMENTATIONS
 from studies.data import ImageData
-from studies.fit import fit, predict, seeded
+from studies.fit import fit, predict
 from studies.labels import flip_labels
 from studies.optimizers import clean_weights
 from studies.runner import Row, images
@@ -174,20 +174,18 @@ def train(
         return optimizers.step(optimizer_name, optimizer, partial(_loss, network, inputs, labels[batch]))
 
     run = Run()
-    with seeded(device, derive(seed, "torch")):  # only IVON draws from torch's generator
-        for epoch in fit(
-            step, len(labels), epochs=settings.epochs, batch_size=settings.batch_size, order=order, device=device
-        ):
-            schedule.step()
-            run.seconds.append(epoch.seconds)
-            run.train_loss.append(epoch.loss if math.isfinite(epoch.loss) else None)
-            if every_epoch or epoch.number == settings.epochs:
-                with clean_weights(optimizer):
-                    _measure(run, network, problem)
-            advance(1 / settings.epochs)
-        if measure is not None:
+    # Only IVON draws from torch's generator.
+    for epoch in fit(step, len(labels), settings, seed, device, order=order, drawn="torch"):
+        schedule.step()
+        run.seconds.append(epoch.seconds)
+        run.train_loss.append(epoch.loss if math.isfinite(epoch.loss) else None)
+        if every_epoch or epoch.number == settings.epochs:
             with clean_weights(optimizer):
-                run.measured = measure(network, problem, settings, seed)
+                _measure(run, network, problem)
+        advance(1 / settings.epochs)
+    if measure is not None:
+        with clean_weights(optimizer):
+            run.measured = measure(network, problem, settings, seed)
     run.state_bytes_a_parameter = optimizers.state_bytes_a_parameter(optimizer)
     return asdict(run)
 

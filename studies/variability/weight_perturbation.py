@@ -19,8 +19,7 @@ from typing import Any
 from studies.optimizers import NVRM_SGD, SGD
 from studies.runner import Context, Report, Row, Study
 from studies.variability import perturbation_report, training
-from studies.variability.perturbation_settings import WeightPerturbation
-from studies.variability.perturbations import Perturbations
+from studies.variability.perturbations import Perturbations, WeightPerturbation
 
 
 def cells(settings: WeightPerturbation) -> Iterator[dict[str, Any]]:

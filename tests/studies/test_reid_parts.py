@@ -9,9 +9,10 @@ from torch.nn.functional import cross_entropy
 
 from nvrm_fast import nn as noisy
 from studies import StudyError
-from studies.stochastic.reid import flips, market1501, methods, resnet, retrieval, stages
+from studies.fit import endless
+from studies.stochastic.methods import BASELINE, METHODS, SE_SNN
+from studies.stochastic.reid import flips, last_unit, market1501, resnet, retrieval, stages
 from studies.stochastic.reid.market1501 import DISTRACTOR, JUNK, Pictures
-from studies.stochastic.reid.methods import BASELINE, METHODS, SE_SNN
 from studies.stochastic.reid.stages import Stage, Task
 
 
@@ -199,7 +200,7 @@ def test_the_second_stage_begins_with_the_first_ones_features(first):
     x = stages.standardized(task.pictures)
     counts = []
     for stochastic in (False, True):
-        new = methods.extended(network, stochastic, seed=0)
+        new = last_unit.extended(network, stochastic, seed=0)
         # Folding the normalization rounds differently.
         torch.testing.assert_close(stages.over(new, task.pictures, new), network(x), rtol=1e-4, atol=1e-4)
         counts.append((sum(p.numel() for p in new.parameters()), sum(p.requires_grad for p in new.parameters())))
@@ -213,7 +214,7 @@ def test_the_second_stage_begins_with_the_first_ones_features(first):
 @pytest.mark.parametrize("name", [BASELINE, SE_SNN])
 def test_only_the_last_unit_and_the_classifier_are_trained(first, name):
     new, result = run_second(first, name)
-    begin = methods.extended(first[1], METHODS[name].stochastic, seed=0).state_dict()
+    begin = last_unit.extended(first[1], METHODS[name].stochastic, seed=0).state_dict()
     changed = {key for key, value in new.state_dict().items() if not torch.equal(value, begin[key])}
     assert changed == {key for key in begin if key.startswith(("layer4.0.conv3", "fc."))}
     assert result["trained"] < result["weights"] and result["loss"] > 0
@@ -233,13 +234,13 @@ def test_the_regularizer_raises_sigma_and_weight_0_leaves_it_out(first):
     sigma = {}
     for name, weight in ((SE_SNN, 1.0), ("SE-SNN, weight 0", 1.0)):
         network, _ = run_second(first, name, weight, steps=20, lr=1e-2)
-        sigma[name] = methods.deviations(network, stages.standardized(task.pictures))[1].mean()
+        sigma[name] = last_unit.deviations(network, stages.standardized(task.pictures))[1].mean()
     assert sigma[SE_SNN] > sigma["SE-SNN, weight 0"] + 0.2
 
 
 def test_deviations_are_those_that_the_layer_draws_with(first):
     task, network = first
-    new = methods.extended(network, True, seed=0)
+    new = last_unit.extended(network, True, seed=0)
     seen = []
     conv = new.last_unit[1].conv3
     handle = conv.register_forward_hook(lambda module, given, output: seen.append((given[0], output)))
@@ -254,7 +255,7 @@ def test_deviations_are_those_that_the_layer_draws_with(first):
     # The mean over 256 channels and a position of the standard deviation of 400 draws: within 1 % of sigma's mean (its
     # own deviation is below 0.3 %).
     drawn = (draws - mean).square().mean(0).sqrt().mean((1, 2, 3))
-    torch.testing.assert_close(methods.deviations(new, x)[0], drawn, rtol=0.01, atol=0)
+    torch.testing.assert_close(last_unit.deviations(new, x)[0], drawn, rtol=0.01, atol=0)
 
 
 def test_forward_correction_takes_the_argmax_over_all_pictures(first):
@@ -267,10 +268,10 @@ def test_forward_correction_takes_the_argmax_over_all_pictures(first):
 
 
 def test_batches_have_every_picture_once_a_pass():
-    drawn = stages.batches(10, 4, torch.Generator().manual_seed(0))
+    drawn = endless(10, 4, torch.Generator().manual_seed(0), whole=True)
     passes = [torch.cat([next(drawn), next(drawn)]) for _ in range(2)]
     assert all(len(places.unique()) == 8 for places in passes) and not torch.equal(*passes)
-    assert len(next(stages.batches(3, 32, torch.Generator()))) == 3
+    assert len(next(endless(3, 32, torch.Generator(), whole=True))) == 3
 
 
 def test_one_step_of_both_stages_with_the_true_resnet50():

@@ -10,9 +10,9 @@ import torch
 from studies import StudyError
 from studies import __main__ as command
 from studies.record import FILE
+from studies.stochastic.methods import BASELINE, METHODS, SE_SNN
 from studies.stochastic.reid import stages
 from studies.stochastic.reid import study as reid
-from studies.stochastic.reid.methods import BASELINE, METHODS, SE_SNN
 from studies.stochastic.reid.report import report
 from studies.stochastic.reid.study import STUDY, Reid
 from studies.tables import paired

@@ -11,16 +11,8 @@ from studies.runner import Context
 from studies.stochastic import label_noise, label_training
 from studies.stochastic import losses as label_losses
 from studies.stochastic.label_noise import LabelNoise
-from studies.stochastic.label_training import (
-    BASELINE,
-    METHODS,
-    SE_SNN,
-    Point,
-    network_of,
-    train,
-    trained,
-    true_corruption,
-)
+from studies.stochastic.label_training import Point, network_of, train, trained, true_corruption
+from studies.stochastic.methods import BASELINE, METHODS, SE_SNN
 from studies.tables import percent, select
 from studies.variability.training import corrupt
 

@@ -11,7 +11,8 @@ from studies.seeds import derive
 from studies.stochastic import label_sweeps
 from studies.stochastic.label_noise import LabelNoise
 from studies.stochastic.label_sweeps import LabelSweeps
-from studies.stochastic.label_training import BASELINE, METHODS, SE_SNN, Point, train
+from studies.stochastic.label_training import Point, train
+from studies.stochastic.methods import BASELINE, METHODS, SE_SNN
 from studies.tables import select
 from studies.variability.training import corrupt
 

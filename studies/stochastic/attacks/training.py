@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from nvrm_fast import nn as noisy
 from studies import StudyError
 from studies.data import ImageData
-from studies.fit import fit, seeded
+from studies.fit import descent, fit
 from studies.models import started
 from studies.seeds import derive
 from studies.stochastic.attacks.expected_gradient import expected_gradient
@@ -78,9 +78,8 @@ def train(data: ImageData, settings: Any, method: str, training: str, seed: int)
     if penalty is not None:
         noisy.set_regularizer(network, penalty)
     optimizer = torch.optim.Adam(network.parameters(), lr=settings.lr)
-    order = torch.Generator().manual_seed(derive(seed, "batches"))
 
-    def step(batch: Tensor) -> Tensor:
+    def loss_of(batch: Tensor) -> Tensor:
         images, labels = data.train_images[batch], data.train_labels[batch]
         if training == ADVERSARIAL:
             epsilon = settings.train_epsilon * torch.rand(len(labels), device=device)
@@ -89,16 +88,9 @@ def train(data: ImageData, settings: Any, method: str, training: str, seed: int)
         loss = cross_entropy(network(images), labels)
         if penalty is not None:
             loss = loss + weight * noisy.regularizer_loss(network)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
+        return loss
 
-    with seeded(device, derive(seed, "layer noise")):
-        epochs = list(fit(
-            step, len(data.train_labels), epochs=settings.epochs, batch_size=settings.batch_size, order=order,
-            device=device,
-        ))  # fmt: skip
+    epochs = list(fit(descent(optimizer, loss_of), len(data.train_labels), settings, seed, device))
     if not math.isfinite(epochs[-1].loss):
         raise StudyError(
             f"{method}, {training} training: the loss is {epochs[-1].loss} at the end; choose a lower --lr"

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.optim.swa_utils import update_bn
 
 from nvrm_fast import nn as noisy
 from studies.data import ImageData
-from studies.fit import fit, now, predict, seeded
+from studies.fit import descent, endless, fit, now, predict, seeded
 from studies.models import started
 from studies.seeds import derive
 from studies.stochastic.pruning import networks
@@ -74,7 +75,8 @@ def one_run(
     trained = now(device)
     with seeded(device, derive(seed, "weights")):  # new layers draw weights, only to be overwritten
         plain = noisy.to_plain(network)
-    refresh_statistics(plain, part.images)
+    # Batch normalisation's mean and variance without the noise of training.
+    update_bn(part.images.split(500), plain.train())
     facts = inactive(network, plain, part.images)
     points = prune(plain, part, settings, seed)
     return {"points": points, "seconds": {"training": trained - began, "pruning": now(device) - trained}} | facts
@@ -88,42 +90,15 @@ def train(
     optimizer = torch.optim.Adam(network.parameters(), lr=settings.lr)
     epochs, falling = settings.epochs, settings.epochs // 2 + 1
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: min(1.0, (epochs - epoch) / falling))
-    order = torch.Generator().manual_seed(derive(seed, "batches"))
     noisy.set_noise_mode(network, "sample")
 
-    def step(batch: Tensor) -> Tensor:
-        optimizer.zero_grad()
+    def loss_of(batch: Tensor) -> Tensor:
         value = cross_entropy(network(part.images[batch]), part.labels[batch])
-        if weight > 0:
-            value = value + weight * noisy.regularizer_loss(network)
-        value.backward()
-        optimizer.step()
-        return value.detach()
+        return value + weight * noisy.regularizer_loss(network) if weight > 0 else value
 
-    with seeded(part.images.device, derive(seed, "layer noise")):
-        for _ in fit(
-            step, len(part.labels), epochs=epochs, batch_size=settings.batch_size, order=order,
-            device=part.images.device,
-        ):  # fmt: skip
-            schedule.step()
-            advance(0.5 / epochs)
-
-
-@torch.no_grad()
-def refresh_statistics(network: nn.Module, images: Tensor) -> None:
-    """Batch normalisation's mean and variance without the noise of training, from these images. Others: nothing."""
-    layers = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    if not layers:
-        return
-    before = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None  # the plain average over all passes
-    network.train()
-    for part in images.split(500):
-        network(part)
-    for layer, momentum in zip(layers, before):
-        layer.momentum = momentum
+    for _ in fit(descent(optimizer, loss_of), len(part.labels), settings, seed, part.images.device):
+        schedule.step()
+        advance(0.5 / epochs)
 
 
 @torch.no_grad()
@@ -181,7 +156,8 @@ def prune(network: nn.Sequential, part: Split, settings: Any, seed: int) -> list
     goal = settings.target * points[0]["multiplications"]
     surgeon.remove(never_firing(network, part.images))
     point(ACTIVE)
-    batches = _batches(len(part.labels), settings.batch_size, seed)
+    order = torch.Generator().manual_seed(derive(seed, "pruning"))
+    batches = endless(len(part.labels), settings.batch_size, order)
     turn = 0
     while cost(network, shape).multiplications > goal:
         scores = fine_tune(network, part, settings.updates, settings.tune_lr, batches)
@@ -204,13 +180,6 @@ def worth(
     Molchanov et al., 2017b, who take their number."""
     shares = saved(network, shape)
     return {place: score - weight * shares[place] for place, score in scores.items()}
-
-
-def _batches(count: int, size: int, seed: int) -> Iterator[Tensor]:
-    """Batches without end, each image once before any comes again."""
-    order = torch.Generator().manual_seed(derive(seed, "pruning"))
-    while True:
-        yield from torch.randperm(count, generator=order).split(size)
 
 
 def fine_tune(

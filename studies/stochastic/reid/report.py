@@ -15,9 +15,8 @@ from PIL import Image
 from studies import figures, tables
 from studies.figures import COLORS
 from studies.runner import Report, Row
-from studies.stochastic.looks import LOOKS
+from studies.stochastic.methods import LOOKS, SE_SNN
 from studies.stochastic.reid import market1501
-from studies.stochastic.reid.methods import SE_SNN
 from studies.tables import groups, percent, plus_minus, select
 
 _SCORES = {"mAP": "mAP", "rank1": "rank 1", "rank5": "rank 5", "rank10": "rank 10"}

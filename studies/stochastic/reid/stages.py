@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from nvrm_fast import nn as noisy
-from studies.fit import now, seeded
+from studies.fit import descent, endless, now, seeded
 from studies.seeds import derive
 from studies.stochastic import losses as label_losses
 from studies.stochastic.losses import Loss
-from studies.stochastic.reid import market1501, methods, retrieval
+from studies.stochastic.methods import Method, loss_of
+from studies.stochastic.reid import last_unit, market1501, retrieval
 from studies.stochastic.reid.market1501 import Market, Pictures
-from studies.stochastic.reid.methods import FORWARD, HARD, PLAIN, SOFT
 from studies.stochastic.reid.resnet import ResNet
 
 _PICTURES_A_PASS = 200
@@ -51,20 +50,6 @@ def standardized(pictures: Tensor) -> Tensor:
     return ((pictures / 255 - mean) / deviation).contiguous(memory_format=torch.channels_last)
 
 
-def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Places of pictures without end: each pass in a new order, what is left over at its end left out."""
-    size = min(size, count)
-    while True:
-        yield from torch.randperm(count, generator=generator)[: count // size * size].split(size)
-
-
-def loss_of(name: str, corruption: Tensor | None) -> Loss:
-    """The loss of this name; forward correction's takes the estimated corruption matrix."""
-    if name == FORWARD:
-        return label_losses.forward_correction(corruption)
-    return {PLAIN: cross_entropy, HARD: label_losses.bootstrap_hard, SOFT: label_losses.bootstrap_soft}[name]
-
-
 def fit(
     network: ResNet, task: Task, stage: Stage, loss: Loss, seed: int, weight: float, after_step: Callable[[], object]
 ) -> float:
@@ -74,20 +59,18 @@ def fit(
     optimizer = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=stage.lr, fused=True)
     device = task.pictures.device
     generator = torch.Generator().manual_seed(derive(seed, "batches"))
-    order = batches(len(task.pictures), stage.batch_size, generator)
-    last = max(1, stage.iterations // 10)
-    total = torch.zeros((), device=device)
+    order = endless(len(task.pictures), stage.batch_size, generator, whole=True)
+
+    def loss_of(batch: Tensor) -> Tensor:
+        value = loss(network(standardized(task.pictures[batch])), task.given[batch])
+        return value + weight * noisy.regularizer_loss(network) if weight > 0 else value
+
+    step, last, total = descent(optimizer, loss_of), max(1, stage.iterations // 10), torch.zeros((), device=device)
     with seeded(device, derive(seed, "layer noise")):
-        for step in range(stage.iterations):
-            batch = next(order).to(device)
-            optimizer.zero_grad()
-            value = loss(network(standardized(task.pictures[batch])), task.given[batch])
-            if weight > 0:
-                value = value + weight * noisy.regularizer_loss(network)
-            value.backward()
-            optimizer.step()
-            if step >= stage.iterations - last:
-                total += value.detach()
+        for number in range(stage.iterations):
+            value = step(next(order).to(device))
+            if number >= stage.iterations - last:
+                total += value
             after_step()
     return float(total) / last
 
@@ -128,12 +111,12 @@ def corruption_of(network: ResNet, task: Task) -> Tensor:
 
 
 def second_stage(
-    first: ResNet, task: Task, stage: Stage, method: methods.Method, corruption: Tensor | None, seed: int,
+    first: ResNet, task: Task, stage: Stage, method: Method, corruption: Tensor | None, seed: int,
     regularizer: tuple[float, float], after_step: Callable[[], object],
 ) -> tuple[ResNet, dict[str, Any]]:  # fmt: skip
     """Extends the network of the first stage and trains its last unit and classifier. regularizer: weight and margin
     of equation 6. Returns the network, in eval mode, and loss, seconds, number of weights and of trained ones."""
-    network = methods.extended(first, method.stochastic, derive(seed, "last unit"))
+    network = last_unit.extended(first, method.stochastic, derive(seed, "last unit"))
     weight, margin = regularizer
     weight *= method.weight_factor * method.stochastic
     if weight > 0:
@@ -163,7 +146,7 @@ def measure(network: ResNet, task: Task, market: Market, size: tuple[int, int]) 
     result["train"] = _mean(agrees)
     result["memorized"] = _mean(agrees[task.flipped])
     if isinstance(network.last_unit[1].conv3, noisy.StochasticConv2d):
-        spread = over(network, task.pictures, lambda x: torch.stack(methods.deviations(network, x), 1))
+        spread = over(network, task.pictures, lambda x: torch.stack(last_unit.deviations(network, x), 1))
         groups = {"right": ~task.flipped, "wrong": task.flipped}
         result["sigma"] = {name: _mean(spread[which, 0]) for name, which in groups.items()}
         result["log_sigma"] = {name: _mean(spread[which, 1]) for name, which in groups.items()}

@@ -32,9 +32,9 @@ from studies import StudyError, record
 from studies.runner import Context, Row, Study
 from studies.seeds import derive
 from studies.settings import Count, Finite, NotNegative, Positive, Settings, Share
+from studies.stochastic.methods import BASELINE, FORWARD, METHODS, PLAIN, SE_SNN, MethodName, loss_of
 from studies.stochastic.reid import flips, market1501, resnet, stages
 from studies.stochastic.reid.market1501 import Market
-from studies.stochastic.reid.methods import BASELINE, FORWARD, METHODS, PLAIN, SE_SNN, MethodName
 from studies.stochastic.reid.report import report
 from studies.stochastic.reid.resnet import ResNet
 from studies.stochastic.reid.stages import Stage, Task
@@ -188,7 +188,7 @@ def first_network(context: Context, loss: str, strength: float, seed: int) -> Re
         corruption = corruption_of(context, loss, task, strength, seed)
         stage = Stage(settings.iterations, settings.batch_size, settings.lr)
         stages.first_stage(
-            network.to(settings.device), task, stage, stages.loss_of(loss, corruption), seed, _after_step(context)
+            network.to(settings.device), task, stage, loss_of(loss, corruption), seed, _after_step(context)
         )
         return network.state_dict()
 

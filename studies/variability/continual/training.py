@@ -167,8 +167,5 @@ def _train(
         optimizer.step()
         return loss.detach()
 
-    epochs = fit(
-        step, len(labels), epochs=recipe.epochs, batch_size=recipe.batch_size, order=order, device=labels.device
-    )
-    for _ in epochs:
+    for _ in fit(step, len(labels), recipe, 0, labels.device, order=order):
         pass

@@ -1,10 +1,8 @@
-"""The methods of Table 4 and what they do to a network: a stochastic last unit, or a parallel layer that is added."""
+"""What the methods of Table 4 do to a network: a stochastic last unit, or a parallel layer that is added."""
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,47 +10,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from nvrm_fast import nn as noisy
 from studies.models import started
+from studies.stochastic.methods import Summed
 from studies.stochastic.reid.resnet import ResNet
-
-PLAIN, HARD, SOFT, FORWARD = "cross entropy", "bootstrap, hard", "bootstrap, soft", "forward"
-
-
-@dataclass(frozen=True)
-class Method:
-    """A line of the table. loss: one of the four above, of both stages. weight_factor: multiplies the regularizer's
-    weight."""
-
-    stochastic: bool
-    loss: str
-    weight_factor: float = 1.0
-
-
-BASELINE, SE_SNN = "baseline", "SE-SNN"
-METHODS: dict[str, Method] = {
-    BASELINE: Method(False, PLAIN),
-    "bootstrap, hard": Method(False, HARD),
-    "bootstrap, soft": Method(False, SOFT),
-    "forward": Method(False, FORWARD),
-    "SE-SNN, weight 0": Method(True, PLAIN, weight_factor=0.0),
-    SE_SNN: Method(True, PLAIN),
-    "SE-SNN + forward": Method(True, FORWARD),
-}
-MethodName = Literal[tuple(METHODS)]
-
-
-class Summed(nn.Module):
-    """Two parallel convolutions whose outputs are added: as many weights as a stochastic one, but no noise. The added
-    one starts at 0, so that the features begin as they were."""
-
-    def __init__(self, convolution: nn.Conv2d) -> None:
-        super().__init__()
-        self.first = convolution
-        self.second = copy.deepcopy(convolution)
-        for parameter in self.second.parameters():
-            nn.init.zeros_(parameter)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.first(x) + self.second(x)
 
 
 def extended(network: ResNet, stochastic: bool, seed: int) -> ResNet:
@@ -72,7 +31,10 @@ def extended(network: ResNet, stochastic: bool, seed: int) -> ResNet:
         )
         new = new.to(next(network.parameters()).device)
     else:
-        unit.conv3 = Summed(unit.conv3)
+        parallel = copy.deepcopy(unit.conv3)
+        for parameter in parallel.parameters():
+            nn.init.zeros_(parameter)  # so that the features begin as they were
+        unit.conv3 = Summed(unit.conv3, parallel)
     for parameter in new.parameters():
         parameter.requires_grad_(False)
     for parameter in (*new.last_unit[1].conv3.parameters(), *new.fc.parameters()):
