@@ -18,10 +18,10 @@ from ..contract.record import Record
 from ..contract.rules import Hyper, Rule
 from ..contract.seeds import signed_seed
 from ..contract.streams import assign_streams
-from ..ops import registry as backends
-from ..ops import step as ops
+from ..ops.registry import check_backend
+from ..ops.step import step_
 from . import amp, backward, capture, checkpoint, compiled
-from .batches import MASTER, PERTURBATION, STEP, ParamRef, Part, Plan, StalePlan, same_objects
+from .batches import MASTER, PERTURBATION, STEP, ParamRef, Part, Plan, StalePlan
 from .checks import check_number, check_overlap, check_param, check_step_of
 from .memory import allocate
 from .shards import local_tensor, place_of
@@ -98,7 +98,7 @@ class NoisyOptimizer(Optimizer):
         if group["master_weights"] not in (None, True, False):
             raise ValueError(f"master_weights must be None, True or False, got {group['master_weights']!r}")
         if group["backend"] is not None:
-            backends.check_backend(group["backend"])
+            check_backend(group["backend"])
         for hyper in self._rule(group).hyper:
             if not hyper.is_flag:
                 check_number(_option(group, hyper), hyper.title or hyper.name, low=hyper.low, high=hyper.high)
@@ -159,10 +159,10 @@ class NoisyOptimizer(Optimizer):
         torch.distributed.checkpoint prepares an optimizer for loading.
         """
         is_compiling = torch.compiler.is_compiling()
-        if not is_compiling:  # the compiler would guard every entry of the state; the operator in its graph checks
-            self._check_mode()
         loss = None
         if closure is not None:
+            if not is_compiling:  # the compiler would guard every entry of the state; the operator in its graph checks
+                self._check_mode()  # before the closure runs; _step asks again
             with torch.enable_grad():
                 loss = closure()
         if is_compiling:
@@ -239,7 +239,7 @@ class NoisyOptimizer(Optimizer):
             for k in range(len(plan.batches))
         ]
         for arguments, backend in calls:
-            ops.step_(arguments, backend=backend)
+            step_(arguments, backend=backend)
         for plan in plans:
             if plan.has_shards:  # the kernels have told the local tensors' versions only
                 torch.autograd.graph.increment_version(plan.params)
@@ -249,11 +249,9 @@ class NoisyOptimizer(Optimizer):
     ) -> StepArguments:
         group, rule, batch = part.group, plan.rule, plan.batches[k]
         data, grads = plan.data(part), plan.grads(part)
-        states = [state[key] for key in rule.states for state in batch.states]
-        masters = batch.tensors(MASTER) if batch.has_masters else []
-        steps, records = batch.tensors(STEP), batch.tensors(PERTURBATION)
-        if not same_objects([*states, *masters, *steps, *records], plan.tensors[k]):
+        if not plan.has_state_of(k):
             raise StalePlan
+        states, masters, steps, records = plan.lists[k]
         if plan.has_shards:
             states, masters = [local_tensor(x) for x in states], [local_tensor(x) for x in masters]
         if len(plan.batches) > 1:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..contract.arguments import ReperturbArguments
 from ..contract.record import NOISE_WORDS, SCALE, SEED, unpack
 from ..contract.seeds import seed_of_rank, signed_seed
-from ..ops import step as ops
+from ..ops.step import reperturb_
 from . import capture
 from .base import NoisyOptimizer, ParameterName, read_records
 from .batches import MASTER, PERTURBATION, ParamRef, make_batches
@@ -196,7 +196,7 @@ class NeuralVariableOptimizer(NoisyOptimizer):
             run_lengths=batch.run_lengths,
             run_strides=batch.run_strides,
         )
-        ops.reperturb_(arguments, backend=group["backend"])
+        reperturb_(arguments, backend=group["backend"])
         return _same_bits(clean, here)
 
     def _take_noise_off(self, group: dict[str, Any], refs: list[ParamRef]) -> None:
@@ -243,7 +243,7 @@ class NeuralVariableOptimizer(NoisyOptimizer):
                 run_lengths=batch.run_lengths,
                 run_strides=batch.run_strides,
             )
-            ops.reperturb_(arguments, backend=group["backend"])
+            reperturb_(arguments, backend=group["backend"])
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch.optim's; see NoisyOptimizer. Load the parameters first: where ranks carry noise of their own, each
