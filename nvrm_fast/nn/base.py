@@ -38,13 +38,14 @@ def _leaf_of_traces(forward: Callable[..., Any]) -> Callable[..., Any]:
     def recorded(self: NoisyModule, x: Any, *args: Any, **kwargs: Any) -> Any:
         if not isinstance(x, fx.Proxy):
             return forward(self, x, *args, **kwargs)
-        if x.tracer.root is self:
+        tracer: Any = x.tracer
+        if tracer.root is self:
             raise TypeError(
                 f"{type(self).__name__} is a leaf of torch.fx and cannot be traced by itself: trace a model that "
                 "contains it, such as nn.Sequential(layer)"
             )
-        path = x.tracer.path_of_module(self)
-        return x.tracer.create_proxy("call_module", path, (x, *args), kwargs)
+        path = tracer.path_of_module(self)
+        return tracer.create_proxy("call_module", path, (x, *args), kwargs)
 
     return recorded
 
@@ -63,7 +64,7 @@ class NoisyModule(nn.Module):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "forward" in cls.__dict__:
-            cls.forward = _leaf_of_traces(cls.forward)  # type: ignore[method-assign]
+            cls.forward = _leaf_of_traces(cls.forward)
 
     def _key(self, device: torch.device) -> Tensor:
         """The key of one forward pass: int64, shape (1,), on the device."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -126,8 +126,8 @@ def _check_convertible(name: str, layer: nn.Module, owners: dict[int, list[str]]
         others = [] if p is None else [owner for owner in owners[id(p)] if owner != f"{name}.{key}".lstrip(".")]
         if others and not keeps_weight:
             raise ValueError(
-                f"{what} shares its {key} with {', '.join(others)}, and its conversion would untie them: give it a {key} "
-                f"of its own first, {leave_out}"
+                f"{what} shares its {key} with {', '.join(others)}, and its conversion would untie them: give it "
+                f"a {key} of its own first, {leave_out}"
             )
     if any(getattr(layer, attribute, None) for attribute in _STATE_HOOKS):
         raise ValueError(
@@ -192,7 +192,7 @@ def _has_weights(module: nn.Module) -> bool:
         return False
     own = [p for p in module._parameters.values() if p is not None]
     if parametrize.is_parametrized(module):
-        own += [p for p in module.parametrizations.parameters()]
+        own += list(cast(nn.ModuleDict, module.parametrizations).parameters())
     return any(isinstance(p, UninitializedParameter) or p.dim() >= 2 for p in own)
 
 
@@ -217,7 +217,9 @@ def to_noisy(
         raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
     chosen = (lambda name, layer: True) if where is None else where
     owners = _owners(model)
-    left, inside, layers = [], [], set()
+    left: list[str] = []
+    inside: list[str] = []
+    layers: set[nn.Module] = set()
     for name, module in model.named_modules():
         if type(module) in KINDS[kind]:
             if chosen(name, module):
@@ -267,14 +269,14 @@ def _plain(name: str, module: nn.Module) -> nn.Module | None:
                 f"to_plain knows no plain layer for {name or 'the model'} ({type(module).__name__}): give the class a "
                 "method to_plain() that returns the layer of its mode mean"
             )
-        return module.to_plain()
+        return cast(Callable[[], nn.Module], module.to_plain)()
     return None
 
 
 def to_plain(model: nn.Module) -> nn.Module:
-    """A copy of a model with every noisy layer replaced by the plain layer of its mean: noise on signals by nn.Identity.
+    """A copy of a model with every noisy layer replaced by the plain layer of its mean (noise on signals: nn.Identity).
 
-    Frozen parameters and hooks of calls are kept. A noisy layer of your own needs a method to_plain(). Raises ValueError
-    for one that has none.
+    Frozen parameters and hooks of calls are kept. A noisy layer of your own needs a method to_plain(). Raises
+    ValueError for one that has none.
     """
     return _replace(model, _plain)[0]

@@ -116,7 +116,7 @@ class DirectionLinear(WeightNormalized):
     @torch.no_grad()
     def to_linear(self) -> nn.Linear:
         """The deterministic layer with the mean weight."""
-        v = self.weight_v
+        v: Tensor = self.weight_v
         plain = nn.Linear(self.in_features, self.out_features, self.bias is not None, device=v.device, dtype=v.dtype)
         plain.weight.copy_(self.mean_weight())
         if self.bias is not None:
@@ -187,7 +187,7 @@ class _DirectionConv(ConvMixin, WeightNormalized):
         v = self.weight_v
         plain = sq_norm is not None and not torch.compiler.is_compiling() and not transformed()
         if plain and sq_norm is not None and beyond_float32(sq_norm):
-            dtype, (x, v) = x.dtype, (x.double(), v.double())
+            dtype, x, v = x.dtype, x.double(), v.double()
             with torch.autocast(x.device.type, enabled=False):
                 s = self._convolve(x, v, self.groups, padding)
                 sq_norm = self.patch_sq_norms(x, padding).flatten(2)

@@ -31,8 +31,9 @@ class _AddGaussian(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (key,) = ctx.saved_tensors
-        # By the shape of forward: a batched gradient has another.
-        noise = gaussian_like(torch.empty((), device=key.device).expand(ctx.shape), key, ctx.stream)
+        # Batched gradients that need gradients cannot be detached.
+        like = torch.empty((), device=key.device).expand(ctx.shape) if grad.requires_grad else grad
+        noise = gaussian_like(like, key, ctx.stream)
         return grad, grad * noise, None, None
 
 

@@ -4,10 +4,10 @@ A pass's penalty is a function of sums that the pass makes, so it belongs to the
 for regularizer_loss until that output has been differentiated: what an attack or a saliency map has used up belongs to
 another loss.
 
-Checkpoints make passes again inside backward, which must not count twice. With use_reentrant=False the first pass has the
-graph. With use_reentrant=True it has none: the penalty's value is taken from it, and its gradient is added where the pass
-is made again, by the factor that the penalty has in the loss. The penalty's node is newer than the checkpoint's, so the
-autograd engine, which goes from new nodes to old ones, comes to it first.
+Checkpoints make passes again inside backward, which must not count twice. With use_reentrant=False the first pass has
+the graph. With use_reentrant=True it has none: the penalty's value is taken from it, and its gradient is added where
+the pass is made again, by the factor that the penalty has in the loss. The penalty's node is newer than the
+checkpoint's, so the autograd engine, which goes from new nodes to old ones, comes to it first.
 """
 
 from __future__ import annotations

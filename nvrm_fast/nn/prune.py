@@ -22,7 +22,7 @@ def collapsed(layer: Variational, threshold: float = COLLAPSED) -> Tensor:
 
 @torch.no_grad()
 def prune(model: nn.Module, threshold: float = COLLAPSED) -> dict[str, int]:
-    """Silences collapsed weight vectors: magnitude 0, no noise, nothing added to the divergence, whatever is trained on.
+    """Silences collapsed weight vectors: magnitude 0, no noise, nothing added to the divergence, for good.
 
     Returns how many of each layer are silent then, by the layer's name.
     """

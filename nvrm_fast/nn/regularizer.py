@@ -56,9 +56,9 @@ def regularizer_loss(model: nn.Module) -> Tensor:
     """The regularizers of all stochastic layers, summed over layers: a scalar with a gradient.
 
     Counts the forward passes since the last call, which it forgets, that were made in training mode (layer.training)
-    with gradients, and whose output has not been differentiated yet: an attack's passes are over when the step's loss is
-    made. Several passes of one layer (samples of the noise, or a layer that occurs twice) are averaged. Activation
-    checkpoints of either kind count once. Other passes in training mode go into `without_regularizer(model)`.
+    with gradients, and whose output has not been differentiated yet: an attack's passes are over when the step's loss
+    is made. Several passes of one layer (samples of the noise, or a layer that occurs twice) are averaged. Passes in
+    activation checkpoints of either kind count once. Others in training mode go into `without_regularizer(model)`.
 
     Raises RuntimeError where there was none: in eval(), in the mode "mean", under no_grad, after the output's own
     backward(), or before set_regularizer.

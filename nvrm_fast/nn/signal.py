@@ -77,10 +77,10 @@ class SignalNoise(NoisyModule):
             # Squares of x over its largest element neither overflow nor vanish; as a constant it cancels.
             largest = x.detach().abs().amax(dim=1, keepdim=True)
             shorter = x / torch.where(largest > 0, largest, 1.0)
-            length = torch.where(largest > 0, shorter.square().sum(dim=1, keepdim=True), 1.0).sqrt()
-            length_of_x = largest * length
+            norm = torch.where(largest > 0, shorter.square().sum(dim=1, keepdim=True), 1.0).sqrt()
+            length_of_x = largest * norm
             noise = gaussian_like(x, key, self.stream, 1).to(dtype)
-            unit = shorter / length
+            unit = shorter / norm
             tangent = noise - (noise * unit).sum(dim=1, keepdim=True) * unit
             tangent = tangent / torch.linalg.vector_norm(tangent, dim=1, keepdim=True)
             cosine, sine = turning_angle(self.direction, drawn, constants, law_param_0, law_param_1, dtype)

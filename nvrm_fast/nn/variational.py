@@ -51,8 +51,8 @@ class Variational(WeightNormalized):
     log_spread             ln lambda, lambda = m sqrt(alpha) the magnitude's standard deviation
     angle_mean_logit       mu = pi/2 sigmoid(angle_mean_logit), so that mu stays in [0, pi/2]
     log_angle_deviation    ln sigma
-    silenced               bool buffer: weight vectors that prune() took out. Their magnitude is 0 without noise, they add
-                           nothing to the divergence, and no optimizer brings them back
+    silenced               bool buffer: weight vectors that prune() took out. Their magnitude is 0 without noise, they
+                           add nothing to the divergence, and no optimizer brings them back
     """
 
     silenced: Tensor

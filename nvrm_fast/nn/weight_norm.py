@@ -144,7 +144,8 @@ class WeightNormalized(NoisyModule):
     def _law_tensors(self, dtype: torch.dtype) -> LawTensors:
         """law_param_0, law_param_1 and constants of the law of the angle: kept from pass to pass while everything that
         they are made of stays the same."""
-        made_of = (self.direction, self.neurons, self.fan_in, self.weight_v.device, dtype)
+        v = self.weight_v
+        made_of = (self.direction, v.shape, v.device, dtype)
         compiling = torch.compiler.is_compiling()
         if self._law is not None and not compiling and self._law[0] == made_of:
             return self._law[1]

@@ -280,7 +280,7 @@ def _second_order(
             given[i] = x
         return _first_order(settings, slopes, *given, constants, key)
 
-    results, pull = torch.func.vjp(function, *[(grad, *inputs)[i] for i in present])
+    results, pull = torch.func.vjp(function, *[(grad, *inputs)[i] for i in present])[:2]
     weights = [
         torch.zeros_like(r) if w is None or w.shape != r.shape else w.to(r.dtype) for r, w in zip(results, gradients)
     ]

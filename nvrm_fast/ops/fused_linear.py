@@ -8,6 +8,7 @@ in place.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -25,7 +26,7 @@ def normalized_product(x: Tensor, v: Tensor, with_sq_norm: bool) -> tuple[Tensor
             sq_norm = x.to(dtype).square().sum(dim=1).view(-1, 1, 1)
     else:  # without copies in dtype
         norm = torch.linalg.vector_norm(v, dim=1, dtype=dtype)
-        scale = norm.reciprocal_().nan_to_num_(nan=torch.nan, posinf=0.0)
+        scale = F.threshold_(norm, torch.finfo(dtype).tiny, torch.inf).reciprocal_()
         if with_sq_norm:
             sq_norm = torch.linalg.vector_norm(x, dim=1, dtype=dtype).square_().view(-1, 1, 1)
     return (x @ v.t()).unsqueeze(2), sq_norm, scale
@@ -36,16 +37,15 @@ def beyond_float32(sums: Tensor) -> bool:
     too large. Only on the CPU, where asking does not wait for a device; float64 and compiled graphs are not asked."""
     if sums.dtype != torch.float32 or sums.device.type != "cpu" or sums.numel() == 0:
         return False
-    total = float(sums.detach().sum())
+    total = (sums.detach() if sums.requires_grad else sums).sum().item()
     return not 1e-30 < total < 3e38
 
 
 def inverse_norms(v: Tensor, dtype: torch.dtype) -> Tensor:
-    """1 / the norm of each row of (neurons, in), in dtype, and 0 for a row of zeros: that vector has no direction, and no
-    gradient of one, to any order (the gradient of torch's own norm has none at 0)."""
-    squares = v.to(dtype).square().sum(dim=1)
-    zero = squares < torch.finfo(dtype).tiny
-    return squares.masked_fill(zero, 1.0).rsqrt().masked_fill(zero, 0.0)
+    """1 / the norm of each row of (neurons, in), in dtype, and 0 for a row of zeros: that vector has no direction, and
+    no gradient of one, to any order (the gradient of torch's own norm has none at 0)."""
+    # Squares at or below the least normal number become infinity, whose inverse is 0.
+    return F.threshold(v.to(dtype).square().sum(dim=1), torch.finfo(dtype).tiny, torch.inf).rsqrt()
 
 
 def input_gradient(x: Tensor, v: Tensor, ds: Tensor, d_sq_norm: Tensor | None) -> Tensor:

@@ -39,7 +39,10 @@ def gaussian_like(
     """
     if torch.compiler.is_compiling():
         return torch.ops.nvrm_fast.gaussian_like(like.detach(), key, stream, step, offset, backend=backend)
-    like = apart(like.shape, like) if transformed() else like.detach()
+    if transformed():
+        like = apart(like.shape, like)
+    elif like.requires_grad:
+        like = like.detach()
     return registry.kernel("gaussian_like", like.device, backend)(like, key, stream, step, offset)
 
 

@@ -130,7 +130,7 @@ def _formula(settings: StochasticSettings, z: Tensor, key: Tensor) -> tuple[Tens
 
 def _first_order(settings: StochasticSettings, key: Tensor, grad: Tensor, grad_sums: Tensor, z: Tensor) -> Tensor:
     """stochastic_activation_backward by functions that autograd knows, to any order and for every transform."""
-    (y, sums), pull = torch.func.vjp(lambda z: _formula(settings, z, key), z)
+    (y, sums), pull = torch.func.vjp(lambda z: _formula(settings, z, key), z)[:2]
     return pull((grad.to(y.dtype), torch.zeros_like(sums) if settings.sums == NOTHING else grad_sums))[0]
 
 

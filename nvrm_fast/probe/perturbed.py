@@ -87,7 +87,8 @@ def measure(
 
     Raises:
         TypeError: for data, seed or parameters of another kind.
-        ValueError: for a value out of range, data without examples or with NaN or infinity, or a measure that gives more than one number.
+        ValueError: for a value out of range, data without examples or with NaN or infinity, or a measure that gives
+            more than one number.
     """
     check_integer(seed, 64, "seed")
     distribution_code(distribution)

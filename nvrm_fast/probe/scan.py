@@ -137,7 +137,8 @@ def scan(
 
     Raises:
         CheckpointMismatch: a ValueError, for a checkpoint of another plan, model or data.
-        ValueError: for data that do not fit together or have NaN or infinity. TypeError: for data of another kind. What `NoiseInjection` raises.
+        ValueError: for data that do not fit together or have NaN or infinity. What `NoiseInjection` raises.
+        TypeError: for data of another kind.
     """
     for name, data in (("train", train), ("test", test)):
         if not (isinstance(data, (tuple, list)) and len(data) == 2 and all(isinstance(part, Tensor) for part in data)):

@@ -81,11 +81,12 @@ def an_earlier_step(model):
 def an_attack_through_a_checkpoint(model):
     images = x.clone().requires_grad_()
     F.cross_entropy(checkpoint(model, images, use_reentrant=True), y).backward()
+    model.zero_grad()
 
 
 BEFORE = [
     an_attack, an_attack_in_eval, a_saliency_map, evaluation, no_grad_passes, passes_in_the_block, a_transform,
-    an_earlier_step,
+    an_earlier_step, an_attack_through_a_checkpoint,
 ]  # fmt: skip
 
 
@@ -128,8 +129,8 @@ def test_a_layer_that_occurs_twice_inside_checkpoints(reentrant):
     layer = noisy.StochasticLinear(8, 8)
     noisy.set_regularizer(layer, noisy.MaxEntropy("neuron", margin=1.0))
     results = []
+    again = lambda x: checkpoint(layer, x, use_reentrant=reentrant)  # noqa: E731
     for run in (lambda x: layer(layer(x)), lambda x: again(again(x))):
-        again = lambda x: checkpoint(layer, x, use_reentrant=reentrant)  # noqa: E731
         layer.zero_grad()
         torch.manual_seed(3)
         images = x.clone().requires_grad_()

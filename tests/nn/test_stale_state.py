@@ -1,4 +1,4 @@
-"""A forward pass leaves nothing behind that a later one could be wrong by; names of layers do not depend on wrappers."""
+"""A forward pass leaves nothing behind that makes a later one wrong; names of layers do not depend on wrappers."""
 
 import copy
 

@@ -1,7 +1,8 @@
 """What is done with a layer's function: torch.func's transforms, torch.autograd.functional, in-place operations.
 
-Every Jacobian and Hessian is held against finite differences in float64 at fixed noise: central ones of step 1e-5, whose
-error is some 1e-9 for these functions; 1e-6 is asked for (1e-4 for second derivatives, by differences of gradients).
+Every Jacobian and Hessian is held against finite differences in float64 at fixed noise: central ones of step 1e-5,
+whose error is some 1e-9 for these functions; 1e-6 is asked for (1e-4 for second derivatives, by differences of
+gradients).
 """
 
 import pytest
