@@ -116,7 +116,7 @@ class DirectionLinear(WeightNormalized):
     @torch.no_grad()
     def to_linear(self) -> nn.Linear:
         """The deterministic layer with the mean weight."""
-        v: Tensor = self.weight_v
+        v = self.weight_v
         plain = nn.Linear(self.in_features, self.out_features, self.bias is not None, device=v.device, dtype=v.dtype)
         plain.weight.copy_(self.mean_weight())
         if self.bias is not None:
@@ -184,15 +184,18 @@ class _DirectionConv(ConvMixin, WeightNormalized):
             convolve = lambda x, weight: self._convolve(x, weight, self.groups, padding)  # noqa: E731
             return weight_space_sampling.convolution(self, convolve, self.groups, x, key)
         sq_norm = None if self.direction is None else self.patch_sq_norms(x, padding).flatten(2)
-        v = self.weight_v
-        plain = sq_norm is not None and not torch.compiler.is_compiling() and not transformed()
-        if plain and sq_norm is not None and beyond_float32(sq_norm):
-            dtype, x, v = x.dtype, x.double(), v.double()
-            with torch.autocast(x.device.type, enabled=False):
-                s = self._convolve(x, v, self.groups, padding)
-                sq_norm = self.patch_sq_norms(x, padding).flatten(2)
-                return self._noisy(s.flatten(2), sq_norm, self.inverse_norms(), self.bias, key).view(s.shape).to(dtype)
+        eager = not torch.compiler.is_compiling() and not transformed()
+        if sq_norm is not None and eager and beyond_float32(sq_norm):
+            device = x.device.type
+            dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+            with torch.autocast(device, enabled=False):
+                return self._local(x.double(), self.weight_v.double(), padding, key).to(dtype)
+        return self._local(x, self.weight_v, padding, key, sq_norm)
+
+    def _local(self, x: Tensor, v: Tensor, padding: Any, key: Tensor, sq_norm: Tensor | None = None) -> Tensor:
         s = self._convolve(x, v, self.groups, padding)
+        if sq_norm is None and self.direction is not None:
+            sq_norm = self.patch_sq_norms(x, padding).flatten(2)
         return self._noisy(s.flatten(2), sq_norm, self.inverse_norms(), self.bias, key).view(s.shape)
 
     @classmethod

@@ -26,7 +26,7 @@ def normalized_product(x: Tensor, v: Tensor, with_sq_norm: bool) -> tuple[Tensor
             sq_norm = x.to(dtype).square().sum(dim=1).view(-1, 1, 1)
     else:  # without copies in dtype
         norm = torch.linalg.vector_norm(v, dim=1, dtype=dtype)
-        scale = F.threshold_(norm, torch.finfo(dtype).tiny, torch.inf).reciprocal_()
+        scale = torch.threshold_(norm, torch.finfo(dtype).tiny, torch.inf).reciprocal_()
         if with_sq_norm:
             sq_norm = torch.linalg.vector_norm(x, dim=1, dtype=dtype).square_().view(-1, 1, 1)
     return (x @ v.t()).unsqueeze(2), sq_norm, scale

@@ -152,6 +152,6 @@ def test_arguments_of_another_kind_to_the_variability(options, message):
 def test_a_seed_is_the_same_noise_in_every_wrapper():
     model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
     expected = neural_variability(model, cross_entropy, (X, Y), 0.3, samples=4, vectorised=False)
-    for wrapped in (torch.optim.swa_utils.AveragedModel(model), nn.DataParallel(model)):
+    for wrapped in (torch.optim.swa_utils.AveragedModel(model), torch.compile(model, backend="eager")):
         found = neural_variability(wrapped, cross_entropy, (X, Y), 0.3, samples=4, vectorised=False)
         assert torch.equal(found.losses, expected.losses)
