@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numbers
+
 import torch
 
 #: An odd number of 64 bits: neighbouring ranks get keys that differ in many bits, and no two ranks the same.
@@ -15,6 +17,13 @@ def check_integer(value: int, bits: int, name: str) -> int:
     if not 0 <= value < 2**bits:
         raise ValueError(f"{name} must be in [0, 2^{bits}), got {value}")
     return value
+
+
+def check_number(value: float, name: str) -> float:
+    """value, if it is a number. Raises TypeError that names the argument."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    return float(value)
 
 
 def signed_seed(seed: int) -> int:

@@ -76,6 +76,29 @@ def test_auto_with_a_compiler_that_fails(tmp_path):
     assert facts["cpu"].startswith("not built: the compiler failed") and not libraries
 
 
+def test_clang_builds_kernels_that_load(tmp_path):
+    """README names it beside g++."""
+    if shutil.which("clang++") is None:
+        pytest.skip("no clang++")
+    process, facts, libraries = build(tmp_path, "cpu", CXX="clang++", CC="clang")
+    assert process.returncode == 0, process.stderr
+    assert facts["cpu"] == "built" and len(libraries) == 1
+    code = (
+        "import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in str(f).lower()]\n"
+        "import torch, nvrm_fast\n"
+        "from nvrm_fast.ops import registry\n"
+        "print(nvrm_fast.__file__, registry.choose('step_', torch.device('cpu')), registry._native.build_facts())\n"
+        "assert torch.equal(nvrm_fast.noise(9, seed=1), nvrm_fast.noise(9, seed=1, backend='reference'))"
+    )
+    library = str(libraries[0].parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=library, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": library},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert library in done.stdout and " native " in done.stdout and "lang" in done.stdout
+
+
 @pytest.mark.parametrize(
     "mode, compiler, message",
     [
