@@ -123,6 +123,11 @@ class Plan:
         self.devices = [param.device for param in self.params]
         self.sizes = [len(state) for state in self.states]
         self.batches = make_batches(self.refs, self.states)
+        self.has_masters = any(batch.has_masters for batch in self.batches)
+        #: Whether other processes may write these parameters.
+        self.is_shared = any(x.device.type == "cpu" and x.is_shared() for x in map(local_tensor, self.params))
+        #: Of parameters with masters, as the last step left them (written.py); None: not known, or without noise.
+        self.mark: tuple[list[int], list[int], list[int]] | None = None
         self.tensors = [batch.state_tensors(self.rule) for batch in self.batches]
 
     def is_valid(self, part: Part, state: dict[Tensor, Any], options: tuple[Any, ...]) -> bool:

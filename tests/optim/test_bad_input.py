@@ -181,7 +181,7 @@ BAD_STEPS = [
     (
         smaller_data_and_gradient,
         ValueError,
-        "parameter 'victim' has .*(delete optimizer.state|after optimizer.denoise)",
+        "parameter 'victim' has .*(reset_state|after optimizer.denoise)",
     ),
     (other_dtype, TypeError, "parameter 'victim' is torch.float64 with a torch.float32 gradient"),
     (integer_data, TypeError, "parameter 'victim' is torch.int32"),
