@@ -74,6 +74,9 @@ class NoisyOptimizer(Optimizer):
     #: Its groups are still being added, by the constructor: what concerns all of them is done once, after the last.
     _is_being_made = False
 
+    #: The hooks of step_in_backward(), while there are any.
+    _in_backward: Any = None
+
     def __init__(self, params: ParamsT, defaults: dict[str, Any], fused: bool | None = None) -> None:
         self._is_being_made = True
         super().__init__(params, defaults)
@@ -146,6 +149,8 @@ class NoisyOptimizer(Optimizer):
         group["noise_contract"] = NOISE_CONTRACT
         if not self._is_being_made:
             self._set_up()
+            if self._in_backward is not None:
+                self._in_backward.add(group)
 
     def _check_overlap(self) -> None:
         check_overlap(itertools.chain.from_iterable(self._named(group) for group in self.param_groups))
@@ -161,7 +166,15 @@ class NoisyOptimizer(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Also called by load_state_dict, copy and pickle."""
+        shared = getattr(self, "state", None), getattr(self, "param_groups", None)
         super().__setstate__(state)
+        if "_loading" in vars(self) and shared[0] is not None and shared[1] is not None:
+            # Into the objects that were there: wrappers (Lightning's) hand them on, and must see what is loaded.
+            loaded = dict(self.state), list(self.param_groups)
+            self.state, self.param_groups = shared
+            self.state.clear()
+            self.state.update(loaded[0])
+            self.param_groups[:] = loaded[1]
         vars(self).setdefault("_step_supports_amp_scaling", False)
         self._set_up()
         checkpoint.complete(self, vars(self).pop("_loading", None))

@@ -31,7 +31,7 @@ COSINE = tuple(float.fromhex(c) for c in ("-0x1.bbf534p-6", "0x1.6df1ecp-2", "-0
 
 def rounded(value: float, dtype: torch.dtype) -> float:
     """value as dtype holds it; multiplying a tensor by it then rounds nothing twice."""
-    return float(torch.tensor(value, dtype=torch.float64).to(dtype))
+    return float(torch.tensor(value, dtype=torch.float64, device="cpu").to(dtype))
 
 
 def power(base: float, exponent: int) -> float:
