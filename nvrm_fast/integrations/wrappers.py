@@ -64,8 +64,8 @@ def _refuse_hidden_noise(optimizer: Optimizer) -> None:
         for param in group["params"]:
             if carried.carries_noise(param):
                 raise TypeError(
-                    f"{type(optimizer).__name__} holds parameters that carry noise, and no neural variable optimizer is "
-                    "found in it: pass the optimizer that put the noise on"
+                    f"{type(optimizer).__name__} holds parameters that carry noise, and no neural variable optimizer "
+                    "is found in it: pass the optimizer that put the noise on"
                 )
 
 

@@ -166,7 +166,7 @@ class NoisyOptimizer(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Also called by load_state_dict, copy and pickle."""
-        shared = getattr(self, "state", None), getattr(self, "param_groups", None)
+        shared: Any = getattr(self, "state", None), getattr(self, "param_groups", None)
         super().__setstate__(state)
         if "_loading" in vars(self) and shared[0] is not None and shared[1] is not None:
             # Into the objects that were there: wrappers (Lightning's) hand them on, and must see what is loaded.
@@ -411,8 +411,8 @@ class NoisyOptimizer(Optimizer):
             if known is None:
                 continue
             amount, deviation = carried.amount(known, ref, group["backend"])
-            is_sure = deviation < 0.1
-            if is_sure and amount < 0.25:
+            # Few elements say nothing: clean weights and noise may cancel in them.
+            if ref.param.numel() >= 16 and deviation < 0.1 and amount < 0.25:
                 carried.forget(ref.param)
                 continue
             carried.take_off(known, ref, group["backend"])

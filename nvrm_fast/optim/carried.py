@@ -35,7 +35,7 @@ _purge_at = 1024
 
 
 def _key(data: Tensor) -> tuple[int, int]:
-    return data.untyped_storage()._cdata, data.storage_offset()
+    return int(data.untyped_storage()._cdata), int(data.storage_offset())
 
 
 def note(param: Tensor, record: Tensor, master: Tensor | None) -> None:

@@ -20,7 +20,6 @@ from .batches import MASTER, PERTURBATION, ParamRef
 from .capture import is_capturing
 from .shards import local_gradient, local_tensor
 
-
 #: Noise is float32: a scale beyond it would be infinite, and the weights NaN. Exclusive.
 FLOAT32_LIMIT = 2.0**128
 
@@ -108,7 +107,8 @@ def check_step_of(ref: ParamRef, data: Tensor, grad: Tensor, state: dict[str, An
         if isinstance(value, Tensor) and tensor_fault(value, param, value.dtype, written=True) is not None:
             raise ValueError(
                 f"parameter {name} has shape {list(param.shape)} on {param.device}, but its {key} "
-                f"{list(value.shape)} on {value.device}: call optimizer.reset_state() before a parameter gets other data"
+                f"{list(value.shape)} on {value.device}: call optimizer.reset_state() before a parameter gets other "
+                "data"
             )
     words = state.get(PERTURBATION)
     if words is not None:

@@ -13,7 +13,7 @@ from ..contract.arguments import ReperturbArguments
 from ..contract.record import NOISE_WORDS, SCALE, SEED, unpack
 from ..contract.seeds import seed_of_rank, signed_seed
 from ..ops import step as ops
-from . import capture
+from . import capture, carried
 from .base import NoisyOptimizer, ParameterName, read_records
 from .batches import MASTER, PERTURBATION, ParamRef, make_batches
 from .checkpoint import SUSPENDED, SUSPENDED_PARAM
@@ -208,8 +208,7 @@ class NeuralVariableOptimizer(NoisyOptimizer):
         self._reperturb(group, refs, _clean([self.state[ref.param][PERTURBATION] for ref in refs]))
 
     def _take_off_all(self) -> None:
-        for plan in self._plans.values():
-            plan.mark = None
+        self._plans.clear()  # parameters may get other memory now
         for group, refs in self._refs_with_record():
             self._take_writes_over(group, refs, [local_tensor(ref.param) for ref in refs])
             noisy = [ref for ref, on in zip(refs, self._carry_noise(refs)) if on]
@@ -254,6 +253,8 @@ class NeuralVariableOptimizer(NoisyOptimizer):
                 run_strides=batch.run_strides,
             )
             ops.reperturb_(arguments, backend=group["backend"])
+        for ref, state in zip(refs, states):
+            carried.note(ref.param, state[PERTURBATION], state.get(MASTER))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch.optim's; see NoisyOptimizer. Load the parameters first: where ranks carry noise of their own, each

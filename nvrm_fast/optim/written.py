@@ -68,5 +68,3 @@ def take_over(data: Tensor, master: Tensor, state: dict[str, Any], ref: ParamRef
     wide = data.to(master.dtype)
     written = torch.where(words[SCALE] == 0, wide, master + (wide - expected.to(master.dtype)))
     master.copy_(torch.where(same, master, written))
-
-
