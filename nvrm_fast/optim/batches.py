@@ -145,6 +145,11 @@ class Plan:
         self.getters = [operator.itemgetter(*batch.keys(self.rule)) for batch in self.batches]
         self.tensors = [list(self.state_tensors(k)) for k in range(len(self.batches))]
         self.lists = [batch.state_lists(self.rule) for batch in self.batches]
+        self.has_masters = any(batch.has_masters for batch in self.batches)
+        #: Whether other processes may write these parameters.
+        self.is_shared = any(x.device.type == "cpu" and x.is_shared() for x in map(local_tensor, self.params))
+        #: Of parameters with masters, as the last step left them (written.py); None: not known, or without noise.
+        self.mark: tuple[list[int], list[int], list[int]] | None = None
 
     def is_valid(self, part: Part, state: dict[Tensor, Any], options: tuple[Any, ...]) -> bool:
         """Whether the operator does what a new plan would have it do, or refuses."""

@@ -81,7 +81,7 @@ QUANTILE_TAIL = tuple(
 
 def rounded(value: float, dtype: torch.dtype) -> float:
     """value as dtype holds it; multiplying a tensor by it then rounds nothing twice."""
-    return float(torch.tensor(value, dtype=torch.float64).to(dtype))
+    return float(torch.tensor(value, dtype=torch.float64, device="cpu").to(dtype))
 
 
 def power(base: float, exponent: int) -> float:
