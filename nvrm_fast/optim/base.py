@@ -404,13 +404,13 @@ class NoisyOptimizer(Optimizer):
     def _take_known_noise_off(self, group: dict[str, Any], refs: list[ParamRef]) -> None:
         """Leaves parameters clean that carry noise of which this optimizer's state does not tell: it was deleted or
         replaced, or another optimizer put the noise on. Warns. Weights that were put in since are left alone."""
-        for ref in refs:
-            known = None if capture.is_capturing() else carried.find(ref.param)
-            if known is None:
-                continue
-            amount, deviation = carried.amount(known, ref, group["backend"])
-            # Few elements say nothing: clean weights and noise may cancel in them.
-            if ref.param.numel() >= 16 and deviation < 0.1 and amount < 0.25:
+        found = [] if capture.is_capturing() else [(ref, carried.find(ref.param)) for ref in refs]
+        amounts = [(ref, known, *carried.amount(known, ref, group["backend"])) for ref, known in found if known]
+        # Small parameters, and such as are large beside their noise, do not tell; all together mostly do.
+        together = carried.together([(amount, deviation) for _, _, amount, deviation in amounts])
+        for ref, known, amount, deviation in amounts:
+            tells = ref.param.numel() >= 16 and deviation < 0.1
+            if (amount if tells else together) < (0.25 if tells else 0.5):
                 carried.forget(ref.param)
                 continue
             carried.take_off(known, ref, group["backend"])

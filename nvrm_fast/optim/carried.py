@@ -98,6 +98,17 @@ def amount(carried: Carried, ref: ParamRef, backend: str | None) -> tuple[float,
     return float((weights * noise).sum()) / size, float((weights.square().mean() / size).sqrt())
 
 
+def together(amounts: list[tuple[float, float]]) -> float:
+    """The amount that several parameters show together, each with the weight of its certainty; 1 where they do not tell.
+
+    Args:
+        amounts: of each parameter, as amount() gives them.
+    """
+    certainty = [0.0 if not 0 < deviation < math.inf else deviation**-2 for _, deviation in amounts]
+    total = sum(certainty)
+    return sum(amount * weight for (amount, _), weight in zip(amounts, certainty)) / total if total > 16 else 1.0
+
+
 def take_off(carried: Carried, ref: ParamRef, backend: str | None) -> None:
     """Takes the noise off, exactly where the clean weights are still there."""
     data = local_tensor(ref.param)

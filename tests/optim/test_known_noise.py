@@ -127,3 +127,21 @@ def test_after_denoise_a_new_optimizer_says_nothing():
         step(model, again)
     again.denoise()
     assert_clean(model, clean)
+
+
+@pytest.mark.parametrize("is_reloaded", [False, True], ids=["noise is on", "weights are put in"])
+def test_small_and_large_parameters_go_by_the_others(is_reloaded):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 64), nn.LayerNorm(64), nn.Linear(64, 3))
+    clean = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = NVRMSGD(model.parameters(), lr=0.1, variability=0.1)
+    for _ in range(3):
+        step(model, optimizer)
+    if is_reloaded:
+        model.load_state_dict(clean)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        fresh = NVRMSGD(model.parameters(), lr=0.1, variability=0.0)
+        step(model, fresh)
+    assert len(said) == (0 if is_reloaded else 6)
+    assert_clean(model, clean.values())
