@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-# The seeds that the studies had before there was one function for them.
-_OFFSETS = {"labels": 0, "weights": 0, "noise": 0, "batches": 2**32, "torch": 2**34}
-_OFFSETS |= {"search": 1000, "validation": 2**33, "perturbed copies": 2**40, "permutations": 2**34, "Fisher": 2**35}
-_OFFSETS |= {"held-out images": 2**31, "layer noise": 2**33, "deviations": 2**34, "attacks": 2**34, "pruning": 2**35}
-_OFFSETS |= {"training images": 2**31, "layer noise": 2**33, "gradient noise": 2**34, "measured batches": 2**35}
+import hashlib
 
 
 def derive(seed: int, purpose: str) -> int:
-    """A seed for one purpose, unrelated to that of any other purpose.
+    """A seed for one purpose, unrelated to that of any other purpose or seed: 63 bits of a BLAKE2b hash of both.
 
     The runner derives a cell's seed from its number and the study's name; what a cell does derives from that the seeds
     of its initialisation, its batches and whatever else is random. Two cells of one seed thus share all that is drawn
     for the same purpose, unless the purpose names what tells them apart: ``derive(seed, f"noise of task {number}")``.
+
+    Returns:
+        From 0 to 2^63 - 1, as torch and nvrm_fast take it. Torch's generator on the CPU looks at the lower 32 bits
+        alone, so seeds made by adding powers of two from 2^32 on would give the same numbers there.
     """
-    return seed + _OFFSETS.get(purpose, 0)
+    digest = hashlib.blake2b(f"{seed} {purpose}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1

@@ -1,7 +1,8 @@
 """Noise that objects share: one tangent direction for each weight vector, drawn once for the mini-batch.
 
-shared    the draw as it is (thesis of P. Kirichenko, 2018, equation 48). Rotation angles and magnitudes are drawn for
-          each object and neuron, as there; the other laws, whose noise is one Gaussian weight matrix, once a neuron.
+shared    the draw as it is. Rotation angles and magnitudes are drawn for each object and neuron, as equation 48 of the
+          thesis of P. Kirichenko (2018) proposes; its experiments shared the angle as well (sections 5.1.2 and 5.2).
+          The other laws, whose noise is one Gaussian weight matrix, draw once a neuron.
 flipout   each object flips the signs of the shared Gaussian matrix's columns by its own random signs and each
           activation the sign of its row (after Wen et al., 2018), and every angle is drawn for each activation. The
           flipped Gaussian is projected into the tangent space again and normalised for each object, by one more small

@@ -99,7 +99,7 @@ def amount(carried: Carried, ref: ParamRef, backend: str | None) -> tuple[float,
 
 
 def together(amounts: list[tuple[float, float]]) -> float:
-    """The amount that several parameters show together, each with the weight of its certainty; 1 where they do not tell.
+    """The amount that several parameters show together, weighted by their certainty; 1 where they do not tell.
 
     Args:
         amounts: of each parameter, as amount() gives them.

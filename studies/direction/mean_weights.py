@@ -82,7 +82,8 @@ def run(context: Context, *, seed: int) -> dict[str, Any]:
     used = training.shuffled(data, seed)[: settings.size]
     images, labels = data.train_images[used], data.train_labels[used]
     # A data set's test images may be sorted.
-    shown = torch.randperm(len(data.test_labels), generator=torch.Generator().manual_seed(0))[: settings.judged]
+    generator = torch.Generator().manual_seed(derive(0, "judged images"))
+    shown = torch.randperm(len(data.test_labels), generator=generator)[: settings.judged]
     shown = shown.to(used.device)
     parts = {
         "train": (images[: settings.judged], labels[: settings.judged]),

@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 import torch
+from direction_operands import operands
 from law_parameters import PARAMETERS
-from test_kernels import operands
 
 from nvrm_fast import nn as noisy
 from nvrm_fast.ops import registry

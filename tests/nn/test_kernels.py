@@ -7,39 +7,17 @@ import itertools
 
 import pytest
 import torch
+from direction_operands import operands
 from law_parameters import PARAMETERS
 from native import each_instruction_set
 
-from nvrm_fast.contract.layers import DirectionSettings
 from nvrm_fast.ops import direction as direction_ops  # noqa: F401
 from nvrm_fast.ops import noise as noise_ops  # noqa: F401
 from nvrm_fast.ops import registry
 from nvrm_fast.reference import activation
 from nvrm_fast.reference import direction_noise as reference
-from nvrm_fast.reference.angles import ANGLES
 
 FAN_INS = (2, 3, 4, 30, 1024)
-
-
-def operands(
-    direction, magnitude, shape, *, groups=1, given=False, bias=True, fan_in=30, dtype=torch.float32, offset=0
-):
-    outer, neurons, inner = shape
-    generator = torch.Generator().manual_seed(neurons)
-    random = lambda *size: torch.rand(*size, generator=generator)  # noqa: E731
-    settings = DirectionSettings(2**32 - 5, 3, offset, direction, magnitude, fan_in, 0.5, -1.4, 1.5, given)
-    first, second = (None if p is None else p * (0.5 + random(neurons)) for p in PARAMETERS[direction])
-    constants = torch.empty(0, neurons)
-    if direction:
-        constants = ANGLES[direction].constants(first, second, fan_in, settings.low, settings.high)
-    s = (random(*shape) - 0.5).to(dtype)
-    square = random(*shape) if given else 0.1 + random(outer, groups, inner)
-    inputs = [
-        s, square if direction else torch.empty(0), 0.5 + random(neurons), random(neurons),
-        random(neurons) if magnitude else None, random(neurons) if bias else None, first, second, constants,
-        torch.tensor([-(2**62) - 12345]),
-    ]  # fmt: skip
-    return inputs, settings
 
 
 def the_same(inputs, settings, slopes=True):

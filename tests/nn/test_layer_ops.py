@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_kernels import operands
+from direction_operands import operands
 
 from nvrm_fast import nn as noisy
 from nvrm_fast import use_backend

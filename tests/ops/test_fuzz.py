@@ -3,6 +3,7 @@ write nothing. Hypothesis draws the same examples in every run (derandomize)."""
 
 import pytest
 import torch
+from bad_arguments import arguments, reperturb_arguments
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from native import each_instruction_set
@@ -114,7 +115,6 @@ def flat_tensors(values):
 def test_hostile_arguments_are_refused_and_nothing_is_written(name, backend):
     """One or two arguments of a good call are replaced by anything of their type: an error that Python knows, and every
     tensor as it was; or the call goes through."""
-    from test_ops import arguments, reperturb_arguments
 
     schema = getattr(torch.ops.nvrm_fast, name).default._schema
     refused = 0

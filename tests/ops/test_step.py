@@ -3,6 +3,7 @@
 import pytest
 import torch
 from native import each_instruction_set
+from step_checks import ELEMENTS, check_versions, columns_of, misalign, record_of, run_reperturb, spread, transpose
 from steps import RULES, arguments_of, assert_same, hyper_of, make_lists, run, with_noise
 
 from nvrm_fast import noise
@@ -63,25 +64,8 @@ def test_masters_that_outgrow_the_caches():
     compare(lists, "momentum")
 
 
-def misalign(x):
-    """The same values one element after an aligned address."""
-    storage = torch.empty(x.numel() + 1, dtype=x.dtype)
-    return storage[1:].copy_(x.flatten()).view(x.shape)
-
-
 def channels_last(x):
     return x.to(memory_format=torch.channels_last) if x.dim() == 4 else x
-
-
-def transpose(x):
-    return x.transpose(0, -1).contiguous().transpose(0, -1) if x.dim() > 1 else x
-
-
-def spread(x):
-    """Every third element of a larger tensor, in every dimension: strides that never merge."""
-    storage = torch.empty(*(3 * s for s in x.shape), dtype=x.dtype)
-    view = storage[tuple(slice(None, None, 3) for _ in x.shape)]
-    return view.copy_(x)
 
 
 def huge_stride(x):
@@ -123,18 +107,6 @@ def test_a_shard_gets_its_place(offset):
             assert torch.equal(shard[name][0], full[name][0][begin:end])
 
 
-#: The lists whose tensors have a parameter's elements.
-ELEMENTS = ("params", "grads", "states", "masters")
-
-
-def columns_of(lists, begin, end):
-    """The lists of a shard that holds some columns of each (matrix) parameter, and its runs."""
-    shapes = [x.shape for x in lists["params"]]
-    part = {**lists, **{k: [x[:, begin:end].contiguous() for x in lists[k]] for k in ELEMENTS}}
-    part["offsets"] = [offset + begin for offset in lists["offsets"]]
-    return part, dict(run_lengths=[end - begin] * len(shapes), run_strides=[shape[1] for shape in shapes])
-
-
 @pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
 @pytest.mark.parametrize("name", ["nesterov", "amsgrad adamw"])
 def test_a_shard_of_columns_gets_its_place(name, masters):
@@ -146,10 +118,6 @@ def test_a_shard_of_columns_gets_its_place(name, masters):
         shard = compare(part, name, **runs)
         for key in ELEMENTS:
             assert all(torch.equal(a, b[:, begin:end]) for a, b in zip(shard.get(key, []), full.get(key, []))), key
-
-
-def record_of(numel, scale=0.0, seed=0, distribution=0, stream=7, step=3, rule_steps=0):
-    return torch.tensor(pack(Record(scale, seed, distribution, stream, step, 0, rule_steps, numel)))
 
 
 def test_a_shard_of_columns_changes_its_noise():
@@ -253,15 +221,6 @@ def test_what_a_step_does():
     assert after["records"][0].tolist() == pack(Record(0.25, 11, 0, 2**32 - 1, 42, 0, 4, 1000))
 
 
-def run_reperturb(lists, backend):
-    """Laplace noise off, uniform noise on, with a target that differs in every word."""
-    copies = {k: [x.clone() for x in with_noise(lists, 0.25, 2)[k]] for k in ("params", "masters", "records")}
-    targets = [record_of(1, 0.5, 3, 1, stream=40 + i, step=2**34 + i) for i in range(len(copies["params"]))]
-    arguments = ReperturbArguments(**copies, targets=targets, offsets=lists["offsets"])
-    ops.reperturb_(arguments, backend=backend)
-    return copies
-
-
 @pytest.mark.parametrize("backend", ["reference", "native"])
 @pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -297,24 +256,6 @@ def test_empty_lists_and_infinite_gradients():
     lists["grads"][0][7] = float("inf")
     after = run(lists, "adam", backend="native")
     assert after["params"][0].isnan().nonzero().flatten().tolist() == [7]
-
-
-def check_versions(backend):
-    """Whoever saved a tensor for backward hears that it was overwritten."""
-    for masters in (False, True):
-        lists = make_lists([(5,), (2, 70)], "momentum", torch.float32, masters)
-        written = [x for key in ("params", "masters", "states") for x in lists[key]]
-        before = [x._version for x in written]
-        ops.step_(arguments_of("momentum", lists), backend=backend)
-        assert all(x._version > version for x, version in zip(written, before))
-        before = [x._version for x in lists["params"]]
-        targets = [record_of(5, 0.1), record_of(140, 0.2)]
-        arguments = ReperturbArguments(lists["params"], lists["masters"], lists["records"], targets, [0, 0])
-        ops.reperturb_(arguments, backend=backend)
-        assert all(x._version > version for x, version in zip(lists["params"], before))
-    with torch.inference_mode():
-        arguments = ReperturbArguments([torch.zeros(3)], [], [record_of(3)], [record_of(3, 0.5)], [0])
-        ops.reperturb_(arguments, backend=backend)
 
 
 @pytest.mark.parametrize("backend", ["reference", "native"])

@@ -10,7 +10,7 @@ import torch
 from distributed_worker import SHAPES
 
 WORLDS = (1, 2, 4)
-WORKER = Path(__file__).with_name("distributed_worker.py")
+WORKER = Path(__file__).parents[1] / "helpers" / "distributed_worker.py"
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
 

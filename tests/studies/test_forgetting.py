@@ -11,6 +11,7 @@ from torch import nn
 from studies import StudyError, data, models, tables
 from studies import __main__ as command
 from studies.record import FILE
+from studies.seeds import derive
 from studies.variability import ewc, forgetting
 from studies.variability.continual import consolidation, tasks
 from studies.variability.continual import report as continual_report
@@ -87,7 +88,7 @@ def test_split_tasks_have_two_classes_each(images):
 
 @pytest.mark.parametrize("variability", [0.0, 0.03])
 def test_heads_of_other_tasks_keep_their_bits(images, variability):
-    start = build(36, 8, 2, 3, seed=5)
+    start = build(36, 8, 2, 3, seed=derive(5, "weights"))
     seen = []
     continual.learn(
         tasks.split(images, 3, seed=0),
@@ -105,7 +106,7 @@ def test_heads_of_other_tasks_keep_their_bits(images, variability):
 
 @pytest.mark.parametrize("new_optimizers", [False, True])
 def test_tasks_are_judged_without_noise_and_leave_none(images, new_optimizers):
-    start, seen = build(36, 8, 10, 1, seed=0), []
+    start, seen = build(36, 8, 10, 1, seed=derive(0, "weights")), []
     continual.learn(
         tasks.permuted(images, 3, seed=0),
         10,

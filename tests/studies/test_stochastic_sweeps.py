@@ -7,6 +7,7 @@ from torch.nn.functional import cross_entropy
 
 from studies import StudyError, data
 from studies import __main__ as command
+from studies.seeds import derive
 from studies.stochastic import label_sweeps
 from studies.stochastic.label_noise import LabelNoise
 from studies.stochastic.label_sweeps import LabelSweeps
@@ -29,8 +30,9 @@ def test_the_sweeps_from_the_command_line(mnist, tmp_path, capsys):
     assert points == {(0.01, margin, 2), (1.0, margin, 2), (0.01, 0.0, 2), (0.01, margin, 1)}
 
     # What the other study trains at the same point.
-    problem = corrupt(data.standardize(data.load("mnist", mnist)), "patterned", 0.4, 0)
-    alone, _ = train(problem, LabelNoise(epochs=2), Point(0.01, margin, 2), SE_SNN, 0, cross_entropy)
+    seed = derive(0, "stochastic-label-noise-sweeps")
+    problem = corrupt(data.standardize(data.load("mnist", mnist)), "patterned", 0.4, seed)
+    alone, _ = train(problem, LabelNoise(epochs=2), Point(0.01, margin, 2), SE_SNN, seed, cross_entropy)
     (row,) = select(rows, method=SE_SNN, weight=0.01, margin=margin, layers=2)
     assert alone["train_loss"] == row["train_loss"] and alone["test_accuracy"] == row["test_accuracy"]
 

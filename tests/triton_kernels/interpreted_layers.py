@@ -5,8 +5,8 @@ Noise and activations bit for bit; sums are added in another order: 1e-5 of the 
 
 import pytest
 import torch
+from direction_operands import operands
 from interpreter import rounding_of_bfloat16  # noqa: F401
-from test_kernels import operands
 
 from nvrm_fast import nn as noisy
 from nvrm_fast import use_backend

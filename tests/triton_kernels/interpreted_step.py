@@ -4,10 +4,10 @@ import itertools
 
 import pytest
 import torch
+from bad_arguments import BAD, BAD_TARGETS, arguments, check_refused, reperturb_arguments
 from interpreter import rounding_of_bfloat16  # noqa: F401
+from step_checks import check_versions, columns_of, misalign, record_of, run_reperturb, spread, transpose
 from steps import RULES, arguments_of, assert_same, hyper_of, make_lists, run
-from test_ops import BAD, BAD_TARGETS, arguments, check_refused, reperturb_arguments
-from test_step import check_versions, columns_of, misalign, record_of, run_reperturb, spread, transpose
 
 from nvrm_fast.contract.distributions import DISTRIBUTIONS
 from nvrm_fast.ops import step as ops

@@ -4,7 +4,7 @@ test_interpreted.py. Activations and gradients bit for bit; sums as tests/nn/tes
 import pytest
 import torch
 from interpreter import rounding_of_bfloat16  # noqa: F401
-from test_stochastic_kernels import operands, the_same
+from stochastic_operands import operands, the_same
 
 from nvrm_fast import nn as noisy
 from nvrm_fast import use_backend

@@ -44,7 +44,8 @@ def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, fl
 
 def some(images: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """So many test images at most, the same for every network: test sets may be sorted by class."""
-    chosen = torch.randperm(len(labels), generator=torch.Generator().manual_seed(7))[:count].to(labels.device)
+    generator = torch.Generator().manual_seed(derive(0, "some images"))
+    chosen = torch.randperm(len(labels), generator=generator)[:count].to(labels.device)
     return images[chosen], labels[chosen]
 
 

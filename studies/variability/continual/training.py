@@ -127,13 +127,13 @@ def learn(
                 recipe,
                 variability,
                 # Each optimizer counts its steps from 0, so with one seed all tasks would see the same noise.
-                seed=derive(seed * len(tasks) + number, "noise"),
+                seed=derive(seed, f"noise of task {number}"),
                 keep_clean=penalty is not None and penalty.at_clean_weights,
             )
         _train(network, task, optimizer, recipe, order, consolidation)
         with clean_weights(optimizer):
             if consolidation and number < len(tasks) - 1:
-                few = torch.Generator().manual_seed(derive(seed + number, "Fisher"))
+                few = torch.Generator().manual_seed(derive(seed, f"Fisher of task {number}"))
                 few = torch.randperm(len(task.train), generator=few)[: penalty.fisher_images].to(images.device)
                 consolidation.remember(diagonal_fisher(network, task.train.batch(few)[0], task.head))
             accuracies.append([accuracy(network, seen.test, seen.head) for seen in tasks[: number + 1]])
