@@ -12,7 +12,7 @@ WHEEL ?=
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f) nvrm_fast/_version.py
 CPP = $(shell find csrc tests/csrc release -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test test-fast bench bench-step bench-compare lint format docs dist coverage clean cuda-check battery
+.PHONY: demo test test-fast bench bench-step bench-compare lint format docs dist coverage clean cuda-check battery fuzz
 
 # DEMO_ARGS, for instance: DEMO_ARGS="--network mlp --variability 0.02" (python -m studies label-noise --help).
 demo: $(VENV)/demo
@@ -51,6 +51,10 @@ cuda-check: $(VENV)/installed
 # The noise through dieharder and PractRand, about an hour (python release/noise_battery.py --help).
 battery:
 	$(PYTHON) release/noise_battery.py $(BATTERY_ARGS)
+
+# Random sequences of all that may happen to an optimizer, against a float64 twin. FUZZ_ARGS="--sequences 1000 --seed 7"
+fuzz: $(VENV)/installed
+	$(RUN) tests/optim/state_fuzz.py $(FUZZ_ARGS)
 
 # Style and types; types need the libraries of the integrations.
 lint: $(VENV)/installed $(VENV)/tools

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nvrm_fast.contract.distributions import DISTRIBUTIONS, distribution_code
-from nvrm_fast.ops import registry as backends
+from nvrm_fast.ops import registry
 from nvrm_fast.ops import step as ops
 
 from .contestants import FOR_LOOP, RULES, VARIABILITY, make_optimizer
@@ -26,7 +26,7 @@ class RedGate(Exception):
 
 def check_all() -> str:
     """Raises RedGate unless everything that will be timed is right; returns what was checked, in a sentence."""
-    reason = backends.why_missing("step_", "native", "cpu")
+    reason = registry.why_missing("step_", "native", "cpu")
     if reason is not None:
         raise RedGate(f"there is nothing to time: {reason}")
     instruction_sets = benchmarked_instruction_sets()

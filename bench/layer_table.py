@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from nvrm_fast import nn as noisy
-from nvrm_fast.ops import registry as backends
+from nvrm_fast.ops import registry
 from nvrm_fast.ops.noise import gaussian_like
 
 from .contention import waiting_share
@@ -25,7 +25,7 @@ PASSES = 3
 
 def check_layers() -> str:
     """Raises RedGate unless the activations of every law's kernel equal the reference bit for bit."""
-    reason = backends.why_missing("direction_noise", "native", "cpu")
+    reason = registry.why_missing("direction_noise", "native", "cpu")
     if reason is not None:
         raise RedGate(f"there is nothing to time: {reason}")
     directions = [
@@ -40,7 +40,7 @@ def check_layers() -> str:
             layer = kind(*sizes, direction=direction, magnitude=noisy.GammaMagnitude(0.3))
             noisy.set_noise_mode(layer, "fixed", seed=1)
             x = torch.randn(shape)
-            with backends.use_backend("reference"):
+            with registry.use_backend("reference"):
                 expected = layer(x)
             for name in benchmarked_instruction_sets():
                 use_instruction_set(name)

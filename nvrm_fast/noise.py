@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .contract.distributions import distribution_code
 from .contract.seeds import check_integer, signed_seed
-from .ops import step as ops
+from .ops.step import fill_noise_
 
 
 def noise(
@@ -56,5 +56,5 @@ def noise(
     code = distribution_code(distribution)
     key = signed_seed(seed)
     out = torch.empty(numel, dtype=torch.float32, device=device)
-    ops.fill_noise_(out, key, stream, step, code, float(scale), offset, backend=backend)
+    fill_noise_(out, key, stream, step, code, float(scale), offset, backend=backend)
     return out

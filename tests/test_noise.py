@@ -85,20 +85,20 @@ def test_torchs_generator_is_left_alone():
 
 
 def test_use_backend_holds_inside_its_block_only():
-    from nvrm_fast.ops import registry as backends
+    from nvrm_fast.ops import registry
 
     device = torch.device("cpu")
-    outside = backends.choose("fill_noise_", device)
+    outside = registry.choose("fill_noise_", device)
     with nvrm_fast.use_backend("reference"):
-        assert backends.choose("fill_noise_", device) == "reference"
+        assert registry.choose("fill_noise_", device) == "reference"
         with nvrm_fast.use_backend("native"):
-            assert backends.choose("fill_noise_", device) == "native"
-            assert backends.choose("fill_noise_", device, "reference") == "reference"
-        assert backends.choose("fill_noise_", device) == "reference"
-    assert backends.choose("fill_noise_", device) == outside
+            assert registry.choose("fill_noise_", device) == "native"
+            assert registry.choose("fill_noise_", device, "reference") == "reference"
+        assert registry.choose("fill_noise_", device) == "reference"
+    assert registry.choose("fill_noise_", device) == outside
     with pytest.raises(KeyError), nvrm_fast.use_backend("reference"):
         raise KeyError
-    assert backends.choose("fill_noise_", device) == outside
+    assert registry.choose("fill_noise_", device) == outside
 
 
 @pytest.mark.parametrize(

@@ -234,7 +234,7 @@ void tiles(const DirectionPlan& plan, int64_t begin, int64_t end) {
 template <class L, bool backward>
 void direction_kernel(int law, const DirectionPlan& plan, int64_t begin, int64_t end) {
   switch (law) {
-#define NVRM_CASE(code, Law, rows, parameters) \
+#define NVRM_CASE(code, Law)                   \
   case code:                                   \
     tiles<L, Law, backward>(plan, begin, end); \
     break;

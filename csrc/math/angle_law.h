@@ -1,8 +1,7 @@
 // Laws of the angle by which a noise turns a direction: nvrm_fast/reference/angles.py in lanes. A new law: a struct
-// here, and a line in the list of angle_law_list.h with the code that it has there.
+// here, and a line in the list at the end of this file, with the code of nvrm_fast/contract/laws.py.
 #pragma once
 
-#include "angle_law_list.h"
 #include "variates.h"
 
 namespace nvrm {
@@ -13,7 +12,10 @@ struct Angle {
   typename L::F cosine, sine, slope[2];
 };
 
-struct NoDirection : NoDirectionSize {};
+// Of each law: rows of constants for each neuron, and parameters that have gradients.
+struct NoDirection {
+  static constexpr int rows = 0, parameters = 0;
+};
 
 // The square root of chi^2 with fan_in - 1 degrees of freedom; words: the element's first block.
 template <class L>
@@ -34,7 +36,9 @@ NVRM_INLINE typename L::F chi(const Blocks<L>& blocks, const typename L::U* word
   return L::sqrt(v * at.chi_two_d);
 }
 
-struct Projected : ProjectedSize {
+struct Projected {
+  static constexpr int rows = 1, parameters = 1;
+
   template <class L>
   NVRM_INLINE static Angle<L> turn(const Blocks<L>& blocks, const typename L::U* words, const typename L::F* constant,
                                    const LayerScalars& at, bool) {
@@ -49,7 +53,9 @@ struct Projected : ProjectedSize {
   }
 };
 
-struct Tangent : TangentSize {
+struct Tangent {
+  static constexpr int rows = 1, parameters = 1;
+
   template <class L>
   NVRM_INLINE static Angle<L> turn(const Blocks<L>& blocks, const typename L::U* words, const typename L::F* constant,
                                    const LayerScalars& at, bool) {
@@ -61,7 +67,9 @@ struct Tangent : TangentSize {
   }
 };
 
-struct Rotation : RotationSize {
+struct Rotation {
+  static constexpr int rows = 9, parameters = 2;
+
   template <class L>
   NVRM_INLINE static Angle<L> turn(const Blocks<L>&, const typename L::U* words, const typename L::F* constant,
                                    const LayerScalars& at, bool slopes) {
@@ -92,7 +100,9 @@ struct Rotation : RotationSize {
   }
 };
 
-struct BetaRotation : BetaRotationSize {
+struct BetaRotation {
+  static constexpr int rows = 1, parameters = 1;
+
   template <class L>
   NVRM_INLINE static Angle<L> turn(const Blocks<L>&, const typename L::U* words, const typename L::F* constant,
                                    const LayerScalars&, bool slopes) {
@@ -113,7 +123,9 @@ struct BetaRotation : BetaRotationSize {
   }
 };
 
-struct VonMisesFisher : VonMisesFisherSize {
+struct VonMisesFisher {
+  static constexpr int rows = 2, parameters = 0;
+
   template <class L>
   NVRM_INLINE static typename L::F propose(const typename L::U* words, typename L::F x0, const LayerScalars& at,
                                            typename L::M* accepted) {
@@ -144,6 +156,37 @@ struct VonMisesFisher : VonMisesFisherSize {
     return {(x0 + x) / o, constant[1] * L::sqrt(across) / o, {F{}, F{}}};
   }
 };
+
+// Code of each law in operator arguments: never renumber.
+// clang-format off
+#define NVRM_FOR_EACH_LAW(visit) \
+  visit(0, NoDirection)          \
+  visit(1, Projected)            \
+  visit(2, Tangent)              \
+  visit(3, Rotation)             \
+  visit(4, BetaRotation)         \
+  visit(5, VonMisesFisher)
+// clang-format on
+
+// What the host asks about them.
+struct LawSize {
+  int code, rows, parameters;
+};
+
+constexpr LawSize law_sizes[] = {
+#define NVRM_SIZE(code, Law) {code, Law::rows, Law::parameters},
+    NVRM_FOR_EACH_LAW(NVRM_SIZE)
+#undef NVRM_SIZE
+};
+constexpr int law_count = sizeof(law_sizes) / sizeof(law_sizes[0]);
+
+constexpr bool codes_count_up() {
+  for (int i = 0; i < law_count; ++i) {
+    if (law_sizes[i].code != i) return false;
+  }
+  return true;
+}
+static_assert(codes_count_up(), "the laws are listed in the order of their codes, from 0");
 
 }  // namespace
 

@@ -1,8 +1,8 @@
 // From one random word to two noise values of unit scale. One struct a distribution; add yours here and in the list at
-// the end of this file, with the code of nvrm_fast/contract/distributions.py (the tests take theirs from there).
+// the end of this file, with the code of nvrm_fast/reference/distribution.py (the tests take theirs from there).
 #pragma once
 
-#include "elementary.h"
+#include "special_functions.h"
 
 namespace nvrm {
 
@@ -56,6 +56,8 @@ struct Laplace {
   visit(2, Laplace)
 // clang-format on
 
-constexpr int distribution_count = 3;
+#define NVRM_COUNT(code, name) +1
+constexpr int distribution_count = NVRM_FOR_EACH_DISTRIBUTION(NVRM_COUNT);
+#undef NVRM_COUNT
 
 }  // namespace nvrm

@@ -2,8 +2,8 @@
 //
 // The noise of one vector is a single chain of dependent instructions, about a hundred cycles long. A processor that
 // looks a few hundred instructions ahead sees two such chains at most when they come one after the other; written side
-// by side they fill each other's gaps. The same lines of philox.h, elementary.h and distribution.h serve, over these
-// lanes.
+// by side they fill each other's gaps. The same lines of philox.h, special_functions.h and distribution.h serve, over
+// these lanes.
 #pragma once
 
 #include "philox.h"

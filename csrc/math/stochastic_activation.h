@@ -2,7 +2,7 @@
 // nvrm_fast/reference/stochastic.py has the formulas and their source; the order of operations is the same.
 #pragma once
 
-#include "special_functions.h"
+#include "distribution.h"
 
 namespace nvrm {
 

@@ -2,9 +2,9 @@
 // nvrm_fast/reference/activation.py.
 #pragma once
 
+#include "distribution.h"
 #include "layer_scalars.h"
 #include "philox_words.h"
-#include "special_functions.h"
 
 namespace nvrm {
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "../cpu/select.h"
-#include "../math/angle_law_list.h"
+#include "../math/angle_law.h"
 #include "../math/layer_scalars.h"
 #include "noise_arguments.h"
 #include "parallel.h"

@@ -7,9 +7,16 @@ from __future__ import annotations
 #: polynomials.
 NOISE_CONTRACT = 2
 
-#: name -> code in operator arguments, records and checkpoints. Never renumber. The functions are in
-#: nvrm_fast/reference/distribution.py; the native list is NVRM_FOR_EACH_DISTRIBUTION in csrc/math/distribution.h.
-DISTRIBUTIONS: dict[str, int] = {"gaussian": 0, "uniform": 1, "laplace": 2}
+#: name -> code in operator arguments, records and checkpoints. The specification fills it, where each name stands with
+#: its function (nvrm_fast/reference/distribution.py); the package's import brings both.
+DISTRIBUTIONS: dict[str, int] = {}
+
+
+def register_distribution(name: str, code: int) -> None:
+    """Gives a distribution its name and its code, the next free one. Raises ValueError for one that is taken."""
+    if name in DISTRIBUTIONS or code != len(DISTRIBUTIONS):
+        raise ValueError(f"{name}, {code}: the next distribution has the code {len(DISTRIBUTIONS)} and a new name")
+    DISTRIBUTIONS[name] = code
 
 
 def distribution_code(name: str, argument: str = "distribution") -> int:

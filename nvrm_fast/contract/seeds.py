@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numbers
+
 import torch
 
 #: An odd number of 64 bits: neighbouring ranks get keys that differ in many bits, and no two ranks the same.
@@ -11,10 +13,17 @@ RANK_STRIDE = 0x9E3779B97F4A7C15
 def check_integer(value: int, bits: int, name: str) -> int:
     """value, if it is an integer in [0, 2^bits). Raises TypeError or ValueError that names the argument."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+        raise TypeError(f"{name} must be an int, got {value!r} ({type(value).__name__}): use int({name})")
     if not 0 <= value < 2**bits:
         raise ValueError(f"{name} must be in [0, 2^{bits}), got {value}")
     return value
+
+
+def check_number(value: float, name: str) -> float:
+    """value, if it is a number. Raises TypeError that names the argument."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    return float(value)
 
 
 def signed_seed(seed: int) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from ..optim import NeuralVariableOptimizer
+from ..optim import NeuralVariableOptimizer, carried
 
 # Where wrappers keep what they wrap: AcceleratedOptimizer, Lightning's and Fabric's optimizers, torch's schedulers and
 # the Hugging Face Trainer ("optimizer"); Lightning's Trainer ("optimizers", a list).
@@ -37,13 +37,36 @@ def find_optimizers(wrapped: Any) -> list[NeuralVariableOptimizer]:
             "no process can take the noise off all of them: use fully_shard (FSDP2)"
         )
     if isinstance(wrapped, Optimizer):
-        return []
+        inner = _held(wrapped)
+        if not inner:
+            _refuse_hidden_noise(wrapped)
+        return inner
     if isinstance(wrapped, Iterable) and not isinstance(wrapped, (str, bytes)):
         found: list[NeuralVariableOptimizer] = []
         for each in wrapped:
             found += [one for one in find_optimizers(each) if all(one is not other for other in found)]
         return found
     raise TypeError(f"expected an optimizer, a wrapper around one, a trainer or a list of these; got {type(wrapped)}")
+
+
+def _held(wrapper: Any) -> list[NeuralVariableOptimizer]:
+    """Those in any attribute of an object, whatever its name (base_optimizer, original_optimizer, base, ...)."""
+    found: list[NeuralVariableOptimizer] = []
+    for value in vars(wrapper).values():
+        if isinstance(value, Optimizer):
+            found += [one for one in find_optimizers(value) if all(one is not other for other in found)]
+    return found
+
+
+def _refuse_hidden_noise(optimizer: Optimizer) -> None:
+    """Raises TypeError where an optimizer of another kind holds parameters that carry noise: whose it is is unknown."""
+    for group in optimizer.param_groups:
+        for param in group["params"]:
+            if carried.carries_noise(param):
+                raise TypeError(
+                    f"{type(optimizer).__name__} holds parameters that carry noise, and no neural variable optimizer "
+                    "is found in it: pass the optimizer that put the noise on"
+                )
 
 
 @contextlib.contextmanager

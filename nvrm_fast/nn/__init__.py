@@ -56,7 +56,7 @@ from .gaussian import (
 )
 from .noise_mode import noise_mode, noisy_modules, set_noise_mode
 from .prune import collapsed, compress, prune
-from .regularizer import regularizer_loss, set_regularizer
+from .regularizer import regularizer_loss, set_regularizer, without_regularizer
 from .signal import SignalNoise
 from .stochastic import StochasticConv1d, StochasticConv2d, StochasticConv3d, StochasticLinear
 from .variational import VariationalConv1d, VariationalConv2d, VariationalConv3d, VariationalLinear
@@ -104,5 +104,6 @@ __all__ = [
     "to_plain",
     "truncated_normal_divergence",
     "warm_up",
+    "without_regularizer",
 ]
 __all__ += laws.__all__

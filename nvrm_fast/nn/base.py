@@ -8,10 +8,13 @@ fixed    the key is a seed that the user gives: every pass has the same noise fo
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from ..contract.seeds import signed_seed
 
@@ -28,6 +31,25 @@ def restored_generator(device: torch.device) -> AbstractContextManager[None]:
     return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
+def _leaf_of_traces(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """The same forward, which torch.fx records as one call of its module instead of tracing what is inside."""
+
+    @functools.wraps(forward)
+    def recorded(self: NoisyModule, x: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(x, fx.Proxy):
+            return forward(self, x, *args, **kwargs)
+        tracer: Any = x.tracer
+        if tracer.root is self:
+            raise TypeError(
+                f"{type(self).__name__} is a leaf of torch.fx and cannot be traced by itself: trace a model that "
+                "contains it, such as nn.Sequential(layer)"
+            )
+        path = tracer.path_of_module(self)
+        return tracer.create_proxy("call_module", path, (x, *args), kwargs)
+
+    return recorded
+
+
 class NoisyModule(nn.Module):
     """A module with noise. Attributes: mode; seed, of the mode fixed; stream, in which it draws.
 
@@ -38,6 +60,11 @@ class NoisyModule(nn.Module):
     seed: int = 0
     stream: int = 0
     sampling: str = "local"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "forward" in cls.__dict__:
+            cls.forward = _leaf_of_traces(cls.forward)
 
     def _key(self, device: torch.device) -> Tensor:
         """The key of one forward pass: int64, shape (1,), on the device."""

@@ -11,6 +11,8 @@ from torch.nn.modules.conv import _ConvNd
 
 from ..contract.laws import Direction, Magnitude
 from ..ops.direction import dense_direction_noise
+from ..ops.fused_linear import beyond_float32, inverse_norms
+from ..ops.transforms import transformed
 from . import weight_space_sampling
 from .base import restored_generator, wide
 from .conv_mixin import ConvMixin
@@ -65,7 +67,7 @@ class DirectionLinear(WeightNormalized):
     def forward(self, x: Tensor) -> Tensor:
         if not self.noisy:
             return F.linear(x, self.mean_weight(), self.bias)
-        rows = x.reshape(-1, self.in_features)
+        rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
         key = self._key(x.device)
         if self.normalize == "input":
             y = weight_space_sampling.input_normalized(self, rows, key)
@@ -73,7 +75,7 @@ class DirectionLinear(WeightNormalized):
             y = self._forward_local(rows, key)
         else:
             y = weight_space_sampling.dense(self, rows, key)
-        return y.view(*x.shape[:-1], self.out_features)
+        return y if x.dim() == 2 else y.view(*x.shape[:-1], y.shape[1])
 
     def _forward_local(self, rows: Tensor, key: Tensor) -> Tensor:
         device = rows.device.type
@@ -85,15 +87,15 @@ class DirectionLinear(WeightNormalized):
         return self._dense(rows, self.weight_v, key)
 
     def _dense(self, rows: Tensor, v: Tensor, key: Tensor) -> Tensor:
-        if rows.dtype == v.dtype and not torch.compiler.is_compiling():
+        if rows.dtype == v.dtype and not torch.compiler.is_compiling() and not transformed():
             tensors = self._noise_tensors(wide(rows.dtype), self.bias)
             return dense_direction_noise(rows, v, *tensors, key, self._settings(direction=self.direction))
         s = F.linear(rows, v)
         sq_norm = None
         if self.direction is not None:
             sq_norm = rows.to(wide(rows.dtype)).square().sum(dim=1)[:, None, None]
-        norms = torch.linalg.vector_norm(v, dim=1, dtype=wide(v.dtype)).clamp_min(torch.finfo(wide(v.dtype)).tiny)
-        return self._noisy(s.unsqueeze(2), sq_norm, norms.reciprocal(), self.bias, key).squeeze(2)
+        scale = inverse_norms(v, wide(v.dtype))
+        return self._noisy(s.unsqueeze(2), sq_norm, scale, self.bias, key).squeeze(2)
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, **noise: Any) -> DirectionLinear:
@@ -181,10 +183,20 @@ class _DirectionConv(ConvMixin, WeightNormalized):
         if self.sampling != "local" and self.direction is not None:
             convolve = lambda x, weight: self._convolve(x, weight, self.groups, padding)  # noqa: E731
             return weight_space_sampling.convolution(self, convolve, self.groups, x, key)
-        s = self._convolve(x, self.weight_v, self.groups, padding)
         sq_norm = None if self.direction is None else self.patch_sq_norms(x, padding).flatten(2)
-        y = self._noisy(s.flatten(2), sq_norm, self.weight_norms().reciprocal(), self.bias, key)
-        return y.view(s.shape)
+        eager = not torch.compiler.is_compiling() and not transformed()
+        if sq_norm is not None and eager and beyond_float32(sq_norm):
+            device = x.device.type
+            dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+            with torch.autocast(device, enabled=False):
+                return self._local(x.double(), self.weight_v.double(), padding, key).to(dtype)
+        return self._local(x, self.weight_v, padding, key, sq_norm)
+
+    def _local(self, x: Tensor, v: Tensor, padding: Any, key: Tensor, sq_norm: Tensor | None = None) -> Tensor:
+        s = self._convolve(x, v, self.groups, padding)
+        if sq_norm is None and self.direction is not None:
+            sq_norm = self.patch_sq_norms(x, padding).flatten(2)
+        return self._noisy(s.flatten(2), sq_norm, self.inverse_norms(), self.bias, key).view(s.shape)
 
     @classmethod
     def from_conv(cls, conv: _ConvNd, **noise: Any) -> Self:

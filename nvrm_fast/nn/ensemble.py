@@ -7,18 +7,44 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..contract.seeds import check_integer
 from .noise_mode import noisy_modules
 
 
-def mc(model: nn.Module, x: Tensor, samples: int) -> Tensor:
-    """Outputs of `samples` passes over a batch: (samples, batch, ...).
+def _batch_dim(model: nn.Module, x: Tensor, batch_dim: int | None) -> int:
+    """Where the batch is: as said, or 0 where no layer of the model asks for it elsewhere. Raises ValueError."""
+    if batch_dim is not None:
+        if not -x.dim() <= batch_dim < x.dim():
+            raise ValueError(f"batch_dim must be a dimension of x, which has shape {list(x.shape)}; got {batch_dim}")
+        return batch_dim % x.dim()
+    for name, module in model.named_modules():
+        if getattr(module, "batch_first", True) is False and x.dim() >= 3:
+            raise ValueError(
+                f"{name or 'the model'} ({type(module).__name__}) has batch_first=False: say where x, of shape "
+                f"{list(x.shape)}, has its batch (batch_dim=1 for (sequence, batch, ...), 0 for (batch, ...))"
+            )
+    return 0
 
-    With local sampling every row has noise of its own, so that one pass over the repeated batch is as many samples.
+
+def mc(model: nn.Module, x: Tensor, samples: int, *, batch_dim: int | None = None) -> Tensor:
+    """Outputs of `samples` passes over a batch: (samples, ...), each of the model's output's shape.
+
+    With local sampling every object has noise of its own, so that one pass over the repeated batch is as many samples.
     Where a layer shares noise among objects, or all noise is fixed, a pass for each sample is made: with fixed noise
-    seeds seed, seed + 1, ... Raises ValueError for fewer than 1.
+    seeds seed, seed + 1, ...
+
+    batch_dim: the dimension of x and of the output that counts the objects; by default the first. A model with a layer
+    of torch that has batch_first=False (nn.LSTM, nn.MultiheadAttention) must be told.
+
+    Raises ValueError for fewer than one sample, an unknown batch_dim, and an output whose batch_dim does not count the
+    objects; TypeError for samples that are no int or an output that is no tensor.
     """
+    check_integer(samples, 63, "samples")
     if samples < 1:
         raise ValueError(f"samples must be at least 1, got {samples}")
+    if x.dim() == 0:
+        raise ValueError("x must have a batch dimension, got a scalar")
+    dim = _batch_dim(model, x, batch_dim)
     layers = [layer for _, layer in noisy_modules(model)]
     fixed = any(layer.mode == "fixed" for layer in layers)
     if fixed or any(layer.sampling != "local" for layer in layers):
@@ -28,39 +54,78 @@ def mc(model: nn.Module, x: Tensor, samples: int) -> Tensor:
             for sample in range(samples):
                 for layer, seed in zip(layers, seeds):
                     layer.seed = (seed + sample) % 2**64
-                outputs.append(model(x))
+                outputs.append(_checked(model(x), x, x.shape[dim], dim))
             return torch.stack(outputs)
         finally:
             for layer, seed in zip(layers, seeds):
                 layer.seed = seed
-    y = model(x.repeat(samples, *[1] * (x.dim() - 1)))
-    return y.unflatten(0, (samples, x.shape[0]))
+    y = _checked(model(torch.cat([x] * samples, dim)), x, samples * x.shape[dim], dim)
+    return y.unflatten(dim, (samples, x.shape[dim])).movedim(dim, 0)
+
+
+def _checked(y: Tensor, x: Tensor, objects: int, dim: int) -> Tensor:
+    if not isinstance(y, Tensor):
+        raise TypeError(f"the model must return one tensor, got {type(y).__name__}: wrap it so that it does")
+    if y.dim() <= dim or y.shape[dim] != objects:
+        raise ValueError(
+            f"batch_dim is {dim}, where {objects} objects went in, but the output has shape {list(y.shape)}: the "
+            "model must return one entry an object in this dimension"
+        )
+    return y
 
 
 class Prediction(NamedTuple):
-    """Of an ensemble, for each object. probabilities: their mean (batch, classes). entropy: of that mean, in nats.
-    mutual_information: between class and weights, the part of the entropy that the samples disagree about."""
+    """Of an ensemble, for each object. probabilities: their mean, of the logits' shape. entropy: of that mean, in nats,
+    without the dimension of the classes. mutual_information: between class and weights, the part of the entropy that
+    the samples disagree about."""
 
     probabilities: Tensor
     entropy: Tensor
     mutual_information: Tensor
 
 
-def predict(model: nn.Module, x: Tensor, samples: int = 50) -> Prediction:
-    """The ensemble's prediction (equation 49 of the thesis) from logits of shape (batch, classes), without gradients.
+def predict(
+    model: nn.Module, x: Tensor, samples: int = 50, *, batch_dim: int | None = None, class_dim: int | None = None
+) -> Prediction:
+    """The ensemble's prediction (equation 49 of the thesis) from the model's logits, without gradients.
 
-    Runs the noisy layers in the mode they are in; in the mode mean all samples are the same network.
+    Runs the noisy layers in the mode they are in; in the mode mean all samples are the same network. batch_dim: as `mc`
+    takes it; class_dim: as `prediction`. Raises what they raise.
     """
     with torch.no_grad():
-        return prediction(mc(model, x, samples))
+        return prediction(mc(model, x, samples, batch_dim=batch_dim), class_dim=class_dim)
 
 
-def prediction(logits: Tensor) -> Prediction:
-    """Prediction from logits (samples, batch, classes), in at least float32."""
+def prediction(logits: Tensor, *, class_dim: int | None = None) -> Prediction:
+    """Prediction from logits (samples, batch, classes), in at least float32.
+
+    class_dim: the dimension of the classes in one sample's logits, such as 1 for (batch, classes, height, width) or -1
+    for (batch, positions, classes). By default logits are (samples, batch, classes), and others are refused.
+
+    Raises ValueError for logits of other dimensions without a class_dim, and for a single class.
+    """
+    if class_dim is None:
+        if logits.dim() != 3:
+            raise ValueError(
+                f"one sample's logits have shape {list(logits.shape[1:])}, not (batch, classes): say class_dim, the "
+                "dimension of the classes"
+            )
+        class_dim = 1
+    outputs = logits.dim() - 1
+    if not -outputs <= class_dim < outputs:
+        raise ValueError(
+            f"class_dim must be a dimension of one sample's logits, {list(logits.shape[1:])}; got {class_dim}"
+        )
+    dim = 1 + class_dim % outputs
+    if logits.shape[dim] < 2:
+        raise ValueError(
+            f"class_dim has {logits.shape[dim]} class: an ensemble needs two logits or more; for one logit of a binary "
+            "model give prediction(torch.stack([torch.zeros_like(z), z], -1)) of z without that dimension"
+        )
     dtype = torch.promote_types(logits.dtype, torch.float32)
-    log_probabilities = torch.log_softmax(logits.to(dtype), dim=-1)
+    log_probabilities = torch.log_softmax(logits.to(dtype), dim=dim)
     probabilities = log_probabilities.exp()
     mean = probabilities.mean(dim=0)
-    entropy = torch.special.entr(mean).sum(dim=-1)
-    expected = torch.special.entr(probabilities).sum(dim=-1).mean(dim=0)
+    entropy = torch.special.entr(mean).sum(dim=dim - 1)
+    expected = torch.special.entr(probabilities).sum(dim=dim).mean(dim=0)
     return Prediction(mean, entropy, (entropy - expected).clamp_min(0))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..contract.layers import DIVERGENCE, ELEMENT, NEURON, SAMPLE
+from ..ops.transforms import transformed
 
 _OVER = {"neuron": NEURON, "sample": SAMPLE, "element": ELEMENT}
 
@@ -67,7 +68,7 @@ class MaxEntropy:
         if self.over == "element":
             return sums.sum() / (samples * neurons * positions)
         averaged = samples * positions if self.over == "neuron" else neurons * positions
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or transformed():
             return (self.margin - sums / averaged).clamp_min(0).mean()
         return _MissingEntropy.apply(sums, averaged, self.margin)
 

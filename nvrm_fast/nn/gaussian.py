@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn.modules.utils import _ntuple
 
 from ..contract.laws import check_positive
+from ..ops.fused_linear import beyond_float32
 from ..ops.noise import gaussian_like
+from ..ops.transforms import transformed
 from .base import NoisyModule, wide
 
 
@@ -21,15 +24,25 @@ class _AddGaussian(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, mean: Tensor, deviation: Tensor, key: Tensor, stream: int) -> Tensor:
         ctx.save_for_backward(key)
-        ctx.stream = stream
+        ctx.stream, ctx.shape = stream, mean.shape
         noise = gaussian_like(mean, key, stream).to(deviation.dtype)
         return torch.addcmul(mean.to(deviation.dtype), deviation, noise).to(mean.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (key,) = ctx.saved_tensors
-        noise = gaussian_like(grad, key, ctx.stream)
+        # Batched gradients that need gradients cannot be detached.
+        like = torch.empty((), device=key.device).expand(ctx.shape) if grad.requires_grad else grad
+        noise = gaussian_like(like, key, ctx.stream)
         return grad, grad * noise, None, None
+
+
+def _add_gaussian(mean: Tensor, deviation: Tensor, layer: NoisyModule) -> Tensor:
+    key = layer._key(mean.device)
+    if torch.compiler.is_compiling() or not transformed():
+        return _AddGaussian.apply(mean, deviation, key, layer.stream)
+    noise = gaussian_like(mean, key, layer.stream).to(deviation.dtype)
+    return torch.addcmul(mean.to(deviation.dtype), deviation, noise).to(mean.dtype)
 
 
 class GaussianDropout(NoisyModule):
@@ -48,10 +61,23 @@ class GaussianDropout(NoisyModule):
         if self.mode == "mean":
             return x
         deviation = math.sqrt(self.alpha) * x.to(wide(x.dtype))
-        return _AddGaussian.apply(x, deviation, self._key(x.device), self.stream)
+        return _add_gaussian(x, deviation, self)
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}"
+
+
+def _square(x: Tensor) -> Tensor:
+    """x^2; of float16, which holds neither the square of 300 nor that of 1e-4, in float32."""
+    return (x.float() if x.dtype == torch.float16 else x).square()
+
+
+def _in_range(squares: Callable[..., Tensor], x: Tensor, w: Tensor, *geometry: Any) -> Tensor:
+    """The product of squares, in float64 where float32 holds none of them or not all."""
+    found = squares(x, w, *geometry)
+    if torch.compiler.is_compiling() or not beyond_float32(found):
+        return found
+    return squares(x.double(), w.double(), *geometry)
 
 
 class _LinearOfSquares(torch.autograd.Function):
@@ -60,12 +86,13 @@ class _LinearOfSquares(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:
         ctx.save_for_backward(x, w)
-        return F.linear(x.square(), w.square())
+        return F.linear(_square(x), _square(w))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, w = ctx.saved_tensors
-        return 2 * x * (grad @ w.square()), 2 * w * (grad.t() @ x.square())
+        dx, dw = grad @ _square(w), grad.t() @ _square(x)
+        return (2 * x * dx).to(x.dtype), (2 * w * dw).to(w.dtype)
 
 
 class _ConvolutionOfSquares(torch.autograd.Function):
@@ -77,7 +104,7 @@ class _ConvolutionOfSquares(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, w)
         ctx.geometry = (stride, padding, dilation, groups)
-        return torch.convolution(x.square(), w.square(), None, stride, padding, dilation, False, (0,), groups)
+        return torch.convolution(_square(x), _square(w), None, stride, padding, dilation, False, (0,), groups)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -85,8 +112,8 @@ class _ConvolutionOfSquares(torch.autograd.Function):
         stride, padding, dilation, groups = ctx.geometry
         dx, dw, _ = torch.ops.aten.convolution_backward(
             grad,
-            x.square(),
-            w.square(),
+            _square(x),
+            _square(w),
             None,
             stride,
             padding,
@@ -96,14 +123,14 @@ class _ConvolutionOfSquares(torch.autograd.Function):
             groups,
             [True, True, False],
         )
-        return 2 * x * dx, 2 * w * dw, None, None, None, None
+        return (2 * x * dx).to(x.dtype), (2 * w * dw).to(w.dtype), None, None, None, None
 
 
 def _noisy(mean: Tensor, squares: Tensor, alpha: float, layer: NoisyModule) -> Tensor:
-    dtype = wide(mean.dtype)
+    dtype = torch.promote_types(wide(mean.dtype), squares.dtype)
     # The square root has no derivative where all inputs are 0; there the noise is 0 too.
     deviation = (alpha * squares.to(dtype)).clamp_min(torch.finfo(dtype).tiny).sqrt()
-    return _AddGaussian.apply(mean, deviation, layer._key(mean.device), layer.stream)
+    return _add_gaussian(mean, deviation, layer)
 
 
 class GaussianDropoutLinear(NoisyModule, nn.Linear):
@@ -133,7 +160,11 @@ class GaussianDropoutLinear(NoisyModule, nn.Linear):
         rows = x.reshape(-1, self.in_features)
         mean = F.linear(rows, self.weight, self.bias)
         with torch.autocast(x.device.type, enabled=False):
-            squares = _LinearOfSquares.apply(rows.to(mean.dtype), self.weight.to(mean.dtype))
+            x_w = rows.to(mean.dtype), self.weight.to(mean.dtype)
+            if torch.compiler.is_compiling() or not transformed():
+                squares = _in_range(_LinearOfSquares.apply, *x_w)
+            else:
+                squares = F.linear(*map(_square, x_w))
         return _noisy(mean, squares, self.alpha, self).view(*x.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
@@ -174,9 +205,11 @@ class _GaussianDropoutConv(NoisyModule):
         convolution: Any = (F.conv1d, F.conv2d, F.conv3d)[self.dimensions - 1]
         mean = convolution(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
         with torch.autocast(x.device.type, enabled=False):
-            squares = _ConvolutionOfSquares.apply(
-                x.to(mean.dtype), self.weight.to(mean.dtype), self.stride, padding, self.dilation, self.groups
-            )
+            x_w, geometry = (x.to(mean.dtype), self.weight.to(mean.dtype)), (self.stride, padding, self.dilation)
+            if not torch.compiler.is_compiling() and transformed():
+                squares = convolution(*map(_square, x_w), None, *geometry, self.groups)
+            else:
+                squares = _in_range(_ConvolutionOfSquares.apply, *x_w, *geometry, self.groups)
         return _noisy(mean, squares, self.alpha, self)
 
     def extra_repr(self) -> str:

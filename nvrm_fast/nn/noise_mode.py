@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from ..contract.names import inner_names
 from ..contract.seeds import signed_seed
 from ..contract.streams import assign_streams
 from .base import MODES, NoisyModule
@@ -20,7 +21,9 @@ def noisy_modules(model: nn.Module) -> list[tuple[str, NoisyModule]]:
 def set_noise_mode(model: nn.Module, mode: str, seed: int | None = None) -> None:
     """Puts every noisy layer of a model into a mode: "sample", "mean" or "fixed" (which needs a seed of 64 bits).
 
-    Layers get streams by their names, so that layers of the same shape differ under one seed. Raises ValueError.
+    Layers get streams by their names, so that layers of the same shape differ under one seed: by the names within the
+    innermost module that contains all noisy layers, without what wrappers (torch.compile, DataParallel, AveragedModel)
+    add. So a seed means the same noise whatever holds the model. Raises ValueError.
     """
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}; got {mode!r}")
@@ -29,7 +32,7 @@ def set_noise_mode(model: nn.Module, mode: str, seed: int | None = None) -> None
     if seed is not None:
         signed_seed(seed)
     layers = noisy_modules(model)
-    streams = assign_streams([name for name, _ in layers], len(layers), set())
+    streams = assign_streams(inner_names(model, [name for name, _ in layers]), len(layers), set())
     for (_, layer), stream in zip(layers, streams):
         layer.mode, layer.stream = mode, stream
         if seed is not None:

@@ -17,18 +17,21 @@ COLLAPSED = 3.0
 
 def collapsed(layer: Variational, threshold: float = COLLAPSED) -> Tensor:
     """Which weight vectors of a layer have ln alpha above the threshold or no magnitude at all: bool, (neurons,)."""
-    return (layer.log_alpha().detach() > threshold) | (layer.weight_g.detach().flatten() == 0)
+    return (layer.log_alpha().detach() > threshold) | (layer.weight_g.detach().flatten() == 0) | layer.silenced
 
 
 @torch.no_grad()
 def prune(model: nn.Module, threshold: float = COLLAPSED) -> dict[str, int]:
-    """Sets the magnitudes of collapsed weight vectors, and their spread, to zero. Returns how many, by layer's name."""
+    """Silences collapsed weight vectors: magnitude 0, no noise, nothing added to the divergence, for good.
+
+    Returns how many of each layer are silent then, by the layer's name.
+    """
     counts = {}
     for name, layer in model.named_modules():
         if isinstance(layer, Variational):
             dead = collapsed(layer, threshold)
             layer.weight_g.view(-1)[dead] = 0.0
-            layer.log_spread[dead] = -torch.inf
+            layer.silenced |= dead
             counts[name] = int(dead.sum())
     return counts
 

@@ -6,10 +6,14 @@ loss = F.cross_entropy(model(x), y) + 0.01 * noisy.regularizer_loss(model)
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
 from .entropy import MaxEntropy, StandardNormal
+from .passes import is_open
 from .stochastic import Stochastic
 
 
@@ -31,27 +35,49 @@ def set_regularizer(model: nn.Module, regularizer: MaxEntropy | StandardNormal |
         raise ValueError("the model has no stochastic layer to regularize")
     for _, layer in layers:
         layer.regularizer = regularizer
-        layer._passes = ()
+        layer._passes, layer._replayed = (), ()
+
+
+@contextlib.contextmanager
+def without_regularizer(model: nn.Module) -> Iterator[None]:
+    """In the block no pass of the model's stochastic layers counts for a regularizer: for an attack's passes, and for
+    others in training mode whose output reaches no loss."""
+    before = [(layer, layer._regularized) for _, layer in stochastic_modules(model)]
+    for layer, _ in before:
+        layer._regularized = False
+    try:
+        yield
+    finally:
+        for layer, regularized in before:
+            layer._regularized = regularized
 
 
 def regularizer_loss(model: nn.Module) -> Tensor:
     """The regularizers of all stochastic layers, summed over layers: a scalar with a gradient.
 
-    Counts the forward passes with gradients since the last call, which it forgets; several passes of one layer (samples
-    of the noise, or a layer that occurs twice) are averaged. Raises RuntimeError where there was none: in the mode
-    "mean", under no_grad, or before set_regularizer.
+    Counts the forward passes since the last call, which it forgets, that were made in training mode (layer.training)
+    with gradients, and whose output has not been differentiated yet: an attack's passes are over when the step's loss
+    is made. Several passes of one layer (samples of the noise, or a layer that occurs twice) are averaged. Passes in
+    activation checkpoints of either kind count once. Others in training mode go into `without_regularizer(model)`.
+
+    Raises RuntimeError where there was none: in eval(), in the mode "mean", under no_grad, after the output's own
+    backward(), or before set_regularizer.
     """
     total = None
     for _, layer in stochastic_modules(model):
-        if not layer._passes or layer.regularizer is None:
+        if layer.regularizer is None:
             continue
-        losses = [layer.regularizer.loss(*sums) for sums in layer._passes]
+        losses = [layer.regularizer.loss(*sums) for sums in layer._passes if is_open(sums[0])]
+        losses += [one.penalty() for one in layer._replayed if not one.taken]
+        layer._passes = ()
+        if not losses:
+            continue
         mean = losses[0] if len(losses) == 1 else torch.stack(losses).mean()
         total = mean if total is None else total + mean
-        layer._passes = ()
     if total is None:
         raise RuntimeError(
             "no stochastic layer has made a forward pass since the last call: set_regularizer comes first, and passes "
-            'in the mode "mean" or under torch.no_grad() do not count'
+            'in eval(), in the mode "mean" or under torch.no_grad() do not count, nor those whose output has been '
+            "differentiated already"
         )
     return total

@@ -12,6 +12,7 @@ from ..contract.laws import NORMAL, Direction, Magnitude, direction_code, magnit
 from ..contract.layers import DirectionSettings
 from ..ops.direction import law_constants, turning_angle, variates
 from ..ops.noise import gaussian_like
+from ..ops.transforms import transformed
 from .base import NoisyModule, wide
 
 
@@ -39,7 +40,10 @@ class SignalNoise(NoisyModule):
         if x.dim() < 2:
             raise ValueError(f"x must have shape (objects, ...), got {list(x.shape)}")
         key = self._key(x.device)
-        y = checkpoint(self._noisy, x.flatten(1), key, use_reentrant=False, preserve_rng_state=False)
+        if not torch.compiler.is_compiling() and transformed():  # torch.func has no checkpoints
+            y = self._noisy(x.flatten(1), key)
+        else:
+            y = checkpoint(self._noisy, x.flatten(1), key, use_reentrant=False, preserve_rng_state=False)
         return y.view_as(x).to(x.dtype)
 
     def _noisy(self, x: Tensor, key: Tensor) -> Tensor:
@@ -70,9 +74,13 @@ class SignalNoise(NoisyModule):
         drawn = variates((objects, 1, 1), constants, key, settings)
         y = x
         if self.direction is not None:
-            length_of_x = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+            # Squares of x over its largest element neither overflow nor vanish; as a constant it cancels.
+            largest = x.detach().abs().amax(dim=1, keepdim=True)
+            shorter = x / torch.where(largest > 0, largest, 1.0)
+            norm = torch.where(largest > 0, shorter.square().sum(dim=1, keepdim=True), 1.0).sqrt()
+            length_of_x = largest * norm
             noise = gaussian_like(x, key, self.stream, 1).to(dtype)
-            unit = x / length_of_x.clamp_min(torch.finfo(dtype).tiny)
+            unit = shorter / norm
             tangent = noise - (noise * unit).sum(dim=1, keepdim=True) * unit
             tangent = tangent / torch.linalg.vector_norm(tangent, dim=1, keepdim=True)
             cosine, sine = turning_angle(self.direction, drawn, constants, law_param_0, law_param_1, dtype)

@@ -17,9 +17,11 @@ from torch.nn.modules.conv import _ConvNd
 
 from ..contract.layers import ACTIVATIONS, NOTHING, StochasticSettings
 from ..ops.stochastic import dense_stochastic_activation, deviation, stochastic_activation
+from ..ops.transforms import transformed
 from .base import NoisyModule
 from .conv_mixin import ConvMixin
 from .entropy import MaxEntropy, StandardNormal
+from .passes import ReplayedPass, in_checkpoint_backward, in_checkpoint_forward, is_open
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -32,8 +34,12 @@ class Stochastic(NoisyModule):
     weight: nn.Parameter
     bias: nn.Parameter | None
     regularizer: MaxEntropy | StandardNormal | None = None
+    #: Whether passes count for the regularizer: not inside without_regularizer().
+    _regularized: bool = True
     #: Sums of the passes that regularizer_loss has not seen yet, each with samples, neurons and positions.
     _passes: tuple[Any, ...] = ()
+    #: Passes without a graph, of reentrant checkpoints, which make them again in backward.
+    _replayed: tuple[ReplayedPass, ...] = ()
 
     def _make(
         self,
@@ -86,16 +92,29 @@ class Stochastic(NoisyModule):
         return F.relu(y) if self.activation == "relu" else y
 
     def _settings(self) -> StochasticSettings:
-        """What the operator takes; sums only where there will be a gradient for them."""
+        """What the operator takes; sums only in passes that count."""
         code = ACTIVATIONS[self.activation or "identity"]
-        if self.regularizer is None or not torch.is_grad_enabled():
+        counts = self.regularizer is not None and self._regularized and self.training
+        if self.regularizer is None or not counts or not (torch.is_grad_enabled() or in_checkpoint_forward()):
             return StochasticSettings(self.stream, 0, 0, code, NOTHING, 0.0)
         return StochasticSettings(self.stream, 0, 0, code, self.regularizer.sums, self.regularizer.margin)
 
     def _keep(self, sums: Tensor, settings: StochasticSettings, *sizes: int) -> None:
         """Remembers a pass's sums, with samples, neurons and positions, for regularizer_loss."""
-        if settings.sums != NOTHING:
+        if settings.sums == NOTHING or self.regularizer is None:
+            return
+        if torch.compiler.is_compiling():
             self._passes = (*self._passes, (sums, *sizes))
+        elif torch._C._current_graph_task_id() != -1:
+            # Inside a backward: a checkpoint makes a pass again that has been counted.
+            if self._replayed and in_checkpoint_backward():
+                *waiting, last = self._replayed  # the last pass is the first that backward comes to
+                self._replayed = tuple(waiting)
+                last.add_gradient(self.regularizer.loss(sums, *sizes))
+        elif torch.is_grad_enabled():
+            self._passes = (*(one for one in self._passes if is_open(one[0])), (sums, *sizes))
+        else:
+            self._replayed = (*self._replayed, ReplayedPass(self.regularizer.loss(sums, *sizes)))
 
     def _sample(self, z: Tensor) -> Tensor:
         """Activations (outer, neurons, inner) from products (outer, 2 neurons, inner)."""
@@ -128,7 +147,7 @@ class Stochastic(NoisyModule):
 
     def __getstate__(self) -> dict[str, Any]:
         # Passes hold graphs, which can be neither copied nor pickled.
-        return {**self.__dict__, "_passes": ()}
+        return {**self.__dict__, "_passes": (), "_replayed": ()}
 
     def _describe(self) -> str:
         return (
@@ -175,7 +194,7 @@ class StochasticLinear(Stochastic):
             return self._activated(F.linear(x, *self.mean_parameters()))
         rows = x if x.dim() == 2 else x.reshape(-1, self.in_features)
         plain = x.dtype == self.weight.dtype and not torch.is_autocast_enabled(x.device.type)
-        if plain and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        if plain and torch.is_grad_enabled() and not torch.compiler.is_compiling() and not transformed():
             settings = self._settings()
             y, sums = dense_stochastic_activation(rows, self.weight, self.bias, self._key(x.device), settings)
             self._keep(sums, settings, *y.shape, 1)

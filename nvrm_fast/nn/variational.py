@@ -51,7 +51,11 @@ class Variational(WeightNormalized):
     log_spread             ln lambda, lambda = m sqrt(alpha) the magnitude's standard deviation
     angle_mean_logit       mu = pi/2 sigmoid(angle_mean_logit), so that mu stays in [0, pi/2]
     log_angle_deviation    ln sigma
+    silenced               bool buffer: weight vectors that prune() took out. Their magnitude is 0 without noise, they
+                           add nothing to the divergence, and no optimizer brings them back
     """
+
+    silenced: Tensor
 
     def _make_posterior(self, alpha: float, angle_mean: float, angle_deviation: float) -> None:
         if not (alpha > 0 and angle_deviation > 0 and 0 < angle_mean < math.pi / 2):
@@ -62,6 +66,7 @@ class Variational(WeightNormalized):
         part = angle_mean / (math.pi / 2)
         self._initial = (0.5 * math.log(alpha), math.log(part / (1 - part)), math.log(angle_deviation))
         like = self.weight_g.detach().flatten()
+        self.register_buffer("silenced", torch.zeros_like(like, dtype=torch.bool))
         self.log_spread = nn.Parameter(torch.empty_like(like))
         self.angle_mean_logit = nn.Parameter(torch.empty_like(like))
         self.log_angle_deviation = nn.Parameter(torch.empty_like(like))
@@ -74,6 +79,7 @@ class Variational(WeightNormalized):
         self.log_spread.copy_(self.weight_g.flatten().abs().clamp_min(1e-12).log() + half_log_alpha)
         self.angle_mean_logit.fill_(logit)
         self.log_angle_deviation.fill_(log_deviation)
+        self.silenced.zero_()
 
     def _set_magnitudes(self) -> None:
         super()._set_magnitudes()
@@ -94,11 +100,24 @@ class Variational(WeightNormalized):
     def divergence(self) -> Tensor:
         """KL of the layer's posterior from its prior, summed over neurons (equations 36 to 39): float32 scalar."""
         angle = truncated_normal_divergence(*self.angle_posterior(), 0.0, math.pi / 2)
-        return (log_uniform_divergence(self.log_alpha()).sum() + angle.sum().to(self.weight_g.dtype)).float()
+        both = log_uniform_divergence(self.log_alpha()) + angle.to(wide(self.weight_g.dtype))
+        return both.masked_fill(self.silenced, 0.0).sum().float()
+
+    def _mean_magnitude(self) -> Tensor:
+        return super()._mean_magnitude().masked_fill(self.silenced, 0.0)
 
     def _magnitude(self) -> tuple[Tensor, Tensor | None]:
-        g = self.weight_g.flatten().to(wide(self.weight_g.dtype))
-        return g, self.log_spread.to(g.dtype).exp()
+        g = self._mean_magnitude()
+        return g, self.log_spread.to(g.dtype).exp().masked_fill(self.silenced, 0.0)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        """Checkpoints without `silenced` load: there pruning had written -inf into log_spread."""
+        spread = state_dict.get(f"{prefix}log_spread")
+        if spread is not None and f"{prefix}silenced" not in state_dict:
+            silenced = spread == -torch.inf
+            state_dict[f"{prefix}silenced"] = silenced
+            state_dict[f"{prefix}log_spread"] = spread.masked_fill(silenced, math.log(1e-12) + self._initial[0])
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _law_tensors(self, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None, Tensor]:
         mean, deviation = self.angle_posterior()

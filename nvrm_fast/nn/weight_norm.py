@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from ..contract.laws import NORMAL, Direction, Magnitude, direction_code, magnitude_code
 from ..contract.layers import DirectionSettings
 from ..ops.direction import direction_noise, law_constants
+from ..ops.fused_linear import inverse_norms
+from ..ops.transforms import transformed
 from .base import NoisyModule, wide
 
 #: law_param_0, law_param_1 and constants of the law of the angle.
@@ -52,7 +55,7 @@ class WeightNormalized(NoisyModule):
         self.magnitude = magnitude
         self.sampling = sampling
         self.normalize = normalize
-        self._law: dict[tuple[torch.device, torch.dtype], LawTensors] = {}
+        self._law: tuple[Any, LawTensors] | None = None
 
     def _make_parameters(self, shape: tuple[int, ...], bias: int | None, **factory: Any) -> None:
         self.weight_v = nn.Parameter(torch.empty(shape, **factory))
@@ -94,30 +97,44 @@ class WeightNormalized(NoisyModule):
 
     @torch.no_grad()
     def _set_weight(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Takes over the weight of a plain layer."""
+        """Takes over the weight of a plain layer. A weight vector of zeros keeps its random direction, at magnitude 0:
+        the same layer, and one that can be trained."""
+        initial = self.weight_v.clone()
         self.weight_v.copy_(weight)
         self._set_magnitudes()
+        self.weight_v.copy_(torch.where(self.weight_g == 0, initial, self.weight_v))
         if bias is not None and self.bias is not None:
             self.bias.copy_(bias)
 
     def weight_norms(self) -> Tensor:
-        """|weight_v| of each weight vector: shape (neurons,), at least float32; never 0."""
-        v = self.weight_v.flatten(1) if self.normalize == "output" else self.weight_v.flatten(1).t()
-        norm = torch.linalg.vector_norm(v, dim=1, dtype=wide(v.dtype))
-        return norm.clamp_min(torch.finfo(norm.dtype).tiny)
+        """|weight_v| of each weight vector: shape (neurons,), at least float32."""
+        v = self._weight_vectors()
+        return torch.linalg.vector_norm(v, dim=1, dtype=wide(v.dtype))
+
+    def _weight_vectors(self) -> Tensor:
+        """weight_v as (neurons, fan_in)."""
+        return self.weight_v.flatten(1) if self.normalize == "output" else self.weight_v.flatten(1).t()
+
+    def inverse_norms(self) -> Tensor:
+        """1 / |weight_v| of each weight vector, 0 for one of zeros: shape (neurons,), at least float32."""
+        return inverse_norms(self._weight_vectors(), wide(self.weight_v.dtype))
 
     def mean_weight(self) -> Tensor:
         """The weight with every noise replaced by its mean, of weight_v's shape and dtype."""
-        scale = self.weight_g.to(wide(self.weight_g.dtype)).flatten() / self.weight_norms() * self._mean_cosine()
+        scale = self._mean_magnitude() * self.inverse_norms() * self._mean_cosine()
         return (self.weight_v * scale.view_as(self.weight_g)).to(self.weight_v.dtype)
 
     def _mean_cosine(self) -> Tensor | float:
         """What the mean of the direction noise leaves of the direction; 1 where the noise's own mean is no noise."""
         return 1.0
 
+    def _mean_magnitude(self) -> Tensor:
+        """Of each weight vector: shape (neurons,), at least float32."""
+        return self.weight_g.flatten().to(wide(self.weight_g.dtype))
+
     def _magnitude(self) -> tuple[Tensor, Tensor | None]:
         """Mean and std of the factor mean + std * xi on each direction: shape (neurons,), at least float32."""
-        g = self.weight_g.flatten().to(wide(self.weight_g.dtype))
+        g = self._mean_magnitude()
         if self.magnitude is None:
             return g, None
         if self.magnitude.code == NORMAL:
@@ -125,23 +142,31 @@ class WeightNormalized(NoisyModule):
         return torch.zeros_like(g), g
 
     def _law_tensors(self, dtype: torch.dtype) -> LawTensors:
-        """law_param_0, law_param_1 and constants of the law of the angle."""
+        """law_param_0, law_param_1 and constants of the law of the angle: kept from pass to pass while everything that
+        they are made of stays the same."""
+        v = self.weight_v
+        made_of = (self.direction, v.shape, v.device, dtype)
+        compiling = torch.compiler.is_compiling()
+        if self._law is not None and not compiling and self._law[0] == made_of:
+            return self._law[1]
+        # Tensors that are made in inference mode could not be saved for backward later.
+        with nullcontext() if compiling else torch.inference_mode(False):
+            tensors = self._new_law_tensors(dtype)
+        # Dynamo, fake tensors and transforms must not leave theirs behind.
+        if not compiling and type(tensors[2]) is Tensor and not transformed():
+            self._law = (made_of, tensors)
+        return tensors
+
+    def _new_law_tensors(self, dtype: torch.dtype) -> LawTensors:
         device = self.weight_v.device
-        place = (device, dtype)
-        if place in self._law and not torch.compiler.is_compiling():
-            return self._law[place]
         parameters = (None, None) if self.direction is None else self.direction.parameters()
         full = lambda p: torch.full((self.neurons,), p, dtype=dtype, device=device)  # noqa: E731
         law_param_0, law_param_1 = (None if p is None else full(p) for p in parameters)
         constants = law_constants(self.direction, law_param_0, law_param_1, self.fan_in, self.neurons, device)
-        tensors = (law_param_0, law_param_1, constants)
-        # Dynamo and fake tensors must not leave theirs behind.
-        if not torch.compiler.is_compiling() and type(tensors[2]) is Tensor:
-            self._law[place] = tensors
-        return tensors
+        return law_param_0, law_param_1, constants
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_law": {}}
+        return {**self.__dict__, "_law": None}
 
     @property
     def noisy(self) -> bool:

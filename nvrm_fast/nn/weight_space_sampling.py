@@ -23,6 +23,8 @@ from torch.utils.checkpoint import checkpoint
 
 from ..ops import direction as direction_ops
 from ..ops.noise import gaussian_like
+from ..ops.transforms import transformed
+from .base import wide
 from .weight_norm import WeightNormalized
 
 #: Steps of the noise contract that the different draws of one forward pass take, so that none overlaps.
@@ -30,6 +32,8 @@ ACTIVATIONS, WEIGHTS, SIGNS_IN, SIGNS_OUT = range(4)
 
 
 def _again_in_backward(function: Callable[..., Tensor], *tensors: Tensor) -> Any:
+    if not torch.compiler.is_compiling() and transformed():  # torch.func has no checkpoints
+        return function(*tensors)
     return checkpoint(function, *tensors, use_reentrant=False, preserve_rng_state=False)
 
 
@@ -43,13 +47,14 @@ def _gaussian(layer: WeightNormalized, key: Tensor) -> Tensor:
 
 
 def _projections(unit: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """noise . unit and |noise|^2 of each row, for (neurons, fan_in)."""
-    return (noise * unit).sum(dim=1), noise.square().sum(dim=1)
+    """noise . unit and |noise|^2 of each row, for (neurons, fan_in); at least float32, which a long row needs."""
+    dtype = wide(noise.dtype)
+    return (noise * unit).sum(dim=1, dtype=dtype), torch.linalg.vector_norm(noise, dim=1, dtype=dtype).square()
 
 
 def _unit(layer: WeightNormalized) -> Tensor:
     """Weight vectors of length 1, of weight_v's shape."""
-    return layer.weight_v / layer.weight_norms().view_as(layer.weight_g).to(layer.weight_v.dtype)
+    return layer.weight_v * layer.inverse_norms().view_as(layer.weight_g).to(layer.weight_v.dtype)
 
 
 def _weight_angles(layer: WeightNormalized, key: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -150,7 +155,7 @@ def input_normalized(layer: WeightNormalized, x: Tensor, key: Tensor) -> Tensor:
     unit = _unit(layer)
     columns, nothing = x.unsqueeze(2), torch.zeros_like(x).unsqueeze(2)
     if layer.direction is None:
-        noisy = layer._noisy(columns, None, torch.ones_like(layer.weight_norms()), None, key).squeeze(2)
+        noisy = layer._noisy(columns, None, torch.ones_like(layer._mean_magnitude()), None, key).squeeze(2)
         return F.linear(noisy, unit, layer.bias)
     # Both parts come from one key, so they have the same angles and magnitudes.
     along_part = _finish(layer, columns, nothing, key, None).squeeze(2)

@@ -10,10 +10,12 @@ there. The key is an int64 tensor with one element: all that is kept of the nois
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from ..contract.laws import LAWS, NO_DIRECTION, NO_MAGNITUDE, Direction
 from ..contract.layers import DirectionSettings
@@ -22,6 +24,7 @@ from ..reference.angles import ANGLES
 from ..reference.direction_noise import Variates
 from . import fused_linear, registry
 from .operator import Route, define, set_autograd
+from .transforms import transformed
 
 _SETTINGS = (
     "int stream, int step, int offset, int law, int magnitude, int fan_in, float alpha, float low, float high, "
@@ -116,7 +119,8 @@ def law_constants(
     """What kernels need of a law's parameters: float32, shape (rows, neurons), on the device; no gradient."""
     if direction is None:
         return torch.zeros(0, neurons, dtype=torch.float32, device=device)
-    with torch.no_grad():
+    # Tangents of forward mode pass a no_grad.
+    with torch.no_grad(), forward_ad._set_fwd_grad_enabled(False):
         return ANGLES[direction.code].constants(law_param_0, law_param_1, fan_in, *direction.ends).contiguous()
 
 
@@ -138,6 +142,12 @@ def turning_angle(
         *direction.ends,
     )
     return cosine, sine
+
+
+def _double(parameters: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """magnitude_mean to law_param_1 in float64; constants and key as they are."""
+    *floating, constants, key = parameters
+    return [*(None if p is None else p.double() for p in floating), constants, key]
 
 
 class DirectionNoise(torch.autograd.Function):
@@ -163,8 +173,15 @@ class DirectionNoise(torch.autograd.Function):
             ctx.save_for_backward(x, sq_norm, scale, *parameters, None, None)
             return route.run("direction_noise", x.device, x, sq_norm, scale, *parameters, *settings)
         s, sq_norm, scale = fused_linear.normalized_product(x, weight, settings.law != NO_DIRECTION)
+        wide = settings.law != NO_DIRECTION and fused_linear.beyond_float32(sq_norm)
+        if wide:
+            s, sq_norm, scale = fused_linear.normalized_product(x.double(), weight.double(), True)
         ctx.save_for_backward(s, sq_norm, scale, *parameters, x, weight)
-        return route.run("direction_noise", x.device, s, sq_norm, scale, *parameters, *settings).squeeze(2)
+        y = route.run(
+            "direction_noise", x.device, s, sq_norm, scale, *(_double(parameters) if wide else parameters), *settings
+        )
+        # In place, since a view as a result would refuse what the user does to it in place.
+        return (y.to(x.dtype) if wide else y).squeeze_(2)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -174,6 +191,8 @@ class DirectionNoise(torch.autograd.Function):
         directed = settings.law != NO_DIRECTION
         if weight is not None:
             grad = grad.unsqueeze(2)
+            if s.dtype != x.dtype:  # forward went to float64
+                x, weight, grad, parameters = x.to(s.dtype), weight.to(s.dtype), grad.to(s.dtype), _double(parameters)
             if torch.is_grad_enabled():
                 s, sq_norm, scale = fused_linear.normalized_product(x, weight, directed)
         ds, d_sq_norm, d_scale, *found = _gradients(
@@ -210,39 +229,63 @@ class DirectionNoiseBackward(torch.autograd.Function):
         ctx: Any, route: Route, settings: DirectionSettings, slopes: bool, grad: Tensor, *tensors: Tensor | None
     ) -> tuple[Tensor, ...]:
         ctx.save_for_backward(grad, *tensors)
-        ctx.settings = settings
+        ctx.settings, ctx.slopes = settings, slopes
         return tuple(route.run("direction_noise_backward", grad.device, grad, *tensors, *settings, slopes))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         grad, *tensors = ctx.saved_tensors
-        return (None, None, None, *_second_order(grad, tensors, ctx.settings, gradients), None, None)
+        return (None, None, None, *_second_order(grad, tensors, ctx.settings, ctx.slopes, gradients), None, None)
+
+
+def _formula(settings: DirectionSettings, *tensors: Tensor | None) -> Tensor:
+    """direction_noise by functions that autograd knows, for its ten tensors."""
+    s, *_, constants, key = tensors
+    assert s is not None and constants is not None and key is not None
+    with torch.no_grad(), forward_ad._set_fwd_grad_enabled(False):
+        drawn = variates(tuple(s.shape), constants, key, settings)
+    formula: Any = reference.direction_formula
+    return formula(*tensors[:_DIFFERENTIABLE], constants, drawn, settings)
+
+
+def _first_order(settings: DirectionSettings, slopes: bool, grad: Tensor, *tensors: Any) -> tuple[Tensor, ...]:
+    """direction_noise_backward by functions that autograd knows, to any order and for every transform."""
+    *inputs, constants, key = tensors
+    empty = _fake_direction_noise_backward(grad, *tensors, *settings, slopes)
+    wanted = [i for i, (x, d) in enumerate(zip(inputs, empty)) if x is not None and d.shape == x.shape]
+
+    def function(*chosen: Tensor) -> Tensor:
+        given = list(inputs)
+        for i, x in zip(wanted, chosen):
+            given[i] = x
+        return _formula(settings, *given, constants, key)
+
+    found = torch.func.vjp(function, *[inputs[i] for i in wanted])[1](grad)
+    gradients = list(empty)
+    for i, d in zip(wanted, found):
+        gradients[i] = d
+    return tuple(gradients)
 
 
 def _second_order(
-    grad: Tensor, tensors: list[Any], settings: DirectionSettings, gradients: tuple[Any, ...]
+    grad: Tensor, tensors: list[Any], settings: DirectionSettings, slopes: bool, gradients: tuple[Any, ...]
 ) -> list[Any]:
     """Gradients of direction_noise_backward's results, summed against `gradients`, for grad and the eight tensors."""
     *inputs, constants, key = tensors
-    with torch.enable_grad():
-        leaves: list[Any] = [None if x is None else x.detach().requires_grad_() for x in (grad, *inputs)]
-        drawn = variates(inputs[0].shape, constants, key, settings)
-        formula: Any = reference.direction_formula
-        y = formula(*leaves[1:], constants, drawn, settings)
-        present = [i for i in range(1, _DIFFERENTIABLE + 1) if leaves[i] is not None]
-        found = torch.autograd.grad(y, [leaves[i] for i in present], leaves[0], create_graph=True, allow_unused=True)
-        total = None
-        for i, first_order in zip(present, found):
-            weight = gradients[i - 1]
-            if first_order is None or weight is None or weight.shape != first_order.shape:
-                continue
-            part = (first_order * weight.to(first_order.dtype)).sum()
-            total = part if total is None else total + part
-        if total is None or not total.requires_grad:
-            return [None] * len(leaves)
-        wanted = [x for x in leaves if x is not None]
-        again = iter(torch.autograd.grad(total, wanted, allow_unused=True))
-        return [None if x is None else next(again) for x in leaves]
+    present = [i for i, x in enumerate((grad, *inputs)) if x is not None]
+
+    def function(*chosen: Tensor) -> tuple[Tensor, ...]:
+        given: list[Any] = [None] * (1 + _DIFFERENTIABLE)
+        for i, x in zip(present, chosen):
+            given[i] = x
+        return _first_order(settings, slopes, *given, constants, key)
+
+    results, pull = torch.func.vjp(function, *[(grad, *inputs)[i] for i in present])[:2]
+    weights = [
+        torch.zeros_like(r) if w is None or w.shape != r.shape else w.to(r.dtype) for r, w in zip(results, gradients)
+    ]
+    found = dict(zip(present, pull(tuple(weights))))
+    return [found.get(i) for i in range(1 + _DIFFERENTIABLE)]
 
 
 def _gradients(route: Route, grad: Tensor, *tensors_settings_slopes: Any) -> tuple[Tensor, ...]:
@@ -250,6 +293,8 @@ def _gradients(route: Route, grad: Tensor, *tensors_settings_slopes: Any) -> tup
     if route.operator:
         operator = torch.ops.nvrm_fast.direction_noise_backward.default
         return operator(grad, *tensors, *settings, slopes, backend=route.backend)
+    if transformed():
+        return _first_order(settings, slopes, grad, *tensors)
     if torch.is_grad_enabled():
         return DirectionNoiseBackward.apply(route, settings, slopes, grad, *tensors)
     return route.run("direction_noise_backward", grad.device, grad, *tensors, *settings, slopes)
@@ -260,12 +305,14 @@ set_autograd(
     lambda route, s, *args: DirectionNoise.apply(
         route, DirectionSettings(*args[_TENSOR_COUNT - 1 :]), s, None, *args[: _TENSOR_COUNT - 1]
     ),
+    lambda *args: _formula(DirectionSettings(*args[_TENSOR_COUNT:]), *args[:_TENSOR_COUNT]),
 )
 set_autograd(
     "direction_noise_backward",
     lambda route, grad, *args: DirectionNoiseBackward.apply(
         route, DirectionSettings(*args[_TENSOR_COUNT:-1]), args[-1], grad, *args[:_TENSOR_COUNT]
     ),
+    lambda grad, *args: _first_order(DirectionSettings(*args[_TENSOR_COUNT:-1]), args[-1], grad, *args[:_TENSOR_COUNT]),
 )
 
 
@@ -293,6 +340,8 @@ def direction_noise(
     s = s.contiguous()
     if torch.compiler.is_compiling():
         return torch.ops.nvrm_fast.direction_noise(s, sq_norm, scale, *parameters, *settings, backend=backend)
+    if transformed():
+        return _formula(settings, s, sq_norm, scale, *parameters)
     route = Route(False, registry.choose("direction_noise", s.device, backend))
     if torch.is_grad_enabled():
         return DirectionNoise.apply(route, settings, s, None, sq_norm, scale, *parameters)
@@ -316,7 +365,8 @@ def dense_direction_noise(
     """direction_noise of a dense layer with its product and norms, as one differentiable function.
 
     x (objects, in), weight (neurons, in), of one dtype; returns (objects, neurons). Norms and the pass are in float32
-    (float64 for float64), and the parameters come so. Not for torch.compile, which fuses the norms itself.
+    (float64 for float64), and the parameters come so. Not for torch.compile, which fuses the norms itself, nor inside
+    torch.func's transforms or forward mode.
     """
     parameters = (magnitude_mean, magnitude_std, bias, law_param_0, law_param_1, constants, key)
     route = Route(False, registry.choose("direction_noise", x.device, backend))

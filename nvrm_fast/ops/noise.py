@@ -11,6 +11,7 @@ from ..reference import activation
 from ..reference.noise import noise_at as _reference_noise_at
 from . import registry
 from .operator import define
+from .transforms import apart, transformed
 
 
 def _fake_gaussian_like(like: Tensor, *args: Any) -> Tensor:
@@ -38,7 +39,11 @@ def gaussian_like(
     """
     if torch.compiler.is_compiling():
         return torch.ops.nvrm_fast.gaussian_like(like.detach(), key, stream, step, offset, backend=backend)
-    return registry.kernel("gaussian_like", like.device, backend)(like.detach(), key, stream, step, offset)
+    if transformed():
+        like = apart(like.shape, like)
+    elif like.requires_grad:
+        like = like.detach()
+    return registry.kernel("gaussian_like", like.device, backend)(like, key, stream, step, offset)
 
 
 def noise_at(index: Tensor, key: Tensor, stream: int, step: int, distribution: int) -> Tensor:

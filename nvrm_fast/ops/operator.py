@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from . import registry
+from .transforms import transformed
 
 _library = torch.library.Library("nvrm_fast", "FRAGMENT")
 
@@ -83,10 +84,15 @@ class Route(NamedTuple):
         return registry.registered(name, self.backend, device.type)(*args)
 
 
-def set_autograd(name: str, apply: Callable[..., Any]) -> None:
-    """Makes `apply` the autograd formula of torch.ops.nvrm_fast.NAME: it takes a Route and the operator's arguments."""
+def set_autograd(name: str, apply: Callable[..., Any], formula: Callable[..., Any]) -> None:
+    """Makes `apply` the autograd formula of torch.ops.nvrm_fast.NAME: it takes a Route and the operator's arguments.
+
+    formula: the same by functions that autograd knows, for torch.func and forward mode; takes the arguments alone.
+    """
 
     def with_formula(*args: Any, backend: str | None = None) -> Any:
+        if transformed():
+            return formula(*args)
         route = Route(True, backend)
         if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in args):
             return apply(route, *args)

@@ -19,6 +19,7 @@ from ..reference import stochastic as reference
 from . import registry
 from .noise import gaussian_like
 from .operator import Route, define, set_autograd
+from .transforms import apart, transformed
 
 _SETTINGS = "int stream, int step, int offset, int activation, int sums, float margin"
 
@@ -77,10 +78,12 @@ class StochasticActivation(torch.autograd.Function):
         z = F.linear(x, weight, bias).unsqueeze(2)
         ctx.save_for_backward(z, key, x, weight, bias)
         y, sums = route.run("stochastic_activation", x.device, z, key, *settings)
-        return y.squeeze(2), sums
+        # In place, since a view as a result would refuse what the user does to it in place.
+        return y.squeeze_(2), sums
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, grad_sums: Tensor) -> tuple[Tensor | None, ...]:
+        ctx.spent = True  # for regularizer_loss: this pass has reached a loss already
         z, key, x, weight, bias = ctx.saved_tensors
         _, _, need_x, need_weight, need_bias, _ = ctx.needs_input_grad
         if weight is None:
@@ -113,16 +116,22 @@ class StochasticActivationBackward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of (dz * weight).sum() for grad, grad_sums and z."""
-        grad, grad_sums, z, key = ctx.saved_tensors
-        settings = ctx.settings
-        with torch.enable_grad():
-            leaves = [x.detach().requires_grad_() for x in (grad, grad_sums, z)]
-            eps = gaussian_like(grad, key, *settings[:3])
-            y, sums = reference.stochastic_formula(leaves[2], eps, settings)
-            results, given = ([y], leaves[:1]) if settings.sums == NOTHING else ([y, sums], leaves[:2])
-            (dz,) = torch.autograd.grad(results, leaves[2], given, create_graph=True)
-            found = torch.autograd.grad((dz * weight).sum(), leaves, allow_unused=True)
-        return (None, None, *found, None)
+        *tensors, key = ctx.saved_tensors
+        pull = torch.func.vjp(lambda *given: _first_order(ctx.settings, key, *given), *tensors)[1]
+        return (None, None, *pull(weight), None)
+
+
+def _formula(settings: StochasticSettings, z: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+    """stochastic_activation by functions that autograd knows."""
+    shape = (z.shape[0], z.shape[1] // 2, z.shape[2])
+    eps = gaussian_like(apart(shape, z), key, *settings[:3])
+    return reference.stochastic_formula(z, eps, settings)
+
+
+def _first_order(settings: StochasticSettings, key: Tensor, grad: Tensor, grad_sums: Tensor, z: Tensor) -> Tensor:
+    """stochastic_activation_backward by functions that autograd knows, to any order and for every transform."""
+    (y, sums), pull = torch.func.vjp(lambda z: _formula(settings, z, key), z)[:2]
+    return pull((grad.to(y.dtype), torch.zeros_like(sums) if settings.sums == NOTHING else grad_sums))[0]
 
 
 def _gradient(
@@ -132,6 +141,8 @@ def _gradient(
     if route.operator:
         operator = torch.ops.nvrm_fast.stochastic_activation_backward.default
         return operator(*tensors, *settings, backend=route.backend)
+    if transformed():
+        return _first_order(settings, key, *tensors[:3])
     if torch.is_grad_enabled():
         return StochasticActivationBackward.apply(route, settings, *tensors)
     return route.run("stochastic_activation_backward", z.device, *tensors, *settings)
@@ -140,12 +151,14 @@ def _gradient(
 set_autograd(
     "stochastic_activation",
     lambda route, z, key, *args: StochasticActivation.apply(route, StochasticSettings(*args), z, None, None, key),
+    lambda z, key, *args: _formula(StochasticSettings(*args), z, key),
 )
 set_autograd(
     "stochastic_activation_backward",
     lambda route, grad, grad_sums, z, key, *args: StochasticActivationBackward.apply(
         route, StochasticSettings(*args), grad, grad_sums, z, key
     ),
+    lambda grad, grad_sums, z, key, *args: _first_order(StochasticSettings(*args), key, grad, grad_sums, z),
 )
 
 
@@ -165,6 +178,8 @@ def stochastic_activation(
     z = z.contiguous()
     if torch.compiler.is_compiling():
         return torch.ops.nvrm_fast.stochastic_activation(z, key, *settings, backend=backend)
+    if transformed():
+        return _formula(settings, z, key)
     route = Route(False, registry.choose("stochastic_activation", z.device, backend))
     if z.requires_grad and torch.is_grad_enabled():
         return StochasticActivation.apply(route, settings, z, None, None, key)
@@ -183,7 +198,7 @@ def dense_stochastic_activation(
     """stochastic_activation of a dense layer with its product, as one differentiable function.
 
     x (objects, in), weight (2 neurons, in), bias (2 neurons,) or None, of one dtype; activations (objects, neurons) and
-    the sums. Not for torch.compile.
+    the sums. Not for torch.compile, nor inside torch.func's transforms or forward mode.
     """
     route = Route(False, registry.choose("stochastic_activation", x.device, backend))
     return StochasticActivation.apply(route, settings, x, weight, bias, key)

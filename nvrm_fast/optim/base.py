@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, overload
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.optimizer import ParamsT
 
 from ..contract import record
 from ..contract.arguments import StepArguments
@@ -18,11 +20,11 @@ from ..contract.record import Record
 from ..contract.rules import Hyper, Rule
 from ..contract.seeds import signed_seed
 from ..contract.streams import assign_streams
-from ..ops import registry as backends
-from ..ops import step as ops
-from . import amp, backward, capture, checkpoint, compiled
-from .batches import MASTER, PERTURBATION, STEP, ParamRef, Part, Plan, StalePlan, same_objects
-from .checks import check_number, check_overlap, check_param, check_step_of
+from ..ops.registry import check_backend
+from ..ops.step import step_
+from . import amp, backward, capture, carried, checkpoint, compiled, written
+from .batches import MASTER, PERTURBATION, STEP, ParamRef, Part, Plan, StalePlan
+from .checks import check_flag, check_number, check_overlap, check_pair, check_param, check_step_of
 from .memory import allocate
 from .shards import local_tensor, place_of
 
@@ -59,13 +61,29 @@ class NoisyOptimizer(Optimizer):
     #: The noise stays in the weights for good: there is none to take off.
     keep_noise = False
 
-    #: torch.amp.GradScaler leaves `grad_scale` and `found_inf` here; the kernels divide by the one and heed the other.
-    _step_supports_amp_scaling = True
+    #: With it torch.amp.GradScaler leaves `grad_scale` and `found_inf` here; the kernels divide by the one and heed the
+    #: other. Only with fused=True, as in torch.optim: whoever clips gradients or asks whether a step was skipped counts
+    #: on a scaler that does both itself.
+    _step_supports_amp_scaling = False
 
     # What compiled.py notes.
     _number: int
     _params: list[Tensor]
     _has_shards: bool
+
+    #: Its groups are still being added, by the constructor: what concerns all of them is done once, after the last.
+    _is_being_made = False
+
+    #: The hooks of step_in_backward(), while there are any.
+    _in_backward: Any = None
+
+    def __init__(self, params: ParamsT, defaults: dict[str, Any], fused: bool | None = None) -> None:
+        self._is_being_made = True
+        super().__init__(params, defaults)
+        del self._is_being_made
+        self._check_overlap()
+        self._step_supports_amp_scaling = bool(fused)
+        self._set_up()
 
     # What a subclass decides.
 
@@ -95,12 +113,17 @@ class NoisyOptimizer(Optimizer):
         """Raises ValueError for hyper-parameters out of range. Rules extend it."""
         distribution_code(group["noise"], "noise")
         signed_seed(group["seed"])
-        if group["master_weights"] not in (None, True, False):
+        if group["master_weights"] is not None and not isinstance(group["master_weights"], bool):
             raise ValueError(f"master_weights must be None, True or False, got {group['master_weights']!r}")
         if group["backend"] is not None:
-            backends.check_backend(group["backend"])
+            check_backend(group["backend"])
+        check_flag(group["capturable"], "capturable")
         for hyper in self._rule(group).hyper:
-            if not hyper.is_flag:
+            if hyper.item == 0:
+                check_pair(group[hyper.option], hyper.option)
+            if hyper.is_flag:
+                check_flag(_option(group, hyper), hyper.name)
+            else:
                 check_number(_option(group, hyper), hyper.title or hyper.name, low=hyper.low, high=hyper.high)
 
     # Groups.
@@ -117,13 +140,20 @@ class NoisyOptimizer(Optimizer):
                     place_of(param)
                 except ValueError as error:
                     raise ValueError(f"parameter {name}: {error}") from None
-            check_overlap(itertools.chain.from_iterable(self._named(other) for other in self.param_groups))
+            if not self._is_being_made:
+                self._check_overlap()
         except Exception:
             self.param_groups.pop()
             raise
         group["checkpoint_version"] = checkpoint.VERSION
         group["noise_contract"] = NOISE_CONTRACT
-        self._set_up()
+        if not self._is_being_made:
+            self._set_up()
+            if self._in_backward is not None:
+                self._in_backward.add(group)
+
+    def _check_overlap(self) -> None:
+        check_overlap(itertools.chain.from_iterable(self._named(group) for group in self.param_groups))
 
     def _named(self, group: dict[str, Any]) -> Iterator[tuple[ParameterName, Tensor]]:
         return ((ParameterName(self, group, i), param) for i, param in enumerate(group["params"]))
@@ -136,7 +166,16 @@ class NoisyOptimizer(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Also called by load_state_dict, copy and pickle."""
+        shared: Any = getattr(self, "state", None), getattr(self, "param_groups", None)
         super().__setstate__(state)
+        if "_loading" in vars(self) and shared[0] is not None and shared[1] is not None:
+            # Into the objects that were there: wrappers (Lightning's) hand them on, and must see what is loaded.
+            loaded = dict(self.state), list(self.param_groups)
+            self.state, self.param_groups = shared
+            self.state.clear()
+            self.state.update(loaded[0])
+            self.param_groups[:] = loaded[1]
+        vars(self).setdefault("_step_supports_amp_scaling", False)
         self._set_up()
         checkpoint.complete(self, vars(self).pop("_loading", None))
 
@@ -159,10 +198,10 @@ class NoisyOptimizer(Optimizer):
         torch.distributed.checkpoint prepares an optimizer for loading.
         """
         is_compiling = torch.compiler.is_compiling()
-        if not is_compiling:  # the compiler would guard every entry of the state; the operator in its graph checks
-            self._check_mode()
         loss = None
         if closure is not None:
+            if not is_compiling:  # the compiler would guard every entry of the state; the operator in its graph checks
+                self._check_mode()  # before the closure runs; _step asks again
             with torch.enable_grad():
                 loss = closure()
         if is_compiling:
@@ -238,22 +277,54 @@ class NoisyOptimizer(Optimizer):
             for part, plan in zip(parts, plans)
             for k in range(len(plan.batches))
         ]
+        for part, plan in zip(parts, plans):
+            if plan.has_masters and self._may_be_written(part, plan):
+                self._take_writes_over(part.group, plan.refs, plan.data(part))
         for arguments, backend in calls:
-            ops.step_(arguments, backend=backend)
+            step_(arguments, backend=backend)
         for plan in plans:
             if plan.has_shards:  # the kernels have told the local tensors' versions only
                 torch.autograd.graph.increment_version(plan.params)
+        for part, plan in zip(parts, plans):
+            if plan.has_masters:
+                plan.mark = None if self._may_be_clean(part.group) else written.mark(part.params, plan.data(part))
+
+    def _may_be_clean(self, group: dict[str, Any]) -> bool:
+        """Whether the last step may have left weights without noise. The host does not ask the records."""
+        scale = self._noise_scale(group)
+        return self.keep_noise or isinstance(scale, Tensor) or scale == 0 or bool(group.get("denoise_every"))
+
+    def _may_be_written(self, part: Part, plan: Plan) -> bool:
+        """Whether somebody may have written parameters since the last step, so that their values are to be compared.
+
+        A hint from versions and addresses where noise is on: a write that raises none is not seen then. Values are
+        always compared where no noise may be on, and where other processes write (shared memory).
+        """
+        if plan.mark is None or plan.is_shared:
+            return True
+        return part.data is None and plan.mark != written.mark(part.params, plan.data(part))
+
+    def _take_writes_over(self, group: dict[str, Any], refs: list[ParamRef], data: list[Tensor]) -> None:
+        """Where there are masters: what anybody wrote into these parameters is part of their clean weights."""
+        for ref, own in zip(refs, data):
+            state = self.state[ref.param]
+            if MASTER in state and PERTURBATION in state:
+                self._widen_master(ref.param, state)
+                written.take_over(own, local_tensor(state[MASTER]), state, ref, group["backend"])
+
+    def _widen_master(self, param: Tensor, state: dict[str, Any]) -> None:
+        """The master in the dtype that goes with the parameter's, if the model was cast."""
+        if MASTER in state and state[MASTER].dtype != wide_dtype(param.dtype):
+            state[MASTER] = allocate(param, wide_dtype(param.dtype)).copy_(state[MASTER])
 
     def _step_arguments(
         self, part: Part, plan: Plan, k: int, grad_scale: Tensor | None, found_inf: Tensor | None
     ) -> StepArguments:
         group, rule, batch = part.group, plan.rule, plan.batches[k]
         data, grads = plan.data(part), plan.grads(part)
-        states = [state[key] for key in rule.states for state in batch.states]
-        masters = batch.tensors(MASTER) if batch.has_masters else []
-        steps, records = batch.tensors(STEP), batch.tensors(PERTURBATION)
-        if not same_objects([*states, *masters, *steps, *records], plan.tensors[k]):
+        if not plan.has_state_of(k):
             raise StalePlan
+        states, masters, steps, records = plan.lists[k]
         if plan.has_shards:
             states, masters = [local_tensor(x) for x in states], [local_tensor(x) for x in masters]
         if len(plan.batches) > 1:
@@ -318,14 +389,42 @@ class NoisyOptimizer(Optimizer):
     def _make_plan(self, part: Part) -> Plan:
         """Completes the state of the part's parameters and batches them. Everything is checked."""
         refs, group = self._refs(part), part.group
-        new = [ref.param for ref in refs if PERTURBATION not in self.state.get(ref.param, {})]
+        new = [ref for ref in refs if PERTURBATION not in self.state.get(ref.param, {})]
+        self._take_known_noise_off(group, new)
         taken = self._taken_streams() if new else set()
         states = [self._ready_state(group, ref, taken) for ref in refs]
         plan = Plan(refs, self._rule(group), self._options(group), list(part.params), states)
         if len(self._plans) >= MOST_PLANS:
             self._plans.clear()
         self._plans[id(group), part.positions] = plan
+        for ref, state in zip(refs, states):
+            carried.note(ref.param, state[PERTURBATION], state.get(MASTER))
         return plan
+
+    def _take_known_noise_off(self, group: dict[str, Any], refs: list[ParamRef]) -> None:
+        """Leaves parameters clean that carry noise of which this optimizer's state does not tell: it was deleted or
+        replaced, or another optimizer put the noise on. Warns. Weights that were put in since are left alone."""
+        found = [] if capture.is_capturing() else [(ref, carried.find(ref.param)) for ref in refs]
+        amounts = [(ref, known, *carried.amount(known, ref, group["backend"])) for ref, known in found if known]
+        # Small parameters, and such as are large beside their noise, do not tell; all together mostly do.
+        together = carried.together([(amount, deviation) for _, _, amount, deviation in amounts])
+        for ref, known, amount, deviation in amounts:
+            tells = ref.param.numel() >= 16 and deviation < 0.1
+            if (amount if tells else together) < (0.25 if tells else 0.5):
+                carried.forget(ref.param)
+                continue
+            carried.take_off(known, ref, group["backend"])
+            warnings.warn(
+                f"parameter {ref.name} carried noise that this optimizer's state does not know (the state was deleted "
+                "or replaced, or another optimizer put it on); it was taken off. Call reset_state() instead of "
+                "deleting state, and denoise() on an optimizer before another one takes its parameters over",
+                stacklevel=5,
+            )
+
+    def reset_state(self) -> None:
+        """Forgets moments, counters and noise, as if no step had been done; the weights are left clean."""
+        self.state.clear()
+        self._plans.clear()
 
     # State.
 
@@ -386,8 +485,7 @@ class NoisyOptimizer(Optimizer):
         if self._wants_master(group, param) and MASTER not in state:
             self._take_noise_off(group, [ref])
             state[MASTER] = allocate(param, wide_dtype(param.dtype)).copy_(param)
-        elif MASTER in state and state[MASTER].dtype != wide_dtype(param.dtype):  # the model was cast
-            state[MASTER] = allocate(param, wide_dtype(param.dtype)).copy_(state[MASTER])
+        self._widen_master(param, state)
         like = state.get(MASTER, param)
         if not is_complete:
             state[PERTURBATION][record.RULE_STEPS] = 0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -28,6 +29,15 @@ class ParamRef(NamedTuple):
     stream: int = 0  # of its noise, unless its record says another
 
 
+class StateLists(NamedTuple):
+    """The operator's arguments of these names."""
+
+    states: list[Tensor]
+    masters: list[Tensor]
+    steps: list[Tensor]
+    records: list[Tensor]
+
+
 @dataclass
 class ParamBatch:
     """What one operator call is told of its parameters, apart from gradients. Tensors are this process's own."""
@@ -42,10 +52,18 @@ class ParamBatch:
     def tensors(self, key: str) -> list[Tensor]:
         return [state[key] for state in self.states]
 
-    def state_tensors(self, rule: Rule) -> list[Tensor | None]:
-        """Everything that the operator is told of the state; None where it is missing."""
-        keys = (*rule.states, *((MASTER,) if self.has_masters else ()), STEP, PERTURBATION)
-        return [state.get(key) for key in keys for state in self.states]
+    def state_lists(self, rule: Rule) -> StateLists:
+        """Everything that the operator is told of the state."""
+        return StateLists(
+            [state[key] for key in rule.states for state in self.states],
+            self.tensors(MASTER) if self.has_masters else [],
+            self.tensors(STEP),
+            self.tensors(PERTURBATION),
+        )
+
+    def keys(self, rule: Rule) -> tuple[str, ...]:
+        """Under which names that lies in each parameter's state."""
+        return (*rule.states, *((MASTER,) if self.has_masters else ()), STEP, PERTURBATION)
 
 
 class Part(NamedTuple):
@@ -62,7 +80,7 @@ class Part(NamedTuple):
         """All parameters of a group that have a gradient."""
         params: list[Tensor] = group["params"]
         grads = [param.grad for param in params]
-        if all(grad is not None for grad in grads):
+        if not any(map(operator.is_, grads, itertools.repeat(None))):
             return cls(group, None, params, None, grads)  # type: ignore[arg-type]  # none of them is None
         return cls.of_positions(group, tuple(i for i, grad in enumerate(grads) if grad is not None))
 
@@ -123,7 +141,15 @@ class Plan:
         self.devices = [param.device for param in self.params]
         self.sizes = [len(state) for state in self.states]
         self.batches = make_batches(self.refs, self.states)
-        self.tensors = [batch.state_tensors(self.rule) for batch in self.batches]
+        # As state_tensors finds them, and as the operator takes them: spares most steps to sort them again.
+        self.getters = [operator.itemgetter(*batch.keys(self.rule)) for batch in self.batches]
+        self.tensors = [list(self.state_tensors(k)) for k in range(len(self.batches))]
+        self.lists = [batch.state_lists(self.rule) for batch in self.batches]
+        self.has_masters = any(batch.has_masters for batch in self.batches)
+        #: Whether other processes may write these parameters.
+        self.is_shared = any(x.device.type == "cpu" and x.is_shared() for x in map(local_tensor, self.params))
+        #: Of parameters with masters, as the last step left them (written.py); None: not known, or without noise.
+        self.mark: tuple[list[int], list[int], list[int]] | None = None
 
     def is_valid(self, part: Part, state: dict[Tensor, Any], options: tuple[Any, ...]) -> bool:
         """Whether the operator does what a new plan would have it do, or refuses."""
@@ -133,8 +159,8 @@ class Plan:
             and same_objects(params, self.params)
             # With a state the operator refuses parameters that were cast or got other data.
             and (bool(self.rule.states) or self.has_same_kind(params))
-            and same_objects(states := [state.get(param) for param in params], self.states)
-            and [len(each) for each in states] == self.sizes  # type: ignore[arg-type]  # dicts, as self.states are
+            and same_objects(states := list(map(state.get, params)), self.states)
+            and list(map(len, states)) == self.sizes  # type: ignore[arg-type]  # dicts, as self.states are
         )
 
     def has_same_kind(self, tensors: list[Tensor]) -> bool:
@@ -152,9 +178,19 @@ class Plan:
             and self.has_state()
         )
 
+    def state_tensors(self, k: int) -> Iterator[Tensor]:
+        """What batch k's states hold now, parameter by parameter. KeyError where something is missing."""
+        return itertools.chain.from_iterable(map(self.getters[k], self.batches[k].states))
+
+    def has_state_of(self, k: int) -> bool:
+        """Whether batch k's tensors are the ones that were there when the plan was made."""
+        try:
+            return all(map(operator.is_, self.state_tensors(k), self.tensors[k]))
+        except KeyError:
+            return False
+
     def has_state(self) -> bool:
-        """Whether the state's tensors are the ones that were there when the plan was made."""
-        return all(map(same_objects, [batch.state_tensors(self.rule) for batch in self.batches], self.tensors))
+        return all(map(self.has_state_of, range(len(self.batches))))
 
     def data(self, part: Part) -> list[Tensor]:
         if part.data is not None:

@@ -25,7 +25,8 @@ from torch.optim import Optimizer
 from ..contract.distributions import NOISE_CONTRACT
 from ..contract.record import Record, pack, unpack
 from ..contract.seeds import signed_seed
-from .batches import PERTURBATION, STEP, Part
+from . import carried
+from .batches import MASTER, PERTURBATION, STEP, Part
 from .interface import SteppedOptimizer
 from .shards import local_tensor
 
@@ -116,6 +117,9 @@ def complete(optimizer: SteppedOptimizer, loading: dict[str, Any] | None) -> Non
         group["checkpoint_version"] = VERSION
         for i, param in enumerate(group["params"]):
             _read_first_version(optimizer, group, param, streams[i] if i < len(streams) else None)
+            state = optimizer.state.get(param, {})
+            if isinstance(state.get(PERTURBATION), Tensor):
+                carried.note(param, state[PERTURBATION], state.get(MASTER))
 
 
 def _read_first_version(optimizer: SteppedOptimizer, group: dict[str, Any], param: Tensor, stream: int | None) -> None:

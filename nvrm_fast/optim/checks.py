@@ -20,9 +20,13 @@ from .batches import MASTER, PERTURBATION, ParamRef
 from .capture import is_capturing
 from .shards import local_gradient, local_tensor
 
+#: Noise is float32: a scale beyond it would be infinite, and the weights NaN. Exclusive.
+FLOAT32_LIMIT = 2.0**128
+
 
 def check_number(value: Any, name: str, *, low: float = 0.0, high: float = math.inf) -> None:
     """Raises ValueError unless low <= value < high (which NaN and infinities never are), in torch.optim's words.
+    TypeError for what is no number.
 
     A tensor on another device than the CPU is not looked at: the host would have to wait for it.
     """
@@ -32,10 +36,25 @@ def check_number(value: Any, name: str, *, low: float = 0.0, high: float = math.
             raise ValueError(f"Tensor {what} must be 1-element; its shape is {tuple(value.shape)}")
         if value.device.type != "cpu":
             return
+    elif isinstance(value, (str, bytes)) or not hasattr(value, "__float__"):
+        what = "lr" if name == "learning rate" else name
+        raise TypeError(f"{what} must be a number or a tensor with one element, got {value!r}")
     if not low <= float(value) < high:
         limits = f"in [{low:g}, {high:g})" if high < math.inf else f"finite and at least {low:g}"
         colon = ":" if name.startswith(("learning rate", "beta parameter")) else " value:"
         raise ValueError(f"Invalid {name}{colon} {value}; it must be {limits}")
+
+
+def check_flag(value: Any, name: str) -> None:
+    """Raises TypeError unless value is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+
+
+def check_pair(value: Any, name: str) -> None:
+    """Raises TypeError unless value holds two numbers."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise TypeError(f"{name} must be two numbers, got {value!r}")
 
 
 def check_denoise_every(value: Any) -> None:
@@ -46,6 +65,11 @@ def check_denoise_every(value: Any) -> None:
 
 def check_param(param: Tensor, name: object) -> None:
     """Raises TypeError for a dtype and ValueError for a layout or placement that no kernel serves."""
+    if getattr(param, "_fsdp_flattened", False) or getattr(param, "_is_flat_param", False):
+        raise ValueError(
+            f"parameter {name} belongs to FullyShardedDataParallel (FSDP1), whose shards do not tell where they lie in "
+            "their weights, so that all of them would carry the same noise: use fully_shard (FSDP2)"
+        )
     if param.layout != torch.strided:
         raise ValueError(f"parameter {name} is sparse ({param.layout}): keep parameters dense")
     if param.dtype not in DTYPES:
@@ -83,8 +107,8 @@ def check_step_of(ref: ParamRef, data: Tensor, grad: Tensor, state: dict[str, An
         if isinstance(value, Tensor) and tensor_fault(value, param, value.dtype, written=True) is not None:
             raise ValueError(
                 f"parameter {name} has shape {list(param.shape)} on {param.device}, but its {key} "
-                f"{list(value.shape)} on {value.device}: make a new optimizer, or delete optimizer.state[parameter] "
-                "after optimizer.denoise()"
+                f"{list(value.shape)} on {value.device}: call optimizer.reset_state() before a parameter gets other "
+                "data"
             )
     words = state.get(PERTURBATION)
     if words is not None:
@@ -115,6 +139,8 @@ def check_overlap(named: Iterable[tuple[object, Tensor]]) -> None:
     """Raises ValueError for two parameters that share memory: they would carry two draws of noise at once."""
     spans = []
     for name, param in named:
+        if torch.nn.parameter.is_lazy(param):  # it has no data yet, and will have its own
+            continue
         tensor = local_tensor(param)
         if tensor.numel() == 0 or tensor.device.type == "meta" or tensor.layout != torch.strided:
             continue

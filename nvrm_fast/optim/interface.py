@@ -26,6 +26,7 @@ class SteppedOptimizer(Protocol):
     _number: int
     _params: list[Tensor]
     _has_shards: bool
+    _in_backward: Any
 
     def _rule(self, group: dict[str, Any]) -> Rule: ...
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from .base import NoisyOptimizer
-from .checks import check_number
+from .checks import FLOAT32_LIMIT, check_number
 from .rules import SgdRule, refuse_differentiable
 
 
@@ -47,11 +47,12 @@ class PerturbedSGD(SgdRule, NoisyOptimizer):
                 maximize=maximize, variability=variability, noise=noise, seed=seed, master_weights=master_weights,
                 backend=backend, capturable=capturable,
             ),
+            fused,
         )  # fmt: skip
 
     def _check_group(self, group: dict[str, Any]) -> None:
         super()._check_group(group)
-        check_number(group["variability"], "variability")
+        check_number(group["variability"], "variability", high=FLOAT32_LIMIT)
 
     def _noise_scale(self, group: dict[str, Any]) -> float | Tensor:
         return -number_of(group["lr"]) * number_of(group["variability"])

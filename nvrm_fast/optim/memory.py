@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..ops import registry as backends
+from ..ops import registry
 from .shards import local_tensor
 
 
@@ -17,6 +17,6 @@ def allocate(like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """
     tensor = torch.empty_like(like, dtype=dtype)
     here = local_tensor(tensor)
-    if here.device.type == "cpu" and backends._native is not None:
-        backends._native.advise_huge_pages(here.data_ptr(), here.nbytes)
+    if here.device.type == "cpu" and registry._native is not None:
+        registry._native.advise_huge_pages(here.data_ptr(), here.nbytes)
     return tensor

@@ -26,7 +26,10 @@ _NOISE_ARGUMENTS = """
         maximize: ascend instead of descend.
         capturable: lr, betas and variability that are tensors are read by the kernel, so that they may change between
             replays of a captured CUDA graph (default: False). Tensors on a GPU always are, and the host never waits.
-        foreach, fused: accepted for compatibility and without effect: the step is always one fused pass.
+        foreach: accepted for compatibility and without effect: the step is always one fused pass.
+        fused: True: with a torch.amp.GradScaler the kernel unscales the gradients and skips steps by itself, and the
+            host waits for nothing. None (default) or False: the scaler does both, so that gradients can be clipped and
+            a skipped step is seen, under Lightning and Accelerate, too.
 """
 
 _RAISES = """
@@ -63,6 +66,7 @@ class NVRMSGD(SgdRule, NeuralVariableOptimizer):
                 master_weights=master_weights, decorrelate_ranks=decorrelate_ranks, backend=backend,
                 capturable=capturable,
             ),
+            fused,
         )  # fmt: skip
 
 
@@ -92,6 +96,7 @@ class NVRMAdam(AdamRule, NeuralVariableOptimizer):
                 decorrelate_ranks=decorrelate_ranks, backend=backend,
                 capturable=capturable,
             ),
+            fused,
         )  # fmt: skip
 
 
@@ -140,4 +145,5 @@ class NVRMLion(LionRule, NeuralVariableOptimizer):
                 seed=seed, denoise_every=denoise_every, master_weights=master_weights,
                 decorrelate_ranks=decorrelate_ranks, backend=backend, capturable=capturable,
             ),
+            fused,
         )  # fmt: skip

@@ -12,12 +12,12 @@ from torch import Tensor
 from ..contract.arguments import ReperturbArguments
 from ..contract.record import NOISE_WORDS, SCALE, SEED, unpack
 from ..contract.seeds import seed_of_rank, signed_seed
-from ..ops import step as ops
-from . import capture
+from ..ops.step import reperturb_
+from . import capture, carried
 from .base import NoisyOptimizer, ParameterName, read_records
 from .batches import MASTER, PERTURBATION, ParamRef, make_batches
 from .checkpoint import SUSPENDED, SUSPENDED_PARAM
-from .checks import check_denoise_every, check_number, check_record
+from .checks import FLOAT32_LIMIT, check_denoise_every, check_flag, check_number, check_record
 from .shards import is_distributed, local_tensor, place_of
 
 
@@ -50,7 +50,8 @@ class NeuralVariableOptimizer(NoisyOptimizer):
 
     def _check_group(self, group: dict[str, Any]) -> None:
         super()._check_group(group)
-        check_number(group["variability"], "variability")
+        check_number(group["variability"], "variability", high=FLOAT32_LIMIT)
+        check_flag(group["decorrelate_ranks"], "decorrelate_ranks")
         check_denoise_every(group["denoise_every"])
         if group["decorrelate_ranks"]:
             if group["master_weights"] is False:
@@ -89,6 +90,11 @@ class NeuralVariableOptimizer(NoisyOptimizer):
         for param in list(self.state):  # in evaluation mode: nothing to put on again
             self._end_suspension(param)
         self._take_off_all()
+
+    def reset_state(self) -> None:
+        """Takes the noise off and forgets moments and counters, as if no step had been done."""
+        self.denoise()
+        super().reset_state()
 
     @contextlib.contextmanager
     def denoised(self) -> Iterator[None]:
@@ -159,8 +165,7 @@ class NeuralVariableOptimizer(NoisyOptimizer):
                     continue  # there is noise already: train() was interrupted, or a captured step was replayed
                 data, noisy = local_tensor(ref.param), state.get(SUSPENDED_PARAM)
                 if MASTER in state:
-                    if not _same_bits(data, local_tensor(state[MASTER]).to(data.dtype)):
-                        state[MASTER].copy_(ref.param)
+                    self._take_writes_over(group, [ref], [data])
                 elif noisy is not None and self._is_left_of(group, ref, local_tensor(noisy), state[SUSPENDED]):
                     values += [(data, local_tensor(noisy))]
                     values += [(state[PERTURBATION][:NOISE_WORDS], state[SUSPENDED][:NOISE_WORDS])]
@@ -196,14 +201,16 @@ class NeuralVariableOptimizer(NoisyOptimizer):
             run_lengths=batch.run_lengths,
             run_strides=batch.run_strides,
         )
-        ops.reperturb_(arguments, backend=group["backend"])
+        reperturb_(arguments, backend=group["backend"])
         return _same_bits(clean, here)
 
     def _take_noise_off(self, group: dict[str, Any], refs: list[ParamRef]) -> None:
         self._reperturb(group, refs, _clean([self.state[ref.param][PERTURBATION] for ref in refs]))
 
     def _take_off_all(self) -> None:
+        self._plans.clear()  # parameters may get other memory now
         for group, refs in self._refs_with_record():
+            self._take_writes_over(group, refs, [local_tensor(ref.param) for ref in refs])
             noisy = [ref for ref, on in zip(refs, self._carry_noise(refs)) if on]
             for ref in noisy:
                 check_record(ref, self.state[ref.param][PERTURBATION])
@@ -233,6 +240,8 @@ class NeuralVariableOptimizer(NoisyOptimizer):
         if not refs:
             return
         states = [self.state[ref.param] for ref in refs]
+        for ref, state in zip(refs, states):
+            self._widen_master(ref.param, state)
         for batch in make_batches(refs, states):
             arguments = ReperturbArguments(
                 params=[local_tensor(refs[i].param) for i in batch.members],
@@ -243,7 +252,9 @@ class NeuralVariableOptimizer(NoisyOptimizer):
                 run_lengths=batch.run_lengths,
                 run_strides=batch.run_strides,
             )
-            ops.reperturb_(arguments, backend=group["backend"])
+            reperturb_(arguments, backend=group["backend"])
+        for ref, state in zip(refs, states):
+            carried.note(ref.param, state[PERTURBATION], state.get(MASTER))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch.optim's; see NoisyOptimizer. Load the parameters first: where ranks carry noise of their own, each

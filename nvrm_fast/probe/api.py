@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nvrm_fast.contract.seeds import check_integer, check_number
+
 from .layer_derivatives import Loss
 from .phase_diagram import PhaseDiagram
 from .phases import DIVERGENT
@@ -49,8 +51,13 @@ def probe(
             (optimizer, at_once, progress, criteria).
 
     Raises:
-        ValueError: for a sigma or factors that are not positive, or fewer than two networks.
+        ValueError: for a sigma or factors that are not positive, fewer than two networks, or data with NaN.
+        TypeError: for arguments of another kind, such as epochs=1.5. What `scan` raises.
     """
+    for name, value in (("sigma", sigma), ("factors[0]", factors[0]), ("factors[1]", factors[1])):
+        check_number(value, name)
+    for name, count in (("networks", networks), ("refine", refine)):
+        check_integer(count, 63, name)
     if not (sigma > 0 and 0 < factors[0] < factors[1]):
         raise ValueError(f"sigma and factors must be positive and factors rise; got {sigma} and {factors}")
     if networks < 2:

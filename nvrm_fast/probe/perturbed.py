@@ -17,9 +17,12 @@ from torch.func import functional_call, vmap
 from torch.nn.modules.conv import _ConvNd
 
 from nvrm_fast.contract.distributions import distribution_code
+from nvrm_fast.contract.names import unwrapped_names
 from nvrm_fast.contract.seeds import check_integer
 from nvrm_fast.contract.streams import assign_streams
 from nvrm_fast.noise import noise
+
+from .restored import check_finite, restored
 
 #: Maps a model's outputs and the targets of a batch to one number, the batch's mean.
 Measure = Callable[[Tensor, Tensor], Tensor]
@@ -84,7 +87,8 @@ def measure(
 
     Raises:
         TypeError: for data, seed or parameters of another kind.
-        ValueError: for a value out of range, data without examples, or a measure that gives more than one number.
+        ValueError: for a value out of range, data without examples or with NaN or infinity, or a measure that gives
+            more than one number.
     """
     check_integer(seed, 64, "seed")
     distribution_code(distribution)
@@ -99,7 +103,7 @@ def measure(
     chunks = [list(draws[i : i + at_once]) for i in range(0, len(draws), at_once)]
     kept = copies.stacked(chunks[0]) if len(chunks) == 1 else None
     total, examples = torch.zeros(len(draws), len(measures), dtype=torch.float64), 0
-    with torch.no_grad():
+    with torch.no_grad(), restored(model):
         for inputs, targets in _batches(data, batch_size, copies.device):
             found = []
             for chunk in chunks:
@@ -137,7 +141,7 @@ class _Copies:
                 raise TypeError(f"parameter {name!r} is {own[name].dtype}, which takes no noise: leave it out of them")
         if not names:
             raise ValueError("there is no parameter to perturb: the model, or parameters, has none")
-        streams = assign_streams([STREAM_PREFIX + name for name in own], len(own), set())
+        streams = assign_streams([STREAM_PREFIX + name for name in unwrapped_names(model, own)], len(own), set())
         self.streams = {name: stream for name, stream in zip(own, streams) if name in names}
         self.perturbed = {name: own[name] for name in own if name in self.streams}
         self.others = {name: own[name] for name in own if name not in self.streams}
@@ -225,4 +229,6 @@ def _batches(data: Data, batch_size: int, device: torch.device) -> Iterator[tupl
             raise TypeError(f"data must give batches of two tensors, inputs and targets; got {type(batch).__name__}")
         inputs, targets = batch
         if len(targets):
+            check_finite(inputs, "data's inputs")
+            check_finite(targets, "data's targets")
             yield inputs.to(device), targets.to(device)

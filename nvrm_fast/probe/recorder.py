@@ -15,6 +15,7 @@ from .decay import DecayFit, fit_decay
 from .injection import NoiseInjection
 from .layer_derivatives import Loss, local_gradient, local_hessian_trace, update_sides
 from .phases import Criteria, classify
+from .restored import restored
 
 #: What `record` writes, one value a call; those of the node need `node=True` (the default), else they are NaN.
 SERIES = (
@@ -93,9 +94,8 @@ class Recorder:
             row["next_norm"] = float(self._next.weight.detach().norm())
         # Not the fixed noise of some examples, nor a draw from the user's generator: any eps of the right law will do.
         eps = self.injection.draw(len(train[0]), seed=int(step))
-        training = {module: module.training for module in self.model.modules()}
-        self.model.eval()
-        try:
+        with restored(self.model):
+            self.model.eval()
             with torch.no_grad():
                 row["train_loss"], row["train_accuracy"] = self._judge(*train)
                 with self.injection.given(eps):
@@ -104,9 +104,6 @@ class Recorder:
                     row["test_loss"], row["test_accuracy"] = self._judge(*test)
             if node:
                 self._measure_node(row, train, eps)
-        finally:
-            for module, mode in training.items():
-                module.training = mode
         for name in SERIES:
             self.series[name].append(row[name])
 

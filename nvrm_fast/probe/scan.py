@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from nvrm_fast.contract.distributions import distribution_code
+from nvrm_fast.contract.seeds import check_integer, check_number
 from nvrm_fast.noise import noise
 
 from .example_noise import example_noise, key_of_seed
@@ -27,6 +29,7 @@ from .layer_derivatives import Loss
 from .phase_diagram import PhaseDiagram
 from .phases import Criteria
 from .progress import progress_bar
+from .restored import check_finite, restored
 from .stacked_models import StackedNetworks
 
 _SECONDS_BETWEEN_SAVES = 60.0
@@ -76,12 +79,20 @@ class Plan:
     evaluate_on: int | None = 5000
 
     def __post_init__(self) -> None:
+        for sigma in self.sigmas:
+            check_number(sigma, "each of sigmas")
         object.__setattr__(self, "sigmas", tuple(float(sigma) for sigma in self.sigmas))
         if not self.sigmas or min(self.sigmas) < 0:
             raise ValueError(f"sigmas must be one number or more, none negative; got {self.sigmas}")
-        for name in ("batch_size", "epochs", "records"):
-            if not getattr(self, name) >= 1:
+        if not all(math.isfinite(sigma) for sigma in self.sigmas):
+            raise ValueError(f"sigmas must be finite, got {self.sigmas}")
+        for name in ("batch_size", "epochs", "records", "nodes"):
+            if check_integer(getattr(self, name), 63, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        check_integer(self.seed, 64, "seed")
+        check_number(self.lr, "lr")
+        if self.evaluate_on is not None and check_integer(self.evaluate_on, 63, "evaluate_on") < 1:
+            raise ValueError(f"evaluate_on must be 1 or more, or None; got {self.evaluate_on}")
 
     def record_steps(self, total: int) -> list[int]:
         """0, 1, 2, 4, ... while denser than even spacing, then evenly, and the last step."""
@@ -126,13 +137,19 @@ def scan(
 
     Raises:
         CheckpointMismatch: a ValueError, for a checkpoint of another plan, model or data.
-        ValueError: for data that do not fit together. What `NoiseInjection` raises.
+        ValueError: for data that do not fit together or have NaN or infinity. What `NoiseInjection` raises.
+        TypeError: for data of another kind.
     """
+    for name, data in (("train", train), ("test", test)):
+        if not (isinstance(data, (tuple, list)) and len(data) == 2 and all(isinstance(part, Tensor) for part in data)):
+            raise TypeError(f"{name} must be (inputs, targets), two tensors; got {type(data).__name__}")
+        check_finite(data[0], f"{name}'s inputs")
+        check_finite(data[1], f"{name}'s targets")
     inputs, targets = train
     if len(inputs) != len(targets) or len(test[0]) != len(test[1]) or not len(inputs) or not len(test[0]):
         raise ValueError(f"{len(inputs)} training inputs, {len(targets)} targets; {len(test[0])}, {len(test[1])} test")
     device = inputs.device
-    with _injected(model, plan) as injection:
+    with restored(model), _injected(model, plan) as injection:
         networks = _Networks(model, injection, plan, loss, device, at_once)
         make = optimizer or (lambda parameters: torch.optim.SGD(parameters, lr=plan.lr))
         stack = StackedNetworks(model, len(plan.sigmas), make, SERIES)

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from nvrm_fast.contract.seeds import check_integer, check_number
+
 from .intervals import check_confidence, interval_of_mean
 from .perturbed import Data, Draw, Measure, measure
 
@@ -171,7 +173,7 @@ def neural_variabilities(
     check_confidence(confidence)
     if not losses:
         raise ValueError("losses has no loss: give one or more")
-    if samples < 2:
+    if check_integer(samples, 63, "samples") < 2:
         raise ValueError(f"samples must be 2 or more, got {samples}")
     if antithetic and (samples % 2 or samples < 4):
         raise ValueError(f"samples must be even and 4 or more where antithetic is true, got {samples}")
@@ -263,7 +265,7 @@ def accuracy_against_noise(
         ValueError: for a value out of range. What `perturbed.measure` raises.
     """
     scales = _checked_scales("scales", scales, least=0.0)
-    if samples < 1:
+    if check_integer(samples, 63, "samples") < 1:
         raise ValueError(f"samples must be 1 or more, got {samples}")
     draws = [Draw(step, scale) for scale in scales for step in range(samples)]
     found = measure(
@@ -286,6 +288,7 @@ def _checked_scales(name: str, scales: Sequence[float], least: float) -> tuple[f
     if not len(scales):
         raise ValueError("scales has no scale: give one or more")
     for scale in scales:
+        check_number(scale, name)
         if not (math.isfinite(scale) and scale >= least):
             raise ValueError(f"{name} must be finite and {'more than 0' if least else '0 or more'}, got {scale}")
     return tuple(float(scale) for scale in scales)

@@ -21,10 +21,17 @@ from torch import Tensor
 
 from ..contract.layers import GammaConstants
 from .distribution import gaussian
-from .elementary import fused_multiply_add, rounded, square_root
-from .functions import exponential, negative_ln, negative_ln_of, sine_cosine_of_eighth_turns
 from .noise import noise
 from .philox import MASK, philox4x32
+from .special_functions import (
+    exponential,
+    fused_multiply_add,
+    negative_ln,
+    negative_ln_of,
+    rounded,
+    sine_cosine_of_eighth_turns,
+    square_root,
+)
 
 #: After so many rejections the last proposal stands; no law here comes near (1e-12 after ten).
 TRIALS = 64

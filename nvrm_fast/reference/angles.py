@@ -24,8 +24,16 @@ from .activation import (
     sphere_coordinate,
 )
 from .distribution import gaussian
-from .elementary import fused_multiply_add, rounded, square_root
-from .functions import exponential, negative_ln, negative_ln_of, normal_quantile, sine_cosine_of_quarter_turns
+from .special_functions import (
+    exponential,
+    fused_multiply_add,
+    negative_ln,
+    negative_ln_of,
+    normal_quantile,
+    rounded,
+    sine_cosine_of_quarter_turns,
+    square_root,
+)
 
 HALF_PI = math.pi / 2
 

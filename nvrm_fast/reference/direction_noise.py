@@ -28,7 +28,7 @@ from ..contract.layers import PARALLEL, DirectionSettings, check_direction_noise
 from .activation import Blocks, gamma_magnitude, sphere_coordinate
 from .angles import ANGLES
 from .distribution import gaussian
-from .elementary import fused_multiply_add, square_root
+from .special_functions import fused_multiply_add, square_root
 
 
 class Variates(NamedTuple):

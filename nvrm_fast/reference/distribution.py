@@ -11,10 +11,27 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..contract.distributions import DISTRIBUTIONS
-from .elementary import cosine_sine_of_half_turns, fused_multiply_add, negative_ln_of_bits, square_root
+from ..contract.distributions import register_distribution
+from .special_functions import cosine_sine_of_half_turns, fused_multiply_add, negative_ln_of_bits, square_root
+
+#: A random word -> two values of unit scale.
+Function = Callable[[Tensor], tuple[Tensor, Tensor]]
+#: The function of each code.
+BY_CODE: dict[int, Function] = {}
 
 
+def distribution(name: str, code: int) -> Callable[[Function], Function]:
+    """Makes a function the distribution of that name and code, which records and checkpoints hold: never renumber."""
+
+    def register(function: Function) -> Function:
+        register_distribution(name, code)
+        BY_CODE[code] = function
+        return function
+
+    return register
+
+
+@distribution("gaussian", code=0)
 def gaussian(word: Tensor) -> tuple[Tensor, Tensor]:
     """Two values of N(0, 1) by Box-Muller: 18 bits of radius, 14 of angle."""
     radius = square_root(negative_ln_of_bits((word >> 13) | 1, bits=18, factor=2))
@@ -22,12 +39,14 @@ def gaussian(word: Tensor) -> tuple[Tensor, Tensor]:
     return radius * cosine, radius * sine
 
 
+@distribution("uniform", code=1)
 def uniform(word: Tensor) -> tuple[Tensor, Tensor]:
     """Two values of the uniform distribution on (-1, 1), 16 bits each; 0 and the ends never occur."""
     first, second = (fused_multiply_add(2.0**-15, half.float(), 2.0**-16 - 1.0) for half in (word >> 16, word & 0xFFFF))
     return first, second
 
 
+@distribution("laplace", code=2)
 def laplace(word: Tensor) -> tuple[Tensor, Tensor]:
     """Two values of Laplace(0, 1): an exponential magnitude from 15 bits each, the sign from the sixteenth."""
     values = []
@@ -35,12 +54,3 @@ def laplace(word: Tensor) -> tuple[Tensor, Tensor]:
         magnitude = negative_ln_of_bits(((half & 0x7FFF) << 1) | 1, bits=15, factor=1)
         values.append(torch.where(half & 0x8000 != 0, -magnitude, magnitude))
     return values[0], values[1]
-
-
-FUNCTIONS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
-    "gaussian": gaussian,
-    "uniform": uniform,
-    "laplace": laplace,
-}
-#: The functions by the codes of contract/distributions.py.
-BY_CODE = {code: FUNCTIONS[name] for name, code in DISTRIBUTIONS.items()}

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ..contract.checks import check_fill
 from .distribution import BY_CODE
-from .elementary import rounded
 from .philox import MASK, philox4x32
+from .special_functions import rounded
 
 #: One superblock is 16 blocks; each gives four words, each word two values: 128 elements, a value's row of 16
 #: neighbours from 16 consecutive blocks.

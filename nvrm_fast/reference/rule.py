@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..contract import rules
-from .elementary import rounded, square_root
+from .special_functions import rounded, square_root
 
 
 def power(base: float, exponent: int) -> float:

@@ -29,8 +29,7 @@ from ..contract.layers import (
     check_stochastic_activation,
 )
 from .activation import gaussian_like
-from .elementary import MINUS_LN_2, fused_multiply_add, polynomial
-from .functions import LOGARITHM, exponential, negative_ln_of
+from .special_functions import LOGARITHM, MINUS_LN_2, exponential, fused_multiply_add, negative_ln_of, polynomial
 
 #: Below it log softplus(raw) is raw: they differ by exp(raw) / 2.
 TAIL = -40.0

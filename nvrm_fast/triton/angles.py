@@ -7,16 +7,17 @@ import triton.language as tl
 from ..contract import laws
 from ..reference import activation
 from .distribution import flip_sign, gaussian
-from .elementary import divide, square_root
-from .functions import (
+from .philox import philox4x32
+from .special_functions import (
+    divide,
     exponential,
     negative_ln,
     negative_ln_of,
     normal_quantile,
     sine_cosine_of_eighth_turns,
     sine_cosine_of_quarter_turns,
+    square_root,
 )
-from .philox import philox4x32
 
 PROJECTED = tl.constexpr(laws.Projected.code)
 TANGENT = tl.constexpr(laws.Tangent.code)

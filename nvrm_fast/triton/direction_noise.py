@@ -20,7 +20,7 @@ from ..contract.laws import LAWS, NO_DIRECTION, NO_MAGNITUDE
 from ..contract.layers import DirectionSettings, GammaConstants, check_direction_noise
 from .angles import gamma_magnitude, sphere_coordinate, turn, words_of
 from .distribution import draw, gaussian
-from .elementary import divide, square_root
+from .special_functions import divide, square_root
 
 SUMS = tl.constexpr(6)
 NORMAL, GAMMA = tl.constexpr(laws.NORMAL), tl.constexpr(laws.GAMMA)

@@ -1,12 +1,12 @@
 """From random words to noise of unit scale, as csrc/math/distribution.h. A new distribution: a function here and a
-line in `values`, with the code that nvrm_fast/contract/distributions.py gives it."""
+line in `values`, with the code that nvrm_fast/reference/distribution.py gives it."""
 
 import triton
 import triton.language as tl
 
 from ..contract.distributions import DISTRIBUTIONS
-from .elementary import cosine_sine_of_half_turns, negative_ln_of_bits, square_root
 from .philox import philox4x32
+from .special_functions import cosine_sine_of_half_turns, negative_ln_of_bits, square_root
 
 GAUSSIAN = tl.constexpr(DISTRIBUTIONS["gaussian"])
 UNIFORM = tl.constexpr(DISTRIBUTIONS["uniform"])

@@ -11,7 +11,6 @@ import triton.language as tl
 
 from ..contract import record as contract
 from .distribution import draw
-from .elementary import divide
 from .layout import (
     COLUMN_COUNT,
     COUNT,
@@ -47,6 +46,7 @@ from .layout import (
     TILE_SUPERBLOCKS,
 )
 from .rule import NO_RULE, combine, update
+from .special_functions import divide
 
 #: Words of a record.
 R_SCALE, R_SEED, R_DISTRIBUTION, R_STREAM, R_STEP, R_TURN, R_RULE_STEPS = (

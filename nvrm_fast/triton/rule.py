@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from ..contract import rules
-from .elementary import divide, power, square_root
+from .special_functions import divide, power, square_root
 
 NO_RULE = tl.constexpr(-1)
 SGD = tl.constexpr(rules.SGD.code)

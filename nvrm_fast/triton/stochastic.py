@@ -13,17 +13,16 @@ from torch import Tensor
 
 from ..contract import layers
 from ..contract.layers import StochasticSettings, check_stochastic_activation
-from ..reference import elementary, stochastic
+from ..reference import special_functions, stochastic
 from .angles import words_of
 from .distribution import gaussian
-from .elementary import divide
-from .functions import L0, L1, L2, L3, L4, L5, L6, L7, L8, exponential, negative_ln_of
+from .special_functions import L0, L1, L2, L3, L4, L5, L6, L7, L8, divide, exponential, negative_ln_of
 
 RELU = tl.constexpr(layers.RELU)
 NOTHING, NEURON, SAMPLE, ELEMENT, DIVERGENCE = (tl.constexpr(code) for code in layers.SUMS.values())
 TAIL = tl.constexpr(stochastic.TAIL)
 THIRD = tl.constexpr(stochastic.THIRD)
-LN_2 = tl.constexpr(-elementary.MINUS_LN_2)
+LN_2 = tl.constexpr(-special_functions.MINUS_LN_2)
 WARPS = 4
 TILE_ROWS, TILE_PLACES = 4, 128
 #: Tiles that one program does down the objects; the sums of its places stay in registers.

@@ -56,10 +56,10 @@ def test_no_include_runs_upward(path):
 
 @pytest.mark.skipif(shutil.which(COMPILER) is None, reason="no C++ compiler")
 def test_laws_are_those_of_the_reference(tmp_path):
-    """Codes, rows of constants and parameters with gradients, as the operators see them; no vector code is included."""
+    """Codes, rows of constants and parameters with gradients, as the operators see them."""
     source, program = tmp_path / "laws.cpp", tmp_path / "laws"
     source.write_text(
-        '#include "angle_law_list.h"\n#include <cstdio>\nint main() {\n'
+        '#include "angle_law.h"\n#include <cstdio>\nint main() {\n'
         '  for (const auto& law : nvrm::law_sizes) std::printf("%d %d %d\\n", law.code, law.rows, law.parameters);\n}\n'
     )
     subprocess.run(

@@ -130,7 +130,9 @@ def test_cpp_in_the_real_kernel(copy, tmp_path):
     source = (copy / "nvrm_fast/reference/rule.py").read_text()
     names = {"__name__": "changed"}
     body = source[source.index("def adagrad(") : source.index("#: The function of each rule")]
-    imports = "from __future__ import annotations\nfrom nvrm_fast.reference.elementary import rounded, square_root\n"
+    imports = (
+        "from __future__ import annotations\nfrom nvrm_fast.reference.special_functions import rounded, square_root\n"
+    )
     exec(imports + body, names)
     expected = names["adagrad"](x, g, total, is_first=True, step=1, **hyper)
     assert all(torch.equal(a, b) for a, b in zip(found, expected))

@@ -14,7 +14,12 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_state_dict,
+    set_model_state_dict,
+    set_state_dict,
+)
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
@@ -166,6 +171,49 @@ def data_parallel(rank: int, world: int, split: bool = False, accumulate: int = 
     return all_of(model, optimizer)
 
 
+def written(place: Callable[[nn.Module], object]) -> dict[str, Tensor]:
+    """Every weight is set to 2 while no noise is on; after one more step and denoise(): what is there."""
+
+    def fill(model: nn.Module) -> None:
+        with torch.no_grad():
+            for param in model.parameters():
+                param.fill_(2.0)
+
+    def load(model: nn.Module) -> None:
+        model.load_state_dict({name: torch.full_like(x, 2.0) for name, x in model.state_dict().items()})
+
+    def load_whole(model: nn.Module) -> None:
+        full = {name: torch.full(shape, 2.0) for name, shape in SHAPES.items()}
+        set_model_state_dict(model, full, options=StateDictOptions(full_state_dict=True))
+
+    left = {}
+    for write in (fill, load, load_whole):
+        for masters in (False, True):
+            for mode in ("denoised", "eval", "denoise"):
+                model = Bag(torch.float32)
+                place(model)
+                optimizer = NVRMSGD(model.named_parameters(), lr=0.1, variability=0.1, master_weights=masters)
+                for _ in range(2):
+                    for param in model.parameters():
+                        param.grad = torch.zeros_like(param)
+                    optimizer.step()
+                    if mode == "denoised":
+                        with optimizer.denoised():
+                            write(model)
+                    elif mode == "eval":
+                        optimizer.eval()
+                        write(model)
+                        optimizer.train()
+                    else:
+                        optimizer.denoise()
+                        write(model)
+                optimizer.step()
+                optimizer.denoise()
+                for name, param in model.named_parameters():
+                    left[f"{write.__name__} {masters} {mode} {name}"] = whole(param)
+    return left
+
+
 def scenarios(rank: int, world: int, folder: Path) -> dict[str, dict[str, Tensor]]:
     left = {}
     for kind, dtype in (("sgd", torch.float32), ("adam", torch.bfloat16)):
@@ -179,6 +227,8 @@ def scenarios(rank: int, world: int, folder: Path) -> dict[str, dict[str, Tensor
         }
         for name, place in places.items():
             left[f"{name}, {kind}"] = sharded(kind, dtype, place)
+    left["written, fully_shard"] = written(fully_shard)
+    left["written, tensor parallel"] = written(lambda m: tensor_parallel(m, world, 0))
     left["resumed"] = resumed(folder, world)
     left["data parallel"] = data_parallel(rank, world)
     left["data parallel, accumulated"] = data_parallel(rank, world, accumulate=2)

@@ -1,5 +1,6 @@
 """Optimizers are found in whatever wraps them, and no library is imported before it is asked for."""
 
+import copy
 import subprocess
 import sys
 import textwrap
@@ -88,3 +89,60 @@ def test_a_missing_library_is_named(module, missing, package):
     assert done.returncode == 1
     assert f"ImportError: nvrm_fast.integrations.{module} needs" in done.stderr
     assert done.stderr.strip().endswith(f"pip install {package}")
+
+
+class Sharp(torch.optim.Optimizer):
+    """As SAM's implementations: the optimizer inside is under a name of its own."""
+
+    def __init__(self, base, name):
+        super().__init__([p for group in base.param_groups for p in group["params"]], {})
+        if name is not None:
+            setattr(self, name, base)
+
+
+@pytest.mark.parametrize("name", ["base_optimizer", "original_optimizer", "base"])
+def test_found_under_any_attribute(name):
+    base = NVRMSGD([parameter()], lr=0.0, variability=0.5)
+    assert find_optimizers(Sharp(base, name)) == [base]
+
+
+def test_noise_whose_optimizer_is_not_found_is_refused():
+    param = parameter()
+    base = NVRMSGD([param], lr=0.0, variability=0.5)
+    outer = Sharp(base, None)
+    assert find_optimizers(outer) == []  # nothing is on yet
+    base.step()
+    with pytest.raises(TypeError, match="Sharp holds parameters that carry noise"), clean_weights(outer):
+        pass
+    base.denoise()
+    with clean_weights(outer):
+        pass
+
+
+class Imitation:
+    """As Lightning's optimizer: of the wrapped class, with what it has not got itself from the one inside."""
+
+    def __init__(self, inner):
+        self.inner = inner
+        self.__class__ = type("Imitation", (Imitation, type(inner)), {})
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+
+def test_the_mode_is_seen_through_a_wrapper_that_imitates_the_class():
+    param = parameter()
+    inner = NVRMSGD([param], lr=0.0, variability=0.5)
+    inner.step()
+    noisy = param.detach().clone()
+    outer = Imitation(inner)
+    outer.eval()
+    with pytest.raises(RuntimeError, match="while the noise is off"):
+        inner.step()
+    saved = copy.deepcopy(inner.state_dict())
+    outer.load_state_dict(saved)
+    outer.train()
+    assert torch.equal(param, noisy)
+    inner.step()
+    inner.denoise()
+    torch.testing.assert_close(param.detach(), torch.ones(5), rtol=0, atol=1e-6)

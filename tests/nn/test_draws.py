@@ -15,8 +15,8 @@ from nvrm_fast.contract.layers import DirectionSettings, GammaConstants
 from nvrm_fast.reference import direction_noise as reference
 from nvrm_fast.reference.activation import Blocks, gamma_magnitude, sphere_coordinate
 from nvrm_fast.reference.angles import BetaRotation, Projected, Rotation, Tangent, VonMisesFisher
-from nvrm_fast.reference.functions import exponential, negative_ln_of, normal_quantile
 from nvrm_fast.reference.philox import philox4x32
+from nvrm_fast.reference.special_functions import exponential, negative_ln_of, normal_quantile
 
 DRAWS = 60_000
 

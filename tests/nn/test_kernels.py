@@ -12,7 +12,8 @@ from law_parameters import PARAMETERS
 from native import each_instruction_set
 
 from nvrm_fast.ops import direction as direction_ops  # noqa: F401
-from nvrm_fast.ops import registry as backends  # noqa: F401
+from nvrm_fast.ops import noise as noise_ops  # noqa: F401
+from nvrm_fast.ops import registry
 from nvrm_fast.reference import activation
 from nvrm_fast.reference import direction_noise as reference
 
@@ -86,7 +87,7 @@ def test_shards_of_the_batch_draw_their_part():
 
 
 def test_sums_do_not_depend_on_threads(threads):
-    if backends._native is None:
+    if registry._native is None:
         pytest.skip("native kernels not built")
     inputs, settings = operands(3, 1, (200, 300, 1))
     grad = torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(1))
@@ -123,7 +124,7 @@ BAD = [
 @pytest.mark.parametrize("backend", ["reference", "native"])
 @pytest.mark.parametrize("place, spoil, error, message", BAD, ids=[b[3] for b in BAD])
 def test_bad_arguments(backend, place, spoil, error, message):
-    if backend == "native" and backends._native is None:
+    if backend == "native" and registry._native is None:
         pytest.skip("native kernels not built")
     inputs, settings = operands(1, 1, (5, 37, 1))
     arguments = [*inputs, *settings]

@@ -11,7 +11,8 @@ from native import each_instruction_set
 from stochastic_operands import operands, the_same
 
 from nvrm_fast.contract.layers import ACTIVATIONS, SUMS
-from nvrm_fast.ops import registry as backends
+from nvrm_fast.ops import registry
+from nvrm_fast.ops import stochastic as stochastic_ops  # noqa: F401
 from nvrm_fast.reference import stochastic
 
 #: Dense and convolutional, whole vectors and not, one tile and many, windows of noise that begin within rows.
@@ -89,7 +90,7 @@ BAD = [
 @pytest.mark.parametrize("backend", ["reference", "native"])
 @pytest.mark.parametrize("place, spoil, error, message", BAD, ids=[str(i) for i in range(len(BAD))])
 def test_bad_arguments(backend, place, spoil, error, message):
-    if backend == "native" and backends._native is None:
+    if backend == "native" and registry._native is None:
         pytest.skip("native kernels not built")
     z, key, _, _, settings = operands((5, 37, 1), 1)
     arguments = [z, key, *settings]

@@ -7,10 +7,11 @@ from training import Model, loss_of, same, weights
 from nvrm_fast import NVRMSGD, NVRMAdam, NVRMAdamW, PerturbedSGD
 from nvrm_fast.optim import amp
 
+#: fused=True: the kernel unscales and skips.
 CLASSES = [
-    (NVRMSGD, dict(lr=0.1, momentum=0.9, dampening=0.3)),
-    (NVRMAdam, dict(lr=0.01)),
-    (PerturbedSGD, dict(lr=0.1, momentum=0.9)),
+    (NVRMSGD, dict(lr=0.1, momentum=0.9, dampening=0.3, fused=True)),
+    (NVRMAdam, dict(lr=0.01, fused=True)),
+    (PerturbedSGD, dict(lr=0.1, momentum=0.9, fused=True)),
 ]
 every_class = pytest.mark.parametrize("cls, options", CLASSES)
 STORAGES = pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
@@ -56,7 +57,7 @@ def test_the_scale_inside_the_kernel_is_unscale_outside(masters):
     left = []
     for unscale in (False, True):
         model = Model()
-        optimizer = NVRMAdamW(model.parameters(), variability=0.05, master_weights=masters)
+        optimizer = NVRMAdamW(model.parameters(), variability=0.05, master_weights=masters, fused=True)
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**15)
         for i in range(5):
             optimizer.zero_grad()
@@ -177,3 +178,17 @@ def test_bounded_drift_in_place():
         largest = 1.0 + 0.05 * 5.1  # the noise's largest magnitude is 5.1 b
         assert 0 < drift <= STEPS * epsilon * largest
         assert drift <= 20 * STEPS**0.5 * epsilon * largest
+
+
+@pytest.mark.parametrize("fused", [None, False, True])
+def test_who_unscales(fused):
+    """As with torch.optim: the kernel if fused=True, else the scaler, so that trainers can clip and see skipped steps;
+    the weights are the same (the scale is a power of two)."""
+    left = []
+    for each in (fused, True):
+        model = Model()
+        optimizer = NVRMAdamW(model.parameters(), variability=0.05, seed=0, fused=each)
+        assert optimizer._step_supports_amp_scaling == bool(each)
+        train_scaled(optimizer, model, torch.amp.GradScaler("cpu", init_scale=1024.0), range(6))
+        left.append(weights(model))
+    assert same(*left)

@@ -27,6 +27,15 @@ NAN, INFINITY = float("nan"), float("inf")
         (dict(master_weights="yes"), ValueError, "master_weights must be None, True or False"),
         (dict(backend="cuda"), ValueError, "backend must be one of"),
         (dict(differentiable=True), ValueError, "differentiable=True is not supported"),
+        (dict(variability=1e39), ValueError, "Invalid variability"),
+        (dict(noise=["gaussian"]), ValueError, "noise must be one of"),
+        (dict(lr=None), TypeError, "lr must be a number"),
+        (dict(lr="0.1"), TypeError, "lr must be a number"),
+        (dict(variability="0.1"), TypeError, "variability must be a number"),
+        (dict(seed=torch.zeros(()).numpy().astype("int64")[()]), TypeError, r"use int\(seed\)"),
+        (dict(maximize="no"), TypeError, "maximize must be True or False"),
+        (dict(capturable=1), TypeError, "capturable must be True or False"),
+        (dict(master_weights=1), ValueError, "master_weights must be None, True or False"),
     ],
 )
 def test_common_options(cls, options, error, message):
@@ -51,6 +60,51 @@ def test_common_options(cls, options, error, message):
 def test_options_of_one_class(cls, options, message):
     with pytest.raises(ValueError, match=message):
         cls([torch.nn.Parameter(torch.zeros(2))], **options)
+
+
+@pytest.mark.parametrize("betas", [(0.9,), (0.9, 0.99, 0.999), 0.9, None])
+def test_betas_are_two_numbers(betas):
+    with pytest.raises(TypeError, match="betas must be two numbers"):
+        NVRMAdam([torch.nn.Parameter(torch.zeros(2))], betas=betas)
+
+
+def test_decorrelate_ranks_is_a_flag():
+    with pytest.raises(TypeError, match="decorrelate_ranks must be True or False"):
+        NVRMAdam([torch.nn.Parameter(torch.zeros(2))], decorrelate_ranks="yes")
+
+
+@pytest.mark.parametrize("cls", [NVRMSGD, NVRMAdam])
+def test_lazy_parameters_are_taken(cls):
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.LazyLinear(3))
+    optimizer = cls(model.parameters(), lr=0.1, variability=0.1)
+    model(torch.ones(2, 4)).sum().backward()
+    before = model[1].weight.detach().clone()
+    optimizer.step()
+    assert not torch.equal(before, model[1].weight)
+
+
+@pytest.mark.parametrize("mark", ["_fsdp_flattened", "_is_flat_param"])
+def test_fsdp1_is_refused(mark):
+    """torch marks its parameters so: with and without use_orig_params."""
+    param = torch.nn.Parameter(torch.zeros(4))
+    setattr(param, mark, True)
+    with pytest.raises(ValueError, match="parameter 'w' belongs to FullyShardedDataParallel.*use fully_shard"):
+        NVRMSGD([("w", param)])
+
+
+def test_the_constructor_looks_at_every_parameter_a_fixed_number_of_times(monkeypatch):
+    """Linear in the number of groups: twice as many cost twice as many looks."""
+    from nvrm_fast.optim import checks
+
+    looks = []
+    real = checks.local_tensor
+    monkeypatch.setattr(checks, "local_tensor", lambda x: (looks.append(1), real(x))[1])
+    counts = []
+    for n in (50, 100):
+        looks.clear()
+        NVRMSGD([{"params": [torch.nn.Parameter(torch.zeros(2))]} for _ in range(n)])
+        counts.append(len(looks))
+    assert counts[1] == 2 * counts[0] > 0
 
 
 @pytest.mark.parametrize("cls", [NVRMSGD, NVRMAdam])
@@ -181,7 +235,7 @@ BAD_STEPS = [
     (
         smaller_data_and_gradient,
         ValueError,
-        "parameter 'victim' has .*(delete optimizer.state|after optimizer.denoise)",
+        "parameter 'victim' has .*(reset_state|after optimizer.denoise)",
     ),
     (other_dtype, TypeError, "parameter 'victim' is torch.float64 with a torch.float32 gradient"),
     (integer_data, TypeError, "parameter 'victim' is torch.int32"),

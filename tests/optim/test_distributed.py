@@ -95,6 +95,16 @@ def test_data_parallel_over_parts_of_the_batch(left):
                 torch.testing.assert_close(value, left[1][0]["data parallel, split"][name], rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("placement", ["fully_shard", "tensor parallel"])
+def test_whoever_writes_shards_wins(left, placement):
+    """By every way, in both storages and in every mode."""
+    for world in WORLDS:
+        for scenarios in left[world]:
+            for what, value in scenarios[f"written, {placement}"].items():
+                # The roundings of noise put on and taken off twice, half a spacing (1.2e-7) of weights below 4 each.
+                torch.testing.assert_close(value, torch.full_like(value, 2.0), rtol=0, atol=1e-6, msg=what)
+
+
 def test_ranks_with_noise_of_their_own(left):
     """Noise, and the record that says which, differ from rank to rank, clean weights do not; alone it is the common
     noise in master mode."""

@@ -162,18 +162,18 @@ def test_torch_reads_what_was_saved_in_evaluation_mode():
 def test_a_step_that_the_host_does_not_see(masters, b):
     """As when a captured graph is replayed in evaluation mode, or after denoise(): the operator runs on the tensors
     that it was captured with. Its weights and noise stay; train() brings nothing of the old ones back."""
-    from nvrm_fast.ops import step as ops
+    from nvrm_fast.optim import base
 
     model = Model()
     captured = []
     optimizer = NVRMSGD(model.parameters(), lr=0.1, momentum=0.9, variability=b, master_weights=masters)
     train(model, optimizer, 2)
-    real = ops.step_
+    real = base.step_
     try:
-        ops.step_ = lambda arguments, backend: (captured.append(arguments), real(arguments, backend=backend))
+        base.step_ = lambda arguments, backend: (captured.append(arguments), real(arguments, backend=backend))
         train(model, optimizer, 1, start=2)
     finally:
-        ops.step_ = real
+        base.step_ = real
     twin_model, twin = copy.deepcopy((model, optimizer))
     optimizer.eval()
     clean = weights(model)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nvrm_fast import NVRMSGD
-from nvrm_fast.ops import step as ops
+from nvrm_fast.optim import base, perturbation
 
 STORAGES = pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
 
@@ -14,8 +14,8 @@ class Interrupter:
 
     def __init__(self, monkeypatch):
         self.name, self.call, self.after, self.calls = "", 0, False, 0
-        for name in ("step_", "reperturb_"):
-            monkeypatch.setattr(ops, name, self.wrap(name, getattr(ops, name)))
+        for module, name in ((base, "step_"), (perturbation, "reperturb_")):
+            monkeypatch.setattr(module, name, self.wrap(name, getattr(module, name)))
 
     def wrap(self, name, operator):
         def wrapped(*args, **kwargs):

@@ -14,7 +14,7 @@ import torch
 import nvrm_fast
 from nvrm_fast._version import INTERFACE
 from nvrm_fast.info import build_info
-from nvrm_fast.ops import registry as backends
+from nvrm_fast.ops import registry
 from nvrm_fast.ops import step as ops
 
 ROOT = Path(__file__).parents[2]
@@ -76,6 +76,29 @@ def test_auto_with_a_compiler_that_fails(tmp_path):
     assert facts["cpu"].startswith("not built: the compiler failed") and not libraries
 
 
+def test_clang_builds_kernels_that_load(tmp_path):
+    """README names it beside g++."""
+    if shutil.which("clang++") is None:
+        pytest.skip("no clang++")
+    process, facts, libraries = build(tmp_path, "cpu", CXX="clang++", CC="clang")
+    assert process.returncode == 0, process.stderr
+    assert facts["cpu"] == "built" and len(libraries) == 1
+    code = (
+        "import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in str(f).lower()]\n"
+        "import torch, nvrm_fast\n"
+        "from nvrm_fast.ops import registry\n"
+        "print(nvrm_fast.__file__, registry.choose('step_', torch.device('cpu')), registry._native.build_facts())\n"
+        "assert torch.equal(nvrm_fast.noise(9, seed=1), nvrm_fast.noise(9, seed=1, backend='reference'))"
+    )
+    library = str(libraries[0].parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=library, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": library},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert library in done.stdout and " native " in done.stdout and "lang" in done.stdout
+
+
 @pytest.mark.parametrize(
     "mode, compiler, message",
     [
@@ -103,7 +126,7 @@ def test_info():
     assert info["nvrm_fast"] == nvrm_fast.__version__
     kernels = info["kernels"]["cpu"]
     for name in ("step_", "direction_noise", "stochastic_activation"):
-        assert kernels[name]["serves"] == ("native" if backends._native is not None else "reference")
+        assert kernels[name]["serves"] == ("native" if registry._native is not None else "reference")
         assert kernels[name]["reference"] == "available"
     assert kernels["direction_variates"]["serves"] == "reference"
     assert kernels["direction_variates"]["triton"].startswith("there is no Triton kernel of direction_variates")
@@ -113,10 +136,10 @@ def test_info():
 
 
 def test_instruction_sets():
-    if backends._native is None:
+    if registry._native is None:
         pytest.skip("native kernels not built")
     with pytest.raises(ValueError, match="instruction set 'mmx' is not available on this processor; choose one of"):
-        backends._native.use_instruction_set("mmx")
+        registry._native.use_instruction_set("mmx")
     code = "from nvrm_fast.ops.registry import _native; print(_native.instruction_set())"
     environment = {**os.environ, "NVRM_FAST_INSTRUCTION_SET": "portable"}
     chosen = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
@@ -125,10 +148,10 @@ def test_instruction_sets():
 
 def test_native_kernels_of_another_version_are_left_out(tmp_path):
     """A module that was built before an operator changed is not mixed with the new schemas: the import succeeds."""
-    if backends._native is None:
+    if registry._native is None:
         pytest.skip("native kernels not built")
-    assert backends.build_facts()["interface"] == INTERFACE
-    said = run_with_facts(tmp_path, {**backends.build_facts(), "interface": INTERFACE - 1})
+    assert registry.build_facts()["interface"] == INTERFACE
+    said = run_with_facts(tmp_path, {**registry.build_facts(), "interface": INTERFACE - 1})
     assert str(tmp_path) in said and "built for another version of nvrm_fast" in said and "[3]" in said
 
 
@@ -159,7 +182,7 @@ def run_with_facts(tmp_path, facts):
 )
 def test_a_native_module_that_the_build_facts_do_not_know_is_left_out(tmp_path, facts, reason):
     """An earlier build's, in a tree that was installed again without native kernels."""
-    if backends._native is None:
+    if registry._native is None:
         pytest.skip("native kernels not built")
     said = run_with_facts(tmp_path, facts)
     assert str(tmp_path) in said and " reference " in said and reason in said
@@ -167,9 +190,9 @@ def test_a_native_module_that_the_build_facts_do_not_know_is_left_out(tmp_path, 
 
 def test_loops_run_on_torchs_threads():
     """No OpenMP of our own: torch may bring another runtime than our compiler's, or none."""
-    if backends._native is None:
+    if registry._native is None:
         pytest.skip("native kernels not built")
-    module = Path(backends._native.__file__).read_bytes()
+    module = Path(registry._native.__file__).read_bytes()
     assert b"torch_parallel_for" in module and b"GOMP_" not in module and b"__kmpc_" not in module
 
 

@@ -10,7 +10,7 @@ from interpreter import rounding_of_bfloat16  # noqa: F401
 
 from nvrm_fast import nn as noisy
 from nvrm_fast import use_backend
-from nvrm_fast.ops import registry as backends
+from nvrm_fast.ops import registry
 from nvrm_fast.reference import activation
 from nvrm_fast.reference import direction_noise as reference
 from nvrm_fast.triton import direction_noise as kernels
@@ -72,7 +72,7 @@ def test_gaussian_like():
 
 def test_a_layer_on_the_triton_backend():
     """Forward and backward through the layer, and second derivatives, give what the reference gives."""
-    assert backends.choose("direction_noise", torch.device("cpu"), "triton") == "triton"
+    assert registry.choose("direction_noise", torch.device("cpu"), "triton") == "triton"
     layer = noisy.DirectionConv2d(2, 4, 3, direction=noisy.Rotation(0.4), magnitude=noisy.NormalMagnitude(0.2))
     noisy.set_noise_mode(layer, "fixed", seed=3)
     results = []

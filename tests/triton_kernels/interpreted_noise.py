@@ -7,7 +7,7 @@ import triton.language as tl
 
 from nvrm_fast import noise
 from nvrm_fast.contract.distributions import DISTRIBUTIONS
-from nvrm_fast.ops import registry as backends
+from nvrm_fast.ops import registry
 from nvrm_fast.reference.philox import philox4x32
 from nvrm_fast.triton.philox import philox4x32 as triton_philox
 
@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 
 
 def test_the_interpreter_is_on():
-    assert backends.choose("fill_noise_", CPU, "triton") == "triton"
+    assert registry.choose("fill_noise_", CPU, "triton") == "triton"
 
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)

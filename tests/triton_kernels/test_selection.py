@@ -9,7 +9,7 @@ import torch
 
 import nvrm_fast
 import nvrm_fast.nn  # its operators
-from nvrm_fast.ops import registry as backends
+from nvrm_fast.ops import registry
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 STEP = "step_"
@@ -18,54 +18,54 @@ STEP = "step_"
 @pytest.fixture(autouse=True)
 def forget_choices():
     yield
-    backends._fastest.cache_clear()
+    registry._fastest.cache_clear()
 
 
 @pytest.fixture
 def nothing_native(monkeypatch):
-    monkeypatch.setattr(backends, "native_serves_cuda", lambda: False)
+    monkeypatch.setattr(registry, "native_serves_cuda", lambda: False)
 
 
 def test_native_then_triton_then_reference(monkeypatch):
-    monkeypatch.setattr(backends, "_why_triton_is_missing", lambda device: None)
-    monkeypatch.setattr(backends, "native_serves_cuda", lambda: True)
-    backends._fastest.cache_clear()
-    assert backends.choose(STEP, CUDA) == "native"
-    assert backends.choose(STEP, CUDA, "triton") == "triton"
+    monkeypatch.setattr(registry, "_why_triton_is_missing", lambda device: None)
+    monkeypatch.setattr(registry, "native_serves_cuda", lambda: True)
+    registry._fastest.cache_clear()
+    assert registry.choose(STEP, CUDA) == "native"
+    assert registry.choose(STEP, CUDA, "triton") == "triton"
     with nvrm_fast.use_backend("triton"):
-        assert backends.choose(STEP, CUDA) == "triton"
-    monkeypatch.setattr(backends, "native_serves_cuda", lambda: False)
-    backends._fastest.cache_clear()
-    assert backends.choose(STEP, CUDA) == "triton"
-    monkeypatch.setattr(backends, "_why_triton_is_missing", lambda device: "not here")
-    backends._fastest.cache_clear()
-    assert backends.choose(STEP, CUDA) == "reference"
+        assert registry.choose(STEP, CUDA) == "triton"
+    monkeypatch.setattr(registry, "native_serves_cuda", lambda: False)
+    registry._fastest.cache_clear()
+    assert registry.choose(STEP, CUDA) == "triton"
+    monkeypatch.setattr(registry, "_why_triton_is_missing", lambda device: "not here")
+    registry._fastest.cache_clear()
+    assert registry.choose(STEP, CUDA) == "reference"
 
 
 def test_the_reason_and_the_remedy(monkeypatch, nothing_native):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    monkeypatch.setattr(backends, "_triton_error", lambda: "ModuleNotFoundError: No module named 'triton'")
+    monkeypatch.setattr(registry, "_triton_error", lambda: "ModuleNotFoundError: No module named 'triton'")
     with pytest.raises(RuntimeError, match=r"'triton' cannot serve step_ on cuda: .*No module.*pip install triton"):
-        backends.choose(STEP, CUDA, "triton")
+        registry.choose(STEP, CUDA, "triton")
     with pytest.raises(RuntimeError, match="'triton' cannot serve step_ on cpu: Triton kernels run on GPUs"):
-        backends.choose(STEP, CPU, "triton")
+        registry.choose(STEP, CPU, "triton")
     with pytest.raises(RuntimeError, match="'native' cannot serve step_ on cuda: CUDA kernels .*Triton serves"):
-        backends.choose(STEP, CUDA, "native")
+        registry.choose(STEP, CUDA, "native")
     with pytest.raises(RuntimeError, match="there is no Triton kernel of step_ for meta tensors"):
-        backends.choose(STEP, torch.device("meta"), "triton")
-    assert backends.choose(STEP, torch.device("meta")) == "reference"
+        registry.choose(STEP, torch.device("meta"), "triton")
+    assert registry.choose(STEP, torch.device("meta")) == "reference"
 
 
 def test_layers_have_no_native_kernel_on_cuda(monkeypatch):
     """Not even where the steps have: it is refused by name, and no other backend serves in its place."""
-    monkeypatch.setattr(backends, "_why_triton_is_missing", lambda device: None)
-    monkeypatch.setattr(backends, "native_serves_cuda", lambda: True)
-    backends._fastest.cache_clear()
-    assert backends.choose(STEP, CUDA, "native") == "native"
+    monkeypatch.setattr(registry, "_why_triton_is_missing", lambda device: None)
+    monkeypatch.setattr(registry, "native_serves_cuda", lambda: True)
+    registry._fastest.cache_clear()
+    assert registry.choose(STEP, CUDA, "native") == "native"
     for name in ("direction_noise", "stochastic_activation", "gaussian_like"):
-        assert backends.choose(name, CUDA) == "triton"
+        assert registry.choose(name, CUDA) == "triton"
         with pytest.raises(RuntimeError, match=f"there is no native kernel of {name} for cuda tensors"):
-            backends.choose(name, CUDA, "native")
+            registry.choose(name, CUDA, "native")
 
 
 def test_every_operator_has_a_kernel_for_cuda():
@@ -88,9 +88,9 @@ def test_a_triton_that_is_missing_or_broken_is_no_obstacle():
     in_a_process(
         "sys.modules['triton'] = None\n"
         "import torch, nvrm_fast\n"
-        "from nvrm_fast.ops import registry as backends\n"
-        "backends.native_serves_cuda = lambda: False\n"
-        "assert backends.choose('step_', torch.device('cuda')) == 'reference'\n"
-        "assert 'pip install triton' in backends.why_missing('step_', 'triton', 'cuda')\n"
+        "from nvrm_fast.ops import registry\n"
+        "registry.native_serves_cuda = lambda: False\n"
+        "assert registry.choose('step_', torch.device('cuda')) == 'reference'\n"
+        "assert 'pip install triton' in registry.why_missing('step_', 'triton', 'cuda')\n"
         "assert nvrm_fast.noise(10, seed=1).shape == (10,)\n"
     )

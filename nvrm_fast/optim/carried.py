@@ -1,0 +1,126 @@
+"""Which memory of this process carries noise, and which record says so.
+
+Noise lies in memory, whatever parameter, optimizer or state holds it. So an optimizer that finds no record of its own
+(its state was deleted or replaced, or it is a new one) asks here before it takes weights for clean.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from ..contract.arguments import ReperturbArguments
+from ..contract.checks import wide_dtype
+from ..contract.record import SCALE, unpack
+from ..ops.step import reperturb_
+from .batches import ParamRef
+from .shards import local_tensor
+
+
+class Carried(NamedTuple):
+    """A record, and the clean weights beside it where there are any. The memory is not kept alive."""
+
+    storage: StorageWeakRef
+    record: Tensor
+    master: weakref.ref[Tensor] | None
+
+
+_known: dict[tuple[int, int], Carried] = {}
+_purge_at = 1024
+
+
+def _key(data: Tensor) -> tuple[int, int]:
+    return int(data.untyped_storage()._cdata), int(data.storage_offset())
+
+
+def note(param: Tensor, record: Tensor, master: Tensor | None) -> None:
+    """From now on `record` says what the parameter's memory carries."""
+    global _purge_at
+    data = local_tensor(param)
+    if data.numel() == 0 or data.device.type == "meta":
+        return
+    if len(_known) >= _purge_at:
+        for key in [key for key, carried in _known.items() if carried.storage.expired()]:
+            del _known[key]
+        _purge_at = max(1024, 2 * len(_known))
+    own = None if master is None else weakref.ref(local_tensor(master))
+    _known[_key(data)] = Carried(StorageWeakRef(data.untyped_storage()), record, own)
+
+
+def find(param: Tensor) -> Carried | None:
+    """What is known of the parameter's memory: None, or a record of noise that is on, if nobody has taken it off."""
+    data = local_tensor(param)
+    if not _known or data.numel() == 0 or data.device.type == "meta":
+        return None
+    carried = _known.get(_key(data))
+    if carried is None or carried.storage.expired() or carried.record.device != data.device:
+        return None
+    record = unpack(carried.record.tolist())
+    return carried if record.scale != 0 and record.numel == param.numel() else None
+
+
+def _change(data: Tensor, masters: list[Tensor], record: Tensor, ref: ParamRef, backend: str | None) -> None:
+    """Takes off what the record says, and writes that into it."""
+    target, place = record.clone(), ref.place
+    target[SCALE] = 0
+    arguments = ReperturbArguments(
+        params=[data],
+        masters=masters,
+        records=[record],
+        targets=[target],
+        offsets=[place.offset],
+        run_lengths=[place.run_length] if place.run_length else [],
+        run_strides=[place.run_stride] if place.run_length else [],
+    )
+    reperturb_(arguments, backend=backend)
+
+
+def amount(carried: Carried, ref: ParamRef, backend: str | None) -> tuple[float, float]:
+    """How much of the recorded noise is in the weights, in units of it, and the standard deviation of that estimate.
+
+    1: it is on. 0: other weights were put in. The estimate is the regression of the weights on the noise; its standard
+    deviation is that for weights that know nothing of the noise.
+    """
+    data = local_tensor(ref.param)
+    weights = data.to(wide_dtype(data.dtype), copy=True)
+    without = weights.clone()
+    _change(without, [], carried.record.clone(), ref, backend)
+    noise = (weights - without).double()
+    size = float(noise.square().sum())
+    if not 0 < size < math.inf:
+        return 0.0, math.inf
+    weights = weights.double()
+    return float((weights * noise).sum()) / size, float((weights.square().mean() / size).sqrt())
+
+
+def together(amounts: list[tuple[float, float]]) -> float:
+    """The amount that several parameters show together, weighted by their certainty; 1 where they do not tell.
+
+    Args:
+        amounts: of each parameter, as amount() gives them.
+    """
+    certainty = [0.0 if not 0 < deviation < math.inf else deviation**-2 for _, deviation in amounts]
+    total = sum(certainty)
+    return sum(amount * weight for (amount, _), weight in zip(amounts, certainty)) / total if total > 16 else 1.0
+
+
+def take_off(carried: Carried, ref: ParamRef, backend: str | None) -> None:
+    """Takes the noise off, exactly where the clean weights are still there."""
+    data = local_tensor(ref.param)
+    master = None if carried.master is None else carried.master()
+    fits = master is not None and master.dtype == wide_dtype(data.dtype) and master.shape == data.shape
+    _change(data, [master] if fits else [], carried.record, ref, backend)  # type: ignore[list-item]
+
+
+def forget(param: Tensor) -> None:
+    _known.pop(_key(local_tensor(param)), None)
+
+
+def carries_noise(param: Tensor) -> bool:
+    """Whether a record of this process says that the parameter's memory carries noise now."""
+    return not torch.nn.parameter.is_lazy(param) and find(param) is not None
