@@ -54,7 +54,7 @@ battery:
 
 # Random sequences of all that may happen to an optimizer, against a float64 twin. FUZZ_ARGS="--sequences 1000 --seed 7"
 fuzz: $(VENV)/installed
-	$(RUN) tests/optim/state_fuzz.py $(FUZZ_ARGS)
+	$(RUN) tests/helpers/state_fuzz.py $(FUZZ_ARGS)
 
 # Style and types; types need the libraries of the integrations.
 lint: $(VENV)/installed $(VENV)/tools

@@ -1,6 +1,6 @@
 """Random sequences of everything that may happen to an optimizer, against a float64 twin of what it means.
 
-python tests/optim/state_fuzz.py --sequences 100000 --seed 1
+python tests/helpers/state_fuzz.py --sequences 100000 --seed 1
 """
 
 from __future__ import annotations
