@@ -117,7 +117,7 @@ class NoisyOptimizer(Optimizer):
             raise ValueError(f"master_weights must be None, True or False, got {group['master_weights']!r}")
         if group["backend"] is not None:
             check_backend(group["backend"])
-        check_flag(group["capturable"], "capturable")
+        check_flag(group.get("capturable", False), "capturable")
         for hyper in self._rule(group).hyper:
             if hyper.item == 0:
                 check_pair(group[hyper.option], hyper.option)

@@ -88,6 +88,8 @@ def make_model(plain: nn.Sequential, model: str, gauss: float) -> nn.Sequential:
     dense = kinds.converted(
         plain, "variational", sampling=sampling, normalize="input", where=lambda _, layer: type(layer) is nn.Linear
     )
+    if not any(isinstance(layer, nn.Conv2d) for layer in plain):
+        return dense
     return kinds.converted(dense, "variational", sampling=sampling)
 
 

@@ -120,8 +120,8 @@ def test_data_that_are_not_finite_are_refused(part, bad):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"epochs": 1.5}, "epochs must be an int, got float"),
-        ({"epochs": "3"}, "epochs must be an int, got str"),
+        ({"epochs": 1.5}, "epochs must be an int, got 1.5"),
+        ({"epochs": "3"}, "epochs must be an int, got '3'"),
         ({"batch_size": 2.0}, "batch_size must be an int"),
         ({"records": None}, "records must be an int"),
         ({"seed": 1.0}, "seed must be an int"),

@@ -121,8 +121,11 @@ def second_stage(
     weight *= method.weight_factor * method.stochastic
     if weight > 0:
         noisy.set_regularizer(network, noisy.MaxEntropy("sample", margin))
+        # The rest stays in eval mode, for its normalizations; passes of a layer in eval mode do not count.
+        network.last_unit[1].conv3.train()
     began = now(task.pictures.device)
     loss = fit(network, task, stage, loss_of(method.loss, corruption), seed, weight, after_step)
+    network.eval()
     return network, {
         "loss": loss,
         "seconds": now(task.pictures.device) - began,
