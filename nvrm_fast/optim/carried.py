@@ -106,7 +106,7 @@ def together(amounts: list[tuple[float, float]]) -> float:
     """
     certainty = [0.0 if not 0 < deviation < math.inf else deviation**-2 for _, deviation in amounts]
     total = sum(certainty)
-    return sum(amount * weight for (amount, _), weight in zip(amounts, certainty)) / total if total > 16 else 1.0
+    return sum(amount * weight for (amount, _), weight in zip(amounts, certainty)) / total if total > 100 else 1.0
 
 
 def take_off(carried: Carried, ref: ParamRef, backend: str | None) -> None:
