@@ -406,11 +406,11 @@ class NoisyOptimizer(Optimizer):
         replaced, or another optimizer put the noise on. Warns. Weights that were put in since are left alone."""
         found = [] if capture.is_capturing() else [(ref, carried.find(ref.param)) for ref in refs]
         amounts = [(ref, known, *carried.amount(known, ref, group["backend"])) for ref, known in found if known]
-        # Small parameters, and such as are large beside their noise, do not tell; all together mostly do.
-        together = carried.together([(amount, deviation) for _, _, amount, deviation in amounts])
-        for ref, known, amount, deviation in amounts:
-            tells = ref.param.numel() >= 16 and deviation < 0.1
-            if (amount if tells else together) < (0.25 if tells else 0.5):
+        told = [carried.tells(ref.param.numel(), deviation) for ref, _, _, deviation in amounts]
+        # Small parameters, and such as are large beside their noise, do not tell: they go by the others.
+        others = carried.were_all_put_in([each[2:] for each, tells in zip(amounts, told) if tells])
+        for (ref, known, amount, _), tells in zip(amounts, told):
+            if amount < carried.PUT_IN if tells else others:
                 carried.forget(ref.param)
                 continue
             carried.take_off(known, ref, group["backend"])

@@ -98,15 +98,19 @@ def amount(carried: Carried, ref: ParamRef, backend: str | None) -> tuple[float,
     return float((weights * noise).sum()) / size, float((weights.square().mean() / size).sqrt())
 
 
-def together(amounts: list[tuple[float, float]]) -> float:
-    """The amount that several parameters show together, weighted by their certainty; 1 where they do not tell.
+#: With less than this amount of the recorded noise in them, weights are other ones.
+PUT_IN = 0.25
 
-    Args:
-        amounts: of each parameter, as amount() gives them.
-    """
-    certainty = [0.0 if not 0 < deviation < math.inf else deviation**-2 for _, deviation in amounts]
-    total = sum(certainty)
-    return sum(amount * weight for (amount, _), weight in zip(amounts, certainty)) / total if total > 100 else 1.0
+
+def tells(numel: int, deviation: float) -> bool:
+    """Whether a parameter's amount() decides about it. In a few elements clean weights and noise may cancel."""
+    return numel >= 16 and deviation < 0.1
+
+
+def were_all_put_in(amounts: list[tuple[float, float]]) -> bool:
+    """Whether a model's weights were all put in since, beyond doubt: by amount() of those parameters that tell."""
+    certainty = sum(deviation**-2 for _, deviation in amounts if deviation > 0)  # 0: zeros carry no noise
+    return certainty > 1000 and all(amount < PUT_IN for amount, _ in amounts)
 
 
 def take_off(carried: Carried, ref: ParamRef, backend: str | None) -> None:
