@@ -57,7 +57,13 @@ WRAPPED = {
     "lion": lambda named: external("pytorch_optimizer", "Lion")([p for _, p in named], lr=1e-3),
     "soap": lambda named: external("pytorch_optimizer", "SOAP")([p for _, p in named], lr=1e-3),
     "schedule free": lambda named: external("schedulefree", "AdamWScheduleFree")([p for _, p in named], lr=1e-2),
+    "8 bit": lambda named: eight_bit([p for _, p in named], lr=1e-2),
 }
+
+
+def eight_bit(params, **options):
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    return bitsandbytes.optim.AdamW8bit(params, min_8bit_size=1, **options)
 
 
 def gradients(model, step):
