@@ -182,8 +182,12 @@ class NeuralVariableOptimizer(NoisyOptimizer):
     def _end_suspension(self, param: Tensor) -> None:
         state = self.state[param]
         state.pop(SUSPENDED_PARAM, None)  # first: what is left after an interrupt is still evaluation mode
-        if state.pop(SUSPENDED, None) is not None and len(state) == 1 and PERTURBATION in state:
-            del self.state[param]  # it was there for the mode only
+        if state.pop(SUSPENDED, None) is not None and self._is_for_the_mode_only(state):
+            del self.state[param]
+
+    def _is_for_the_mode_only(self, state: dict[str, Any]) -> bool:
+        """Whether a state was made by `eval()` and no step has been done since."""
+        return len(state) == 1 and PERTURBATION in state
 
     def _is_left_of(self, group: dict[str, Any], ref: ParamRef, noisy: Tensor, words: Tensor) -> bool:
         """Whether the parameter is, bit for bit, the noisy value without its noise, and not weights of other origin."""
@@ -196,7 +200,7 @@ class NeuralVariableOptimizer(NoisyOptimizer):
             params=[clean],
             masters=[],
             records=[words.clone()],
-            targets=_clean([words]),
+            targets=clean_targets([words]),
             offsets=batch.offsets,
             run_lengths=batch.run_lengths,
             run_strides=batch.run_strides,
@@ -205,7 +209,7 @@ class NeuralVariableOptimizer(NoisyOptimizer):
         return _same_bits(clean, here)
 
     def _take_noise_off(self, group: dict[str, Any], refs: list[ParamRef]) -> None:
-        self._reperturb(group, refs, _clean([self.state[ref.param][PERTURBATION] for ref in refs]))
+        self._reperturb(group, refs, clean_targets([self.state[ref.param][PERTURBATION] for ref in refs]))
 
     def _take_off_all(self) -> None:
         self._plans.clear()  # parameters may get other memory now
@@ -272,7 +276,7 @@ class NeuralVariableOptimizer(NoisyOptimizer):
                     self._reperturb(group, refs, targets)
 
 
-def _clean(records: list[Tensor]) -> list[Tensor]:
+def clean_targets(records: list[Tensor]) -> list[Tensor]:
     """Targets that say of each parameter what its record says, without noise. Nothing is read by the host."""
     if not records:
         return []
