@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..contract.arguments import ReperturbArguments
 from ..contract.record import NOISE_WORDS, SCALE, SEED, unpack
 from ..contract.seeds import seed_of_rank, signed_seed
 from ..ops.step import reperturb_
-from . import capture, carried
+from ..prediction import Prediction
+from . import capture, carried, ensemble
 from .base import NoisyOptimizer, ParameterName, read_records
 from .batches import MASTER, PERTURBATION, ParamRef, make_batches
 from .checkpoint import SUSPENDED, SUSPENDED_PARAM
@@ -178,6 +179,30 @@ class NeuralVariableOptimizer(NoisyOptimizer):
             torch._foreach_copy_([target for target, _ in values], [value for _, value in values])
         for param in list(self.state):
             self._end_suspension(param)
+
+    @torch.no_grad()
+    def predict(self, model: nn.Module, x: Any, samples: int = 10, *, class_dim: int | None = None) -> Prediction:
+        """The prediction of an ensemble of perturbed copies of the model, which exists only once.
+
+        Every sample is a pass over `x` at clean weights + noise of the groups' scale and law, as in training: one draw
+        for all objects. The same call gives the same ensemble: its draws are a function of seed and sample. Weights
+        and noise are bit for bit as before; model.eval() is the caller's.
+
+        Args:
+            model: a model that this optimizer trains; it must return logits, (batch, classes) unless class_dim says.
+            x: what the model takes.
+            samples: passes (default: 10).
+            class_dim: the dimension of the classes in one sample's logits, such as 1 for (batch, classes, height,
+                width).
+
+        Returns probabilities (their mean), entropy (of that mean, in nats) and mutual_information (what the samples
+        disagree about).
+
+        Raises ValueError for fewer than one sample and for logits of other shapes, TypeError for an output that is no
+        tensor. Costs, while it runs, a copy of the parameters that have no master weights.
+        """
+        with self.denoised():
+            return ensemble.predict(self, model, x, samples, class_dim)
 
     def _end_suspension(self, param: Tensor) -> None:
         state = self.state[param]
