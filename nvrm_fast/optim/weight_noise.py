@@ -73,7 +73,7 @@ class WeightNoise(NeuralVariableOptimizer):
         *,
         variability: float | Tensor = 0.01,
         noise: str = "gaussian",
-        seed: int = 0,
+        seed: int | None = None,
         denoise_every: int | None = None,
         master_weights: bool | None = None,
         decorrelate_ranks: bool = False,
@@ -134,6 +134,8 @@ class WeightNoise(NeuralVariableOptimizer):
         added = [key for key in self.defaults if key not in group]
         for key in added:
             group[key] = self.defaults[key]
+        if group["seed"] is None:
+            group["seed"] = self.defaults["seed"]
         try:
             self._check_group(group)
             for ref in self._refs_of(group):

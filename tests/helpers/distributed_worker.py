@@ -159,7 +159,7 @@ def data_parallel(rank: int, world: int, split: bool = False, accumulate: int = 
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3)).double()
     parallel = DistributedDataParallel(model)
-    optimizer = NVRMAdamW(model.parameters(), lr=0.01, variability=0.05, **options)
+    optimizer = NVRMAdamW(model.parameters(), lr=0.01, variability=0.05, seed=0, **options)
     generator = torch.Generator().manual_seed(3)
     part = slice(rank * (8 // world), (rank + 1) * (8 // world)) if split else slice(None)
     for _ in range(4):
