@@ -21,9 +21,9 @@ from ..contract.rules import Hyper, Rule
 from ..contract.seeds import default_seed, signed_seed
 from ..contract.streams import assign_streams
 from ..ops.registry import check_backend
-from ..ops.step import step_
+from ..ops.step import serves_at_once, step_, steps_
 from . import amp, backward, capture, carried, checkpoint, compiled, written
-from .batches import MASTER, PERTURBATION, STEP, ParamRef, Part, Plan, StalePlan
+from .batches import MASTER, PERTURBATION, STEP, ParamRef, Part, Plan, StalePlan, are_plain
 from .checks import check_flag, check_number, check_overlap, check_pair, check_param, check_step_of
 from .memory import allocate
 from .shards import local_tensor, place_of
@@ -249,15 +249,16 @@ class NoisyOptimizer(Optimizer):
         return backward.step_in_backward(self)
 
     def _step(self, parts: list[Part], grad_scale: Tensor | None = None, found_inf: Tensor | None = None) -> None:
-        """All checks, then one operator call a batch."""
+        """All checks, then one operator call a batch, or one for all of them."""
         self._check_mode()
         for group in self.param_groups:
             self._check_group(group)
         if capture.is_capturing():
             self._check_capture(parts)
         plans = [self._find_plan(part) for part in parts]
+        at_once = self._is_done_at_once(parts, plans, grad_scale, found_inf)
         # A single call is checked by its operator. Of several, none may be refused after another has written.
-        is_one_call = len(parts) == 1 and plans[0] is not None and len(plans[0].batches) == 1
+        is_one_call = at_once or (len(parts) == 1 and plans[0] is not None and len(plans[0].batches) == 1)
         if not is_one_call:
             for i, (part, plan) in enumerate(zip(parts, plans)):
                 if plan is None or not plan.will_be_accepted(part):
@@ -267,16 +268,36 @@ class NoisyOptimizer(Optimizer):
             return
         ready = [plan or self._make_plan(part) for part, plan in zip(parts, plans)]
         try:
-            self._apply(parts, ready, grad_scale, found_inf)
+            self._apply(parts, ready, grad_scale, found_inf, at_once)
         except (StalePlan, RuntimeError, TypeError, ValueError, KeyError) as error:
             if not is_one_call:
                 raise
-            self._check_part(parts[0])
-            states = [(param, self.state[param]) for param in parts[0].params]
-            if not isinstance(error, StalePlan) and all(self._is_ready(parts[0].group, *each) for each in states):
+            for part in parts:
+                self._check_part(part)
+            states = [(part.group, param, self.state[param]) for part in parts for param in part.params]
+            if not isinstance(error, StalePlan) and all(self._is_ready(*each) for each in states):
                 raise
             # Somebody has put state in. Nothing is written yet: the operator was not called, or refused it.
-            self._apply(parts, [self._make_plan(parts[0])], grad_scale, found_inf)
+            self._apply(parts, [self._make_plan(part) for part in parts], grad_scale, found_inf, at_once=False)
+
+    def _is_done_at_once(
+        self, parts: list[Part], plans: list[Plan | None], grad_scale: Tensor | None, found_inf: Tensor | None
+    ) -> bool:
+        """Whether native code does the whole step in one call, and checks everything before it writes anything."""
+        new = [x for x in (grad_scale, found_inf) if x is not None]
+        for part in parts:
+            new += part.grads
+            new += part.data or ()
+        return (
+            bool(plans)
+            and all(plan is not None and plan.is_plain for plan in plans)
+            and are_plain(new)
+            and serves_at_once(
+                (device, part.group["backend"])
+                for part, plan in zip(parts, plans)
+                for device in plan.batch_devices  # type: ignore[union-attr]  # none of them is None
+            )
+        )
 
     def _check_capture(self, parts: list[Part]) -> None:
         positions = {id(group): i for i, group in enumerate(self.param_groups)}
@@ -289,7 +310,9 @@ class NoisyOptimizer(Optimizer):
     def _name_of(self, group: dict[str, Any], param: Tensor) -> ParameterName:
         return ParameterName(self, group, next(i for i, other in enumerate(group["params"]) if other is param))
 
-    def _apply(self, parts: list[Part], plans: list[Plan], grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
+    def _apply(
+        self, parts: list[Part], plans: list[Plan], grad_scale: Tensor | None, found_inf: Tensor | None, at_once: bool
+    ) -> None:
         calls = [
             (self._step_arguments(part, plan, k, grad_scale, found_inf), part.group["backend"])
             for part, plan in zip(parts, plans)
@@ -298,8 +321,11 @@ class NoisyOptimizer(Optimizer):
         for part, plan in zip(parts, plans):
             if plan.has_masters and self._may_be_written(part, plan):
                 self._take_writes_over(part.group, plan.refs, plan.data(part))
-        for arguments, backend in calls:
-            step_(arguments, backend=backend)
+        if at_once:
+            steps_([arguments for arguments, _ in calls])
+        else:
+            for arguments, backend in calls:
+                step_(arguments, backend=backend)
         for plan in plans:
             if plan.has_shards:  # the kernels have told the local tensors' versions only
                 torch.autograd.graph.increment_version(plan.params)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..contract.rules import Rule
+from ..ops.step import PLAIN_TENSORS
 from .shards import Place, is_distributed, local_gradient, local_tensor
 
 #: Keys of a parameter's state beside the rule's.
@@ -90,6 +91,11 @@ class Part(NamedTuple):
         return cls(group, positions, params, None, [param.grad for param in params])
 
 
+def are_plain(tensors: Iterable[object]) -> bool:
+    """Whether none is of a subclass (Parameter is none)."""
+    return PLAIN_TENSORS.issuperset(map(type, tensors))
+
+
 def same_objects(a: Sequence[object], b: Sequence[object]) -> bool:
     return len(a) == len(b) and all(map(operator.is_, a, b))
 
@@ -145,6 +151,9 @@ class Plan:
         self.getters = [operator.itemgetter(*batch.keys(self.rule)) for batch in self.batches]
         self.tensors = [list(self.state_tensors(k)) for k in range(len(self.batches))]
         self.lists = [batch.state_lists(self.rule) for batch in self.batches]
+        self.batch_devices = [local_tensor(self.params[batch.members[0]]).device for batch in self.batches]
+        #: Whether no tensor but the gradients is of a subclass.
+        self.is_plain = are_plain(itertools.chain(self.params, *self.tensors))
         self.has_masters = any(batch.has_masters for batch in self.batches)
         #: Whether other processes may write these parameters.
         self.is_shared = any(x.device.type == "cpu" and x.is_shared() for x in map(local_tensor, self.params))
