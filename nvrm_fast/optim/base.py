@@ -104,6 +104,10 @@ class NoisyOptimizer(Optimizer):
         """The key of the draws of this step."""
         return group["seed"]
 
+    def _is_selected(self, group: dict[str, Any], i: int) -> bool:
+        """Whether the group's i-th parameter carries noise."""
+        return True
+
     def _wants_master(self, group: dict[str, Any], param: Tensor) -> bool:
         wish = group["master_weights"]
         return param.dtype in LOW_PRECISION if wish is None else wish
@@ -331,12 +335,20 @@ class NoisyOptimizer(Optimizer):
                 torch.autograd.graph.increment_version(plan.params)
         for part, plan in zip(parts, plans):
             if plan.has_masters:
-                plan.mark = None if self._may_be_clean(part.group) else written.mark(part.params, plan.data(part))
+                plan.mark = None if self._may_be_clean(part.group, plan) else written.mark(part.params, plan.data(part))
 
-    def _may_be_clean(self, group: dict[str, Any]) -> bool:
+    def _may_be_clean(self, group: dict[str, Any], plan: Plan) -> bool:
         """Whether the last step may have left weights without noise. The host does not ask the records."""
         scale = self._noise_scale(group)
-        return self.keep_noise or isinstance(scale, Tensor) or scale == 0 or bool(group.get("denoise_every"))
+        return (
+            self.keep_noise
+            or isinstance(scale, Tensor)
+            or scale == 0
+            or bool(group.get("denoise_every"))
+            # One more: these are the steps after the last one.
+            or not all(_has_started(lists.steps, group.get("start_step", 0) + 1) for lists in plan.lists)
+            or not all(batch.is_selected for batch in plan.batches)
+        )
 
     def _may_be_written(self, part: Part, plan: Plan) -> bool:
         """Whether somebody may have written parameters since the last step, so that their values are to be compared.
@@ -374,11 +386,12 @@ class NoisyOptimizer(Optimizer):
         if len(plan.batches) > 1:
             data, grads = [data[i] for i in batch.members], [grads[i] for i in batch.members]
         device = data[0].device
-        scale = self._noise_scale(group)
+        scale = self._noise_scale(group) if batch.is_selected else 0.0
         scale_tensors: list[Tensor] = []
-        if isinstance(scale, Tensor):
+        if batch.is_selected and not _has_started(steps, group.get("start_step", 0)):
+            scale_tensors = _after_start(scale, steps, group["start_step"])
+        elif isinstance(scale, Tensor):
             scale_tensors = [scale.detach().to(device, torch.float32)] * len(data)
-            scale = 0.0
         hyper = [_option(group, each) for each in rule.hyper]
         hyper_tensor = None
         if any(_stays_on_device(value, group) for value in hyper):
@@ -394,7 +407,7 @@ class NoisyOptimizer(Optimizer):
             records=records,
             hyper=[float(value) for value in hyper],
             offsets=batch.offsets,
-            scale=scale,
+            scale=0.0 if isinstance(scale, Tensor) or scale_tensors else scale,
             seed=signed_seed(self._seed(group)),
             distribution=DISTRIBUTIONS[group["noise"]],
             keep_noise=self.keep_noise,
@@ -417,12 +430,14 @@ class NoisyOptimizer(Optimizer):
         plan = self._plans.get((id(part.group), part.positions))
         return plan if plan is not None and plan.is_valid(part, self.state, self._options(part.group)) else None
 
+    def _ref(self, group: dict[str, Any], i: int) -> ParamRef:
+        param = group["params"][i]
+        name = ParameterName(self, group, i)
+        return ParamRef(param, place_of(param), name, self._stream(param), self._is_selected(group, i))
+
     def _refs(self, part: Part) -> list[ParamRef]:
         positions: Iterable[int] = range(len(part.params)) if part.positions is None else part.positions
-        return [
-            ParamRef(param, place_of(param), ParameterName(self, part.group, i), self._stream(param))
-            for param, i in zip(part.params, positions)
-        ]
+        return [self._ref(part.group, i) for i in positions]
 
     def _check_part(self, part: Part) -> None:
         data = part.data or [local_tensor(param) for param in part.params]
@@ -563,6 +578,17 @@ class NoisyOptimizer(Optimizer):
 def _option(group: dict[str, Any], hyper: Hyper) -> Any:
     value = group[hyper.option or hyper.name]
     return value if hyper.item is None else value[hyper.item]
+
+
+def _has_started(steps: list[Tensor], start_step: int) -> bool:
+    """Whether so many steps are known to be done of all these parameters; the host waits for no device to find out."""
+    return start_step <= 0 or (steps[0].device.type == "cpu" and int(torch.stack(steps).min()) >= start_step)
+
+
+def _after_start(scale: float | Tensor, steps: list[Tensor], start_step: int) -> list[Tensor]:
+    """The scale for each parameter: 0 up to and with step number start_step. The host reads nothing."""
+    on = (torch.stack(steps).flatten() >= start_step).to(torch.float32)
+    return list((on * (scale.detach().to(on.device) if isinstance(scale, Tensor) else scale)).unbind())
 
 
 def _stays_on_device(value: Any, group: dict[str, Any]) -> bool:
