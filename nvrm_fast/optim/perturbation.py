@@ -13,9 +13,9 @@ from ..contract.arguments import ReperturbArguments
 from ..contract.record import NOISE_WORDS, SCALE, SEED, unpack
 from ..contract.seeds import seed_of_rank, signed_seed
 from ..ops.step import reperturb_
-from . import capture, carried
+from . import capture, carried, outer
 from .base import NoisyOptimizer, ParameterName, read_records
-from .batches import MASTER, PERTURBATION, ParamRef, make_batches
+from .batches import MASTER, PERTURBATION, ParamRef, Part, Plan, make_batches
 from .checkpoint import SUSPENDED, SUSPENDED_PARAM
 from .checks import FLOAT32_LIMIT, check_denoise_every, check_flag, check_number, check_record
 from .shards import is_distributed, local_tensor, place_of
@@ -31,6 +31,9 @@ class NeuralVariableOptimizer(NoisyOptimizer):
     Model and optimizer saved in evaluation mode: the weights are clean, and the optimizer's state remembers the noise.
     Loaded again the optimizer is in evaluation mode; after `train()` the run goes on bit for bit.
     """
+
+    #: The wrapper that called when the last plan was made, if it is one of those that outer.py knows, and its kind.
+    _outer: tuple[str, Any] | None = None
 
     # Evaluation mode is part of the state, so that it is saved, copied and loaded with it, and seen by every wrapper:
     # under "suspended_perturbation" the record of the noise to put on again, under "suspended_param" the noisy values
@@ -65,10 +68,18 @@ class NeuralVariableOptimizer(NoisyOptimizer):
                     "tensor must carry one noise; leave it out"
                 )
 
+    def _make_plan(self, part: Part) -> Plan:
+        # Plans are made by the first step, and seldom afterwards: then it is asked who calls.
+        self._outer = outer.find_caller()
+        self._check_mode()
+        return super()._make_plan(part)
+
     def _is_evaluating(self) -> bool:
         return any(SUSPENDED in state for state in self.state.values())
 
     def _check_mode(self) -> None:
+        if self._outer is not None and (caller := outer.find_caller()) is not None:
+            outer.refuse_average(caller, self.param_groups)
         if self._is_evaluating():
             raise RuntimeError(
                 "step() while the noise is off for evaluation: call optimizer.train() first, or leave the "
