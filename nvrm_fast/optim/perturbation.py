@@ -13,7 +13,7 @@ from ..contract.arguments import ReperturbArguments
 from ..contract.record import NOISE_WORDS, SCALE, SEED, unpack
 from ..contract.seeds import seed_of_rank, signed_seed
 from ..ops.step import reperturb_
-from . import capture, carried, outer
+from . import averaging, capture, carried, outer
 from .base import NoisyOptimizer, ParameterName, read_records
 from .batches import MASTER, PERTURBATION, ParamRef, Part, Plan, make_batches
 from .checkpoint import SUSPENDED, SUSPENDED_PARAM
@@ -72,6 +72,7 @@ class NeuralVariableOptimizer(NoisyOptimizer):
         # Plans are made by the first step, and seldom afterwards: then it is asked who calls.
         self._outer = outer.find_caller()
         self._check_mode()
+        averaging.watch()
         return super()._make_plan(part)
 
     def _is_evaluating(self) -> bool:
