@@ -22,7 +22,7 @@ from ..contract.seeds import default_seed, signed_seed
 from ..contract.streams import assign_streams
 from ..ops.registry import check_backend
 from ..ops.step import serves_at_once, step_, steps_
-from . import amp, backward, capture, carried, checkpoint, compiled, written
+from . import amp, backward, capture, carried, checkpoint, compiled, outer, written
 from .batches import MASTER, PERTURBATION, STEP, ParamRef, Part, Plan, StalePlan, are_plain
 from .checks import check_flag, check_number, check_overlap, check_pair, check_param, check_step_of
 from .memory import allocate
@@ -82,6 +82,7 @@ class NoisyOptimizer(Optimizer):
     _in_backward: Any = None
 
     def __init__(self, params: ParamsT, defaults: dict[str, Any], fused: bool | None = None) -> None:
+        outer.refuse_partition(outer.find_caller())
         self._is_being_made = True
         super().__init__(params, defaults)
         del self._is_being_made

@@ -15,9 +15,9 @@ from ..contract.record import NOISE_WORDS, SCALE, SEED, unpack
 from ..contract.seeds import check_integer, seed_of_rank, signed_seed
 from ..ops.step import reperturb_
 from ..prediction import Prediction
-from . import capture, carried, ensemble
+from . import averaging, capture, carried, ensemble, outer
 from .base import NoisyOptimizer, read_records
-from .batches import MASTER, PERTURBATION, ParamRef, make_batches
+from .batches import MASTER, PERTURBATION, ParamRef, Part, Plan, make_batches
 from .checkpoint import SUSPENDED, SUSPENDED_PARAM
 from .checks import FLOAT32_LIMIT, check_denoise_every, check_flag, check_number, check_record
 from .selection import Choice, Choices, as_choices, is_selected, needs_names
@@ -34,6 +34,9 @@ class NeuralVariableOptimizer(NoisyOptimizer):
     Model and optimizer saved in evaluation mode: the weights are clean, and the optimizer's state remembers the noise.
     Loaded again the optimizer is in evaluation mode; after `train()` the run goes on bit for bit.
     """
+
+    #: The wrapper that called when the last plan was made, if it is one of those that outer.py knows, and its kind.
+    _outer: tuple[str, Any] | None = None
 
     #: What carries noise, and what does not.
     _choices: tuple[tuple[Choice, ...] | None, tuple[Choice, ...] | None] = (None, None)
@@ -108,10 +111,19 @@ class NeuralVariableOptimizer(NoisyOptimizer):
                     "tensor must carry one noise; leave it out"
                 )
 
+    def _make_plan(self, part: Part) -> Plan:
+        # Plans are made by the first step, and seldom afterwards: then it is asked who calls.
+        self._outer = outer.find_caller()
+        self._check_mode()
+        averaging.watch()
+        return super()._make_plan(part)
+
     def _is_evaluating(self) -> bool:
         return any(SUSPENDED in state for state in self.state.values())
 
     def _check_mode(self) -> None:
+        if self._outer is not None and (caller := outer.find_caller()) is not None:
+            outer.refuse_average(caller, self.param_groups)
         if self._is_evaluating():
             raise RuntimeError(
                 "step() while the noise is off for evaluation: call optimizer.train() first, or leave the "
