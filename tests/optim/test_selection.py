@@ -1,4 +1,4 @@
-"""include, exclude and start_step: who carries noise, and from when on; the others follow the plain rule, bit by bit."""
+"""include, exclude and start_step: who carries noise, from which step on; the others follow the plain rule bit for bit."""
 
 import copy
 
