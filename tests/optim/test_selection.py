@@ -1,4 +1,4 @@
-"""include, exclude and start_step: who carries noise, from which step on; the rest follow the plain rule bit for bit."""
+"""include, exclude and start_step: who carries noise, and from which step on; the others follow the plain rule."""
 
 import copy
 
