@@ -166,12 +166,17 @@ class _DirectionConv(ConvMixin, WeightNormalized):
 
     def patch_sq_norms(self, x: Tensor, padding: Any) -> Tensor:
         """|x|^2 of the inputs that each output position sees: (batch, groups, *positions), at least float32."""
-        dtype = wide(x.dtype)
-        with torch.autocast(x.device.type, enabled=False):
-            squares = x.to(dtype).square().unflatten(1, (self.groups, -1)).sum(dim=2)
-            ones = torch.ones(self.groups, 1, *self.kernel_size, dtype=dtype, device=x.device)
-            # Fast convolutions may round a sum of squares below zero.
-            return self._convolve(squares, ones, self.groups, padding).clamp_min(0)
+        if torch.is_autocast_enabled(x.device.type):
+            with torch.autocast(x.device.type, enabled=False):
+                return self.patch_sq_norms(x, padding)
+        squares = x.to(wide(x.dtype)).square()
+        if self.groups == 1:
+            squares = squares.sum(dim=1, keepdim=True)
+        else:
+            squares = squares.unflatten(1, (self.groups, -1)).sum(dim=2)
+        ones = squares.new_ones(self.groups, 1, *self.kernel_size)
+        # Fast convolutions may round a sum of squares below zero.
+        return self._convolve(squares, ones, self.groups, padding).clamp_min(0)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() == self.dimensions + 1:

@@ -18,7 +18,7 @@ from ..contract.checks import wide_dtype
 from ..contract.distributions import DISTRIBUTIONS, NOISE_CONTRACT, distribution_code
 from ..contract.record import Record
 from ..contract.rules import Hyper, Rule
-from ..contract.seeds import signed_seed
+from ..contract.seeds import default_seed, signed_seed
 from ..contract.streams import assign_streams
 from ..ops.registry import check_backend
 from ..ops.step import serves_at_once, step_, steps_
@@ -31,6 +31,10 @@ from .shards import local_tensor, place_of
 LOW_PRECISION = (torch.bfloat16, torch.float16)
 #: So many plans are kept: one for each set of parameters that had gradients together.
 MOST_PLANS = 4096
+
+
+#: How many optimizers of these classes were made in this process: what a seed that is left out depends on.
+_made = itertools.count()
 
 
 class ParameterName:
@@ -82,6 +86,7 @@ class NoisyOptimizer(Optimizer):
         super().__init__(params, defaults)
         del self._is_being_made
         self._check_overlap()
+        self._choose_seed()
         self._step_supports_amp_scaling = bool(fused)
         self._set_up()
 
@@ -112,7 +117,8 @@ class NoisyOptimizer(Optimizer):
     def _check_group(self, group: dict[str, Any]) -> None:
         """Raises ValueError for hyper-parameters out of range. Rules extend it."""
         distribution_code(group["noise"], "noise")
-        signed_seed(group["seed"])
+        if not (self._is_being_made and group["seed"] is None):
+            signed_seed(group["seed"])
         if group["master_weights"] is not None and not isinstance(group["master_weights"], bool):
             raise ValueError(f"master_weights must be None, True or False, got {group['master_weights']!r}")
         if group["backend"] is not None:
@@ -132,6 +138,8 @@ class NoisyOptimizer(Optimizer):
         """As torch.optim's; also checks parameters and hyper-parameters."""
         super().add_param_group(param_group)
         group = self.param_groups[-1]
+        if group["seed"] is None:
+            group["seed"] = self.defaults["seed"]
         try:
             self._check_group(group)
             for name, param in self._named(group):
@@ -151,6 +159,16 @@ class NoisyOptimizer(Optimizer):
             self._set_up()
             if self._in_backward is not None:
                 self._in_backward.add(group)
+
+    def _choose_seed(self) -> None:
+        """The seed of the groups that were given none. Every optimizer counts, so that one without a seed differs from
+        all before it; copies and loaded states keep the seed that they have."""
+        seed = default_seed(next(_made))
+        if self.defaults["seed"] is None:
+            self.defaults["seed"] = seed
+        for group in self.param_groups:
+            if group["seed"] is None:
+                group["seed"] = self.defaults["seed"]
 
     def _check_overlap(self) -> None:
         check_overlap(itertools.chain.from_iterable(self._named(group) for group in self.param_groups))

@@ -13,7 +13,10 @@ _NOISE_ARGUMENTS = """
             Its meaning depends on the noise type, as in the paper: N(0, b^2) has standard deviation b,
             Uniform(-b, b) b / sqrt(3), Laplace(0, b) b * sqrt(2).
         noise: "gaussian", "uniform" or "laplace" (default: "gaussian").
-        seed: 64 bits; noise is a function of it, of the parameter and of the step, never of torch's generators.
+        seed: 64 bits; noise is a function of it, of the parameter and of the step, never of torch's generators. None
+            (default): 0 in the first optimizer that a process makes, another in each further one, so that no two draw
+            the same noise. Every rank of a distributed training must then make its optimizers in the same order; a
+            checkpoint brings its own.
         denoise_every: leave the weights clean after every so many steps of a parameter, for instance steps per epoch;
             None: never (default).
         master_weights: True keeps the clean weights in float32 (float64 for float64 parameters) in the state under
@@ -52,9 +55,9 @@ class NVRMSGD(SgdRule, NeuralVariableOptimizer):
     def __init__(
         self, params: ParamsT, lr: float | Tensor = 1e-3, momentum: float = 0.0, dampening: float = 0.0,
         weight_decay: float = 0.0, nesterov: bool = False, *, variability: float | Tensor = 0.01,
-        noise: str = "gaussian", seed: int = 0, denoise_every: int | None = None, master_weights: bool | None = None,
-        decorrelate_ranks: bool = False, backend: str | None = None, maximize: bool = False,
-        foreach: bool | None = None, capturable: bool = False,
+        noise: str = "gaussian", seed: int | None = None, denoise_every: int | None = None,
+        master_weights: bool | None = None, decorrelate_ranks: bool = False, backend: str | None = None,
+        maximize: bool = False, foreach: bool | None = None, capturable: bool = False,
         differentiable: bool = False, fused: bool | None = None,
     ) -> None:  # fmt: skip
         refuse_differentiable(differentiable)
@@ -80,10 +83,10 @@ class NVRMAdam(AdamRule, NeuralVariableOptimizer):
     def __init__(
         self, params: ParamsT, lr: float | Tensor = 1e-3, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
         eps: float = 1e-8, weight_decay: float = 0.0, amsgrad: bool = False, *, variability: float | Tensor = 0.01,
-        noise: str = "gaussian", seed: int = 0, denoise_every: int | None = None, master_weights: bool | None = None,
-        decorrelate_ranks: bool = False, backend: str | None = None, maximize: bool = False,
-        foreach: bool | None = None,
-        capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
+        noise: str = "gaussian", seed: int | None = None, denoise_every: int | None = None,
+        master_weights: bool | None = None, decorrelate_ranks: bool = False, backend: str | None = None,
+        maximize: bool = False, foreach: bool | None = None, capturable: bool = False,
+        differentiable: bool = False, fused: bool | None = None,
         decoupled_weight_decay: bool = False,
     ) -> None:  # fmt: skip
         refuse_differentiable(differentiable)
@@ -110,10 +113,10 @@ class NVRMAdamW(NVRMAdam):
     def __init__(
         self, params: ParamsT, lr: float | Tensor = 1e-3, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
         eps: float = 1e-8, weight_decay: float = 1e-2, amsgrad: bool = False, *, variability: float | Tensor = 0.01,
-        noise: str = "gaussian", seed: int = 0, denoise_every: int | None = None, master_weights: bool | None = None,
-        decorrelate_ranks: bool = False, backend: str | None = None, maximize: bool = False,
-        foreach: bool | None = None,
-        capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
+        noise: str = "gaussian", seed: int | None = None, denoise_every: int | None = None,
+        master_weights: bool | None = None, decorrelate_ranks: bool = False, backend: str | None = None,
+        maximize: bool = False, foreach: bool | None = None, capturable: bool = False,
+        differentiable: bool = False, fused: bool | None = None,
     ) -> None:  # fmt: skip
         super().__init__(
             params, lr, betas, eps, weight_decay, amsgrad, variability=variability, noise=noise, seed=seed,
@@ -133,10 +136,10 @@ class NVRMLion(LionRule, NeuralVariableOptimizer):
 
     def __init__(
         self, params: ParamsT, lr: float | Tensor = 1e-4, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.99),
-        weight_decay: float = 0.0, *, variability: float | Tensor = 0.01, noise: str = "gaussian", seed: int = 0,
-        denoise_every: int | None = None, master_weights: bool | None = None, decorrelate_ranks: bool = False,
-        backend: str | None = None, maximize: bool = False, foreach: bool | None = None, capturable: bool = False,
-        fused: bool | None = None,
+        weight_decay: float = 0.0, *, variability: float | Tensor = 0.01, noise: str = "gaussian",
+        seed: int | None = None, denoise_every: int | None = None, master_weights: bool | None = None,
+        decorrelate_ranks: bool = False, backend: str | None = None, maximize: bool = False,
+        foreach: bool | None = None, capturable: bool = False, fused: bool | None = None,
     ) -> None:  # fmt: skip
         super().__init__(
             params,

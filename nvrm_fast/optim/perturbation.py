@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..contract.arguments import ReperturbArguments
 from ..contract.record import NOISE_WORDS, SCALE, SEED, unpack
 from ..contract.seeds import seed_of_rank, signed_seed
 from ..ops.step import reperturb_
-from . import capture, carried
+from ..prediction import Prediction
+from . import capture, carried, ensemble
 from .base import NoisyOptimizer, ParameterName, read_records
 from .batches import MASTER, PERTURBATION, ParamRef, make_batches
 from .checkpoint import SUSPENDED, SUSPENDED_PARAM
@@ -179,11 +180,39 @@ class NeuralVariableOptimizer(NoisyOptimizer):
         for param in list(self.state):
             self._end_suspension(param)
 
+    @torch.no_grad()
+    def predict(self, model: nn.Module, x: Any, samples: int = 10, *, class_dim: int | None = None) -> Prediction:
+        """The prediction of an ensemble of perturbed copies of the model, which exists only once.
+
+        Every sample is a pass over `x` at clean weights + noise of the groups' scale and law, as in training: one draw
+        for all objects. The same call gives the same ensemble: its draws are a function of seed and sample. Weights
+        and noise are bit for bit as before; model.eval() is the caller's.
+
+        Args:
+            model: a model that this optimizer trains; it must return logits, (batch, classes) unless class_dim says.
+            x: what the model takes.
+            samples: passes (default: 10).
+            class_dim: the dimension of the classes in one sample's logits, such as 1 for (batch, classes, height,
+                width).
+
+        Returns probabilities (their mean), entropy (of that mean, in nats) and mutual_information (what the samples
+        disagree about).
+
+        Raises ValueError for fewer than one sample and for logits of other shapes, TypeError for an output that is no
+        tensor. Costs, while it runs, a copy of the parameters that have no master weights.
+        """
+        with self.denoised():
+            return ensemble.predict(self, model, x, samples, class_dim)
+
     def _end_suspension(self, param: Tensor) -> None:
         state = self.state[param]
         state.pop(SUSPENDED_PARAM, None)  # first: what is left after an interrupt is still evaluation mode
-        if state.pop(SUSPENDED, None) is not None and len(state) == 1 and PERTURBATION in state:
-            del self.state[param]  # it was there for the mode only
+        if state.pop(SUSPENDED, None) is not None and self._is_for_the_mode_only(state):
+            del self.state[param]
+
+    def _is_for_the_mode_only(self, state: dict[str, Any]) -> bool:
+        """Whether a state was made by `eval()` and no step has been done since."""
+        return len(state) == 1 and PERTURBATION in state
 
     def _is_left_of(self, group: dict[str, Any], ref: ParamRef, noisy: Tensor, words: Tensor) -> bool:
         """Whether the parameter is, bit for bit, the noisy value without its noise, and not weights of other origin."""
@@ -196,7 +225,7 @@ class NeuralVariableOptimizer(NoisyOptimizer):
             params=[clean],
             masters=[],
             records=[words.clone()],
-            targets=_clean([words]),
+            targets=clean_targets([words]),
             offsets=batch.offsets,
             run_lengths=batch.run_lengths,
             run_strides=batch.run_strides,
@@ -205,7 +234,7 @@ class NeuralVariableOptimizer(NoisyOptimizer):
         return _same_bits(clean, here)
 
     def _take_noise_off(self, group: dict[str, Any], refs: list[ParamRef]) -> None:
-        self._reperturb(group, refs, _clean([self.state[ref.param][PERTURBATION] for ref in refs]))
+        self._reperturb(group, refs, clean_targets([self.state[ref.param][PERTURBATION] for ref in refs]))
 
     def _take_off_all(self) -> None:
         self._plans.clear()  # parameters may get other memory now
@@ -272,7 +301,7 @@ class NeuralVariableOptimizer(NoisyOptimizer):
                     self._reperturb(group, refs, targets)
 
 
-def _clean(records: list[Tensor]) -> list[Tensor]:
+def clean_targets(records: list[Tensor]) -> list[Tensor]:
     """Targets that say of each parameter what its record says, without noise. Nothing is read by the host."""
     if not records:
         return []
