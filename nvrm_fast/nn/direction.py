@@ -88,8 +88,8 @@ class DirectionLinear(WeightNormalized):
 
     def _dense(self, rows: Tensor, v: Tensor, key: Tensor) -> Tensor:
         if rows.dtype == v.dtype and not torch.compiler.is_compiling() and not transformed():
-            tensors = self._noise_tensors(wide(rows.dtype), self.bias)
-            return dense_direction_noise(rows, v, *tensors, key, self._settings(direction=self.direction))
+            parameters = self._noise_parameters(wide(rows.dtype), self.bias, key)
+            return dense_direction_noise(rows, v, parameters, self._settings(direction=self.direction))
         s = F.linear(rows, v)
         sq_norm = None
         if self.direction is not None:
