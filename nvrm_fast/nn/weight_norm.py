@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from ..contract.laws import NORMAL, Direction, Magnitude, direction_code, magnitude_code
 from ..contract.layers import DirectionParameters, DirectionSettings
@@ -95,15 +96,15 @@ class WeightNormalized(NoisyModule):
         self.weight_g.copy_(self.weight_norms().view_as(self.weight_g))
 
     @torch.no_grad()
-    def _set_weight(self, weight: Tensor, bias: Tensor | None) -> None:
+    def _take_over(self, plain: nn.Linear | _ConvNd) -> None:
         """Takes over the weight of a plain layer. A weight vector of zeros keeps its random direction, at magnitude 0:
         the same layer, and one that can be trained."""
         initial = self.weight_v.clone()
-        self.weight_v.copy_(weight)
+        self.weight_v.copy_(plain.weight)
         self._set_magnitudes()
         self.weight_v.copy_(torch.where(self.weight_g == 0, initial, self.weight_v))
-        if bias is not None and self.bias is not None:
-            self.bias.copy_(bias)
+        if plain.bias is not None and self.bias is not None:
+            self.bias.copy_(plain.bias)
 
     def weight_norms(self) -> Tensor:
         """|weight_v| of each weight vector: shape (neurons,), at least float32."""
