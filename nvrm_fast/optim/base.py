@@ -25,8 +25,9 @@ from ..ops.step import serves_at_once, step_, steps_
 from . import amp, backward, capture, carried, checkpoint, compiled, outer, written
 from .batches import MASTER, PERTURBATION, STEP, ParamRef, Part, Plan, StalePlan, are_plain
 from .checks import check_flag, check_number, check_overlap, check_pair, check_param, check_step_of
+from .description import Description, ParameterDescription, describe_param
 from .memory import allocate
-from .shards import local_tensor, place_of
+from .shards import local_gradient, local_tensor, place_of
 
 LOW_PRECISION = (torch.bfloat16, torch.float16)
 #: So many plans are kept: one for each set of parameters that had gradients together.
@@ -420,6 +421,43 @@ class NoisyOptimizer(Optimizer):
             run_lengths=batch.run_lengths,
             run_strides=batch.run_strides,
         )
+
+    @torch.no_grad()
+    def describe(self) -> Description:
+        """What this optimizer does to the model at hand: print it for a table with a line for each parameter.
+
+        It has shape, dtype, storage, b and type of the noise, its standard deviation over the root mean square of the
+        clean weights, and, called between backward() and zero_grad(), the share of updates that rounding loses because
+        they are less than half a spacing of weight plus noise. Where that is a tenth or more it advises master weights.
+
+        Returns a Description (`rows`, `wants_masters`). Nothing is changed. It makes copies of one parameter at a time
+        and waits for the device. Of a distributed parameter it describes this process's part.
+        """
+        rows: list[ParameterDescription] = []
+        for group in self.param_groups:
+            hyper = [float(_option(group, each)) for each in self._rule(group).hyper]
+            for i, (name, param) in enumerate(self._named(group)):
+                if torch.nn.parameter.is_lazy(param):
+                    continue
+                ref = ParamRef(param, place_of(param), name, self._stream(param))
+                state = dict(self.state.get(param, {}))
+                if PERTURBATION not in state:
+                    state[PERTURBATION] = self._new_record(ref, set(), int(state.get(STEP, 0)))
+                data = local_tensor(param)
+                if MASTER in state:
+                    clean = local_tensor(state[MASTER])
+                else:
+                    clean = carried.without_noise(data, state[PERTURBATION], ref, group["backend"])
+                grad = None if param.grad is None else local_gradient(param, param.grad, name)
+                states = {key: local_tensor(x) if isinstance(x, Tensor) else x for key, x in state.items()}
+                rows.append(
+                    describe_param(
+                        group["param_names"][i] if "param_names" in group else str(len(rows)), param, data,
+                        clean.double(), group, states, rule=self._rule(group), hyper=hyper,
+                        b=float(self._noise_scale(group)), wants_master=self._wants_master(group, param), grad=grad,
+                    )
+                )  # fmt: skip
+        return Description(tuple(rows))
 
     # Plans.
 

@@ -161,6 +161,7 @@ class NeuralVariableOptimizer(NoisyOptimizer):
         """
         capture.refuse_mode_change("denoised()")
         if self._is_evaluating():
+            self.eval()  # if train() was interrupted there may be noise
             yield
             return
         try:

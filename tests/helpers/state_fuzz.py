@@ -150,8 +150,8 @@ class Run:
 
     def write(self) -> None:
         """Other weights into one parameter while no noise is on, by one of several ways."""
-        if not self.is_evaluating() and self.optimizer.is_perturbed():
-            self.optimizer.denoise()
+        if self.optimizer.is_perturbed():  # also where train() was interrupted
+            self.optimizer.eval() if self.is_evaluating() else self.optimizer.denoise()
         name = self.random.choice(list(self.params))
         p, value = self.params[name], torch.randn(SHAPES[name], generator=self.generator) * 0.3
         way = self.random.randrange(4)
