@@ -439,7 +439,7 @@ class NoisyOptimizer(Optimizer):
             for i, (name, param) in enumerate(self._named(group)):
                 if torch.nn.parameter.is_lazy(param):
                     continue
-                ref = ParamRef(param, place_of(param), name, self._stream(param))
+                ref = self._ref(group, i)
                 state = dict(self.state.get(param, {}))
                 if PERTURBATION not in state:
                     state[PERTURBATION] = self._new_record(ref, set(), int(state.get(STEP, 0)))
@@ -448,13 +448,17 @@ class NoisyOptimizer(Optimizer):
                     clean = local_tensor(state[MASTER])
                 else:
                     clean = carried.without_noise(data, state[PERTURBATION], ref, group["backend"])
-                grad = None if param.grad is None else local_gradient(param, param.grad, name)
+                has_rule = self._rule(group).code >= 0  # a wrapped optimizer's updates are its own affair
+                grad = local_gradient(param, param.grad, name) if has_rule and param.grad is not None else None
+                done = int(state[STEP] if STEP in state else state[PERTURBATION][record.RULE_STEPS])
+                carries = ref.is_selected and done >= group.get("start_step", 0)
                 states = {key: local_tensor(x) if isinstance(x, Tensor) else x for key, x in state.items()}
                 rows.append(
                     describe_param(
                         group["param_names"][i] if "param_names" in group else str(len(rows)), param, data,
                         clean.double(), group, states, rule=self._rule(group), hyper=hyper,
-                        b=float(self._noise_scale(group)), wants_master=self._wants_master(group, param), grad=grad,
+                        b=float(self._noise_scale(group)) if carries else 0.0,
+                        wants_master=self._wants_master(group, param), grad=grad,
                     )
                 )  # fmt: skip
         return Description(tuple(rows))

@@ -112,11 +112,15 @@ class NeuralVariableOptimizer(NoisyOptimizer):
                 )
 
     def _make_plan(self, part: Part) -> Plan:
-        # Plans are made by the first step, and seldom afterwards: then it is asked who calls.
+        # Plans are made by the first step, and seldom afterwards.
+        self._notice_averages()
+        return super()._make_plan(part)
+
+    def _notice_averages(self) -> None:
+        """Asks who calls, and refuses whoever would average weights that carry noise."""
         self._outer = outer.find_caller()
         self._check_mode()
         averaging.watch()
-        return super()._make_plan(part)
 
     def _is_evaluating(self) -> bool:
         return any(SUSPENDED in state for state in self.state.values())

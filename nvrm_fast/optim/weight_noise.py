@@ -217,6 +217,8 @@ class WeightNoise(NeuralVariableOptimizer):
     def _complete_state(self, group: dict[str, Any], refs: list[ParamRef]) -> None:
         """Records, and masters where they are wanted, for parameters that have none yet."""
         new = [ref for ref in refs if PERTURBATION not in self.state.get(ref.param, {})]
+        if new:
+            self._notice_averages()
         self._take_known_noise_off(group, new)
         taken = self._taken_streams() if new else set()
         for ref in new:
