@@ -22,11 +22,12 @@ from ..contract.seeds import default_seed, signed_seed
 from ..contract.streams import assign_streams
 from ..ops.registry import check_backend
 from ..ops.step import serves_at_once, step_, steps_
-from . import amp, backward, capture, carried, checkpoint, compiled, written
+from . import amp, backward, capture, carried, checkpoint, compiled, outer, written
 from .batches import MASTER, PERTURBATION, STEP, ParamRef, Part, Plan, StalePlan, are_plain
 from .checks import check_flag, check_number, check_overlap, check_pair, check_param, check_step_of
+from .description import Description, ParameterDescription, describe_param
 from .memory import allocate
-from .shards import local_tensor, place_of
+from .shards import local_gradient, local_tensor, place_of
 
 LOW_PRECISION = (torch.bfloat16, torch.float16)
 #: So many plans are kept: one for each set of parameters that had gradients together.
@@ -82,6 +83,7 @@ class NoisyOptimizer(Optimizer):
     _in_backward: Any = None
 
     def __init__(self, params: ParamsT, defaults: dict[str, Any], fused: bool | None = None) -> None:
+        outer.refuse_partition(outer.find_caller())
         self._is_being_made = True
         super().__init__(params, defaults)
         del self._is_being_made
@@ -103,6 +105,10 @@ class NoisyOptimizer(Optimizer):
     def _seed(self, group: dict[str, Any]) -> int:
         """The key of the draws of this step."""
         return group["seed"]
+
+    def _is_selected(self, group: dict[str, Any], i: int) -> bool:
+        """Whether the group's i-th parameter carries noise."""
+        return True
 
     def _wants_master(self, group: dict[str, Any], param: Tensor) -> bool:
         wish = group["master_weights"]
@@ -331,12 +337,20 @@ class NoisyOptimizer(Optimizer):
                 torch.autograd.graph.increment_version(plan.params)
         for part, plan in zip(parts, plans):
             if plan.has_masters:
-                plan.mark = None if self._may_be_clean(part.group) else written.mark(part.params, plan.data(part))
+                plan.mark = None if self._may_be_clean(part.group, plan) else written.mark(part.params, plan.data(part))
 
-    def _may_be_clean(self, group: dict[str, Any]) -> bool:
+    def _may_be_clean(self, group: dict[str, Any], plan: Plan) -> bool:
         """Whether the last step may have left weights without noise. The host does not ask the records."""
         scale = self._noise_scale(group)
-        return self.keep_noise or isinstance(scale, Tensor) or scale == 0 or bool(group.get("denoise_every"))
+        return (
+            self.keep_noise
+            or isinstance(scale, Tensor)
+            or scale == 0
+            or bool(group.get("denoise_every"))
+            # One more: these are the steps after the last one.
+            or not all(_has_started(lists.steps, group.get("start_step", 0) + 1) for lists in plan.lists)
+            or not all(batch.is_selected for batch in plan.batches)
+        )
 
     def _may_be_written(self, part: Part, plan: Plan) -> bool:
         """Whether somebody may have written parameters since the last step, so that their values are to be compared.
@@ -374,11 +388,12 @@ class NoisyOptimizer(Optimizer):
         if len(plan.batches) > 1:
             data, grads = [data[i] for i in batch.members], [grads[i] for i in batch.members]
         device = data[0].device
-        scale = self._noise_scale(group)
+        scale = self._noise_scale(group) if batch.is_selected else 0.0
         scale_tensors: list[Tensor] = []
-        if isinstance(scale, Tensor):
+        if batch.is_selected and not _has_started(steps, group.get("start_step", 0)):
+            scale_tensors = _after_start(scale, steps, group["start_step"])
+        elif isinstance(scale, Tensor):
             scale_tensors = [scale.detach().to(device, torch.float32)] * len(data)
-            scale = 0.0
         hyper = [_option(group, each) for each in rule.hyper]
         hyper_tensor = None
         if any(_stays_on_device(value, group) for value in hyper):
@@ -394,7 +409,7 @@ class NoisyOptimizer(Optimizer):
             records=records,
             hyper=[float(value) for value in hyper],
             offsets=batch.offsets,
-            scale=scale,
+            scale=0.0 if isinstance(scale, Tensor) or scale_tensors else scale,
             seed=signed_seed(self._seed(group)),
             distribution=DISTRIBUTIONS[group["noise"]],
             keep_noise=self.keep_noise,
@@ -407,6 +422,43 @@ class NoisyOptimizer(Optimizer):
             run_strides=batch.run_strides,
         )
 
+    @torch.no_grad()
+    def describe(self) -> Description:
+        """What this optimizer does to the model at hand: print it for a table with a line for each parameter.
+
+        It has shape, dtype, storage, b and type of the noise, its standard deviation over the root mean square of the
+        clean weights, and, called between backward() and zero_grad(), the share of updates that rounding loses because
+        they are less than half a spacing of weight plus noise. Where that is a tenth or more it advises master weights.
+
+        Returns a Description (`rows`, `wants_masters`). Nothing is changed. It makes copies of one parameter at a time
+        and waits for the device. Of a distributed parameter it describes this process's part.
+        """
+        rows: list[ParameterDescription] = []
+        for group in self.param_groups:
+            hyper = [float(_option(group, each)) for each in self._rule(group).hyper]
+            for i, (name, param) in enumerate(self._named(group)):
+                if torch.nn.parameter.is_lazy(param):
+                    continue
+                ref = ParamRef(param, place_of(param), name, self._stream(param))
+                state = dict(self.state.get(param, {}))
+                if PERTURBATION not in state:
+                    state[PERTURBATION] = self._new_record(ref, set(), int(state.get(STEP, 0)))
+                data = local_tensor(param)
+                if MASTER in state:
+                    clean = local_tensor(state[MASTER])
+                else:
+                    clean = carried.without_noise(data, state[PERTURBATION], ref, group["backend"])
+                grad = None if param.grad is None else local_gradient(param, param.grad, name)
+                states = {key: local_tensor(x) if isinstance(x, Tensor) else x for key, x in state.items()}
+                rows.append(
+                    describe_param(
+                        group["param_names"][i] if "param_names" in group else str(len(rows)), param, data,
+                        clean.double(), group, states, rule=self._rule(group), hyper=hyper,
+                        b=float(self._noise_scale(group)), wants_master=self._wants_master(group, param), grad=grad,
+                    )
+                )  # fmt: skip
+        return Description(tuple(rows))
+
     # Plans.
 
     def _options(self, group: dict[str, Any]) -> tuple[Any, ...]:
@@ -417,12 +469,14 @@ class NoisyOptimizer(Optimizer):
         plan = self._plans.get((id(part.group), part.positions))
         return plan if plan is not None and plan.is_valid(part, self.state, self._options(part.group)) else None
 
+    def _ref(self, group: dict[str, Any], i: int) -> ParamRef:
+        param = group["params"][i]
+        name = ParameterName(self, group, i)
+        return ParamRef(param, place_of(param), name, self._stream(param), self._is_selected(group, i))
+
     def _refs(self, part: Part) -> list[ParamRef]:
         positions: Iterable[int] = range(len(part.params)) if part.positions is None else part.positions
-        return [
-            ParamRef(param, place_of(param), ParameterName(self, part.group, i), self._stream(param))
-            for param, i in zip(part.params, positions)
-        ]
+        return [self._ref(part.group, i) for i in positions]
 
     def _check_part(self, part: Part) -> None:
         data = part.data or [local_tensor(param) for param in part.params]
@@ -563,6 +617,17 @@ class NoisyOptimizer(Optimizer):
 def _option(group: dict[str, Any], hyper: Hyper) -> Any:
     value = group[hyper.option or hyper.name]
     return value if hyper.item is None else value[hyper.item]
+
+
+def _has_started(steps: list[Tensor], start_step: int) -> bool:
+    """Whether so many steps are known to be done of all these parameters; the host waits for no device to find out."""
+    return start_step <= 0 or (steps[0].device.type == "cpu" and int(torch.stack(steps).min()) >= start_step)
+
+
+def _after_start(scale: float | Tensor, steps: list[Tensor], start_step: int) -> list[Tensor]:
+    """The scale for each parameter: 0 up to and with step number start_step. The host reads nothing."""
+    on = (torch.stack(steps).flatten() >= start_step).to(torch.float32)
+    return list((on * (scale.detach().to(on.device) if isinstance(scale, Tensor) else scale)).unbind())
 
 
 def _stays_on_device(value: Any, group: dict[str, Any]) -> bool:

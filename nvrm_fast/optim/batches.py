@@ -28,6 +28,7 @@ class ParamRef(NamedTuple):
     place: Place
     name: object  # for messages
     stream: int = 0  # of its noise, unless its record says another
+    is_selected: bool = True  # it carries noise; otherwise the step leaves it clean
 
 
 class StateLists(NamedTuple):
@@ -45,6 +46,7 @@ class ParamBatch:
 
     members: list[int]  # positions in the plan
     has_masters: bool
+    is_selected: bool
     states: list[dict[str, Any]]
     offsets: list[int]
     run_lengths: list[int]
@@ -101,19 +103,20 @@ def same_objects(a: Sequence[object], b: Sequence[object]) -> bool:
 
 
 def make_batches(refs: list[ParamRef], states: list[dict[str, Any]]) -> list[ParamBatch]:
-    """The parameters by device, dtype and storage."""
-    by_kind: dict[tuple[torch.device, torch.dtype, bool], list[int]] = {}
+    """The parameters by device, dtype, storage and whether they carry noise."""
+    by_kind: dict[tuple[torch.device, torch.dtype, bool, bool], list[int]] = {}
     for i, (ref, state) in enumerate(zip(refs, states)):
-        kind = (local_tensor(ref.param).device, ref.param.dtype, MASTER in state)
+        kind = (local_tensor(ref.param).device, ref.param.dtype, MASTER in state, ref.is_selected)
         by_kind.setdefault(kind, []).append(i)
     batches = []
-    for (_, _, has_masters), members in by_kind.items():
+    for (_, _, has_masters, is_selected), members in by_kind.items():
         places = [refs[i].place for i in members]
         runs = any(place.run_length for place in places)
         batches.append(
             ParamBatch(
                 members,
                 has_masters,
+                is_selected,
                 [states[i] for i in members],
                 [place.offset for place in places],
                 [place.run_length for place in places] if runs else [],

@@ -51,7 +51,7 @@ def predict(optimizer: _Perturbed, model: nn.Module, x: Any, samples: int, class
     check_integer(samples, 63, "samples")
     if samples < 1:
         raise ValueError(f"samples must be at least 1, got {samples}")
-    by_group = optimizer._refs_with_record()
+    by_group = [(group, [ref for ref in refs if ref.is_selected]) for group, refs in optimizer._refs_with_record()]
     every = [ref for _, refs in by_group for ref in refs]
     # In place noise comes off with a rounding: every sample starts from a copy of the clean weights.
     weights = [local_tensor(ref.param) for ref in every if MASTER not in optimizer.state[ref.param]]

@@ -8,18 +8,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import ParamsT
 
 from ..contract.arguments import ReperturbArguments
 from ..contract.record import NOISE_WORDS, SCALE, SEED, unpack
-from ..contract.seeds import seed_of_rank, signed_seed
+from ..contract.seeds import check_integer, seed_of_rank, signed_seed
 from ..ops.step import reperturb_
 from ..prediction import Prediction
-from . import capture, carried, ensemble
-from .base import NoisyOptimizer, ParameterName, read_records
-from .batches import MASTER, PERTURBATION, ParamRef, make_batches
+from . import averaging, capture, carried, ensemble, outer
+from .base import NoisyOptimizer, read_records
+from .batches import MASTER, PERTURBATION, ParamRef, Part, Plan, make_batches
 from .checkpoint import SUSPENDED, SUSPENDED_PARAM
 from .checks import FLOAT32_LIMIT, check_denoise_every, check_flag, check_number, check_record
-from .shards import is_distributed, local_tensor, place_of
+from .selection import Choice, Choices, as_choices, is_selected, needs_names
+from .shards import is_distributed, local_tensor
 
 
 class NeuralVariableOptimizer(NoisyOptimizer):
@@ -32,6 +34,47 @@ class NeuralVariableOptimizer(NoisyOptimizer):
     Model and optimizer saved in evaluation mode: the weights are clean, and the optimizer's state remembers the noise.
     Loaded again the optimizer is in evaluation mode; after `train()` the run goes on bit for bit.
     """
+
+    #: The wrapper that called when the last plan was made, if it is one of those that outer.py knows, and its kind.
+    _outer: tuple[str, Any] | None = None
+
+    #: What carries noise, and what does not.
+    _choices: tuple[tuple[Choice, ...] | None, tuple[Choice, ...] | None] = (None, None)
+
+    def __init__(
+        self,
+        params: ParamsT,
+        defaults: dict[str, Any],
+        fused: bool | None = None,
+        include: Choices = None,
+        exclude: Choices = None,
+    ) -> None:
+        self._choices = as_choices(include, "include"), as_choices(exclude, "exclude")
+        self._selected: dict[Tensor, bool] = {}
+        super().__init__(params, defaults, fused)
+        groups = self.param_groups
+        if not any(self._is_selected(group, i) for group in groups for i in range(len(group["params"]))):
+            raise ValueError("include and exclude leave no parameter to carry noise")
+
+    def _set_up(self) -> None:
+        super()._set_up()
+        self._selected = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_choices": self._choices}
+
+    def _is_selected(self, group: dict[str, Any], i: int) -> bool:
+        param = group["params"][i]
+        if param not in self._selected:
+            names = group.get("param_names")
+            if names is None and any(map(needs_names, self._choices)):
+                raise ValueError(
+                    "include and exclude choose by name, and the parameters have none: make the optimizer with "
+                    "model.named_parameters()"
+                )
+            name = "" if names is None else names[i]
+            self._selected[param] = is_selected(name, param, *self._choices)
+        return self._selected[param]
 
     # Evaluation mode is part of the state, so that it is saved, copied and loaded with it, and seen by every wrapper:
     # under "suspended_perturbation" the record of the noise to put on again, under "suspended_param" the noisy values
@@ -54,6 +97,8 @@ class NeuralVariableOptimizer(NoisyOptimizer):
         check_number(group["variability"], "variability", high=FLOAT32_LIMIT)
         check_flag(group["decorrelate_ranks"], "decorrelate_ranks")
         check_denoise_every(group["denoise_every"])
+        if check_integer(group.get("start_step", 0), 62, "start_step") < 0:
+            raise ValueError(f"start_step must be at least 0, got {group['start_step']}")
         if group["decorrelate_ranks"]:
             if group["master_weights"] is False:
                 raise ValueError(
@@ -66,10 +111,19 @@ class NeuralVariableOptimizer(NoisyOptimizer):
                     "tensor must carry one noise; leave it out"
                 )
 
+    def _make_plan(self, part: Part) -> Plan:
+        # Plans are made by the first step, and seldom afterwards: then it is asked who calls.
+        self._outer = outer.find_caller()
+        self._check_mode()
+        averaging.watch()
+        return super()._make_plan(part)
+
     def _is_evaluating(self) -> bool:
         return any(SUSPENDED in state for state in self.state.values())
 
     def _check_mode(self) -> None:
+        if self._outer is not None and (caller := outer.find_caller()) is not None:
+            outer.refuse_average(caller, self.param_groups)
         if self._is_evaluating():
             raise RuntimeError(
                 "step() while the noise is off for evaluation: call optimizer.train() first, or leave the "
@@ -107,6 +161,7 @@ class NeuralVariableOptimizer(NoisyOptimizer):
         """
         capture.refuse_mode_change("denoised()")
         if self._is_evaluating():
+            self.eval()  # if train() was interrupted there may be noise
             yield
             return
         try:
@@ -246,10 +301,7 @@ class NeuralVariableOptimizer(NoisyOptimizer):
             self._take_noise_off(group, noisy)
 
     def _all_refs(self, group: dict[str, Any]) -> list[ParamRef]:
-        return [
-            ParamRef(param, place_of(param), ParameterName(self, group, i), self._stream(param))
-            for i, param in enumerate(group["params"])
-        ]
+        return [self._ref(group, i) for i in range(len(group["params"]))]
 
     def _refs_with_record(self) -> list[tuple[dict[str, Any], list[ParamRef]]]:
         return [

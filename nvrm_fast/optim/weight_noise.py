@@ -14,15 +14,14 @@ from ..contract.checks import wide_dtype
 from ..contract.distributions import DISTRIBUTIONS, NOISE_CONTRACT
 from ..contract.record import DISTRIBUTION, RULE_STEPS, SCALE, SEED, STEP, TURN, scale_bits
 from ..contract.rules import Rule
-from ..contract.seeds import check_integer, signed_seed
+from ..contract.seeds import signed_seed
 from . import capture, checkpoint, written
-from .base import ParameterName
 from .batches import MASTER, PERTURBATION, ParamRef, Part
 from .checks import check_param, check_record
 from .memory import allocate
 from .perturbation import NeuralVariableOptimizer
-from .selection import Choices, as_choices, is_selected, needs_names
-from .shards import is_distributed, local_tensor, place_of
+from .selection import Choices
+from .shards import is_distributed, local_tensor
 
 #: What a parameter's state holds beside the wrapped optimizer's, in a state dict that has both.
 OWN_KEYS = (PERTURBATION, MASTER, checkpoint.SUSPENDED, checkpoint.SUSPENDED_PARAM)
@@ -86,10 +85,8 @@ class WeightNoise(NeuralVariableOptimizer):
             raise TypeError(f"{type(optimizer).__name__} carries weight noise already: set its variability instead")
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer)}")
-        self._choices = as_choices(include, "include"), as_choices(exclude, "exclude")
         self.optimizer = optimizer
-        self._selected: dict[Tensor, bool] = {}  # groups ask for these two when they are added
-        self._streams: dict[Tensor, int] = {}
+        self._streams: dict[Tensor, int] = {}  # groups ask for it when they are added
         defaults = dict(
             variability=variability,
             noise=noise,
@@ -103,9 +100,7 @@ class WeightNoise(NeuralVariableOptimizer):
         groups = optimizer.param_groups
         before = [dict(group) for group in groups]
         try:
-            super().__init__(list(groups), defaults)
-            if not any(refs for _, refs in self._perturbed()):
-                raise ValueError("include and exclude leave no parameter to carry noise")
+            super().__init__(list(groups), defaults, None, include, exclude)
         except BaseException:
             for group, options in zip(groups, before):
                 group.clear()
@@ -152,7 +147,6 @@ class WeightNoise(NeuralVariableOptimizer):
 
     def _set_up(self) -> None:
         super()._set_up()
-        self._selected = {}
         #: Version and address of parameters with masters, as the last step left them.
         self._marks: dict[int, tuple[list[int], list[int], list[int]] | None] = {}
         if "_merging" not in vars(self):
@@ -161,33 +155,11 @@ class WeightNoise(NeuralVariableOptimizer):
     def _rule(self, group: dict[str, Any]) -> Rule:
         return _NO_RULE
 
-    def _check_group(self, group: dict[str, Any]) -> None:
-        super()._check_group(group)
-        if check_integer(group["start_step"], 62, "start_step") < 0:
-            raise ValueError(f"start_step must be at least 0, got {group['start_step']}")
-
     # Which parameters.
-
-    def _is_selected(self, group: dict[str, Any], i: int) -> bool:
-        param = group["params"][i]
-        if param not in self._selected:
-            names = group.get("param_names")
-            if names is None and any(map(needs_names, self._choices)):
-                raise ValueError(
-                    "include and exclude choose by name, and the parameters have none: make the optimizer with "
-                    "model.named_parameters()"
-                )
-            name = "" if names is None else names[i]
-            self._selected[param] = is_selected(name, param, *self._choices)
-        return self._selected[param]
 
     def _refs_of(self, group: dict[str, Any]) -> list[ParamRef]:
         """The group's parameters that noise is for, whether they carry it or not."""
-        return [
-            ParamRef(param, place_of(param), ParameterName(self, group, i), self._stream(param))
-            for i, param in enumerate(group["params"])
-            if self._is_selected(group, i)
-        ]
+        return [self._ref(group, i) for i in range(len(group["params"])) if self._is_selected(group, i)]
 
     def _all_refs(self, group: dict[str, Any]) -> list[ParamRef]:
         return self._refs_of(group)
@@ -366,14 +338,13 @@ class WeightNoise(NeuralVariableOptimizer):
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
         del state["param_groups"]  # the wrapped optimizer's
-        return {**state, "optimizer": self.optimizer, "_choices": self._choices}
+        return {**state, "optimizer": self.optimizer}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         groups = state.pop("param_groups", None)
-        for key in ("optimizer", "_choices"):
-            if key in state:
-                vars(self)[key] = state.pop(key)
+        if "optimizer" in state:
+            vars(self)["optimizer"] = state.pop("optimizer")
         loading = vars(self).get("_loading")
         if groups is not None and loading is not None:
             inner = vars(self).pop("_wrapped")

@@ -49,6 +49,6 @@ def right_labels(panel: Any, noise_rate: float, *, told: bool = True) -> None:
     panel.axhline(clean, color=INK, linestyle="--", linewidth=1.1, zorder=1)
     if told:
         panel.annotate(
-            f"share of right labels: {clean:g} %", (0.98, clean), xycoords=("axes fraction", "data"), xytext=(0, -4),
-            textcoords="offset points", fontsize=9, ha="right", va="top",
+            f"right labels: {clean:g} %", (0.98, clean), xycoords=("axes fraction", "data"), xytext=(0, 2),
+            textcoords="offset points", fontsize=9, ha="right", va="bottom",
         )  # fmt: skip

@@ -133,3 +133,43 @@ def test_an_interrupted_eval_has_not_happened(interrupter, masters):
         optimizer.eval()
     assert all(torch.equal(p, value) for p, value in zip(params, noisy))
     optimizer.step()
+
+
+@STORAGES
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("call", range(2))
+@pytest.mark.parametrize("then", ["denoised", "eval", "denoise", "train"])
+def test_after_an_interrupted_train_every_way_on_is_right(interrupter, then, call, after, masters):
+    """It is still evaluation mode, with some of the noise on: whoever evaluates then sees none of it."""
+    params, clean, optimizer = make(masters)
+    optimizer.step()
+    noisy = [p.detach().clone() for p in params]
+    optimizer.eval()
+    off = [p.detach().clone() for p in params]
+    if not masters:  # in place train() copies, and calls no operator, unless something was written
+        for p, before in zip(params, clean):
+            p.data.copy_(before + 1.0)
+        off = [p.detach().clone() for p in params]
+    interrupter.arm("reperturb_", call, after)
+    with pytest.raises(KeyboardInterrupt):
+        optimizer.train()
+    interrupter.disarm()
+
+    def assert_off():
+        for p, before in zip(params, off):
+            torch.testing.assert_close(p.detach(), before, rtol=0, atol=0 if masters else 4.8e-7)
+
+    if then == "denoised":
+        with optimizer.denoised():
+            assert_off()
+    else:
+        getattr(optimizer, then)()
+        if then != "train":
+            assert_off()
+    if then != "denoise":
+        optimizer.train()
+        for p, before in zip(params, noisy if masters else [x - c + o for x, c, o in zip(noisy, clean, off)]):
+            torch.testing.assert_close(p.detach(), before, rtol=0, atol=0 if masters else 1e-6)
+    optimizer.step()
+    optimizer.denoise()
+    assert_off()
