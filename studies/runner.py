@@ -26,7 +26,7 @@ from studies.data import ImageData, load, standardize
 from studies.record import CHECKPOINTS, Cell, Record
 from studies.settings import Count, DataSettings, Settings
 
-PRESETS = ("tiny", "quick", "paper")
+PRESETS = ("tiny", "quick", "long", "paper")
 Row = dict[str, Any]
 
 
@@ -75,7 +75,8 @@ class Study:
     Args:
         settings: its type of settings.
         presets: by the names of PRESETS the values that differ from the fields' defaults. tiny: seconds, to see that
-            everything runs; quick: at most five minutes on two cores; paper: the paper's scale, from the user's files.
+            everything runs; quick: at most five minutes on two cores; long, which a study may have where quick is too
+            small for a conclusion: hours on two cores; paper: the paper's scale, from the user's files.
         cells: all cells, in the order of the report, seeds first where a study that was stopped shall have whole seeds.
             A cell is a dictionary of plain JSON values; "seed", if it has one, counts 0, 1, ...
         run: of a ``Context`` and the cell as keywords; returns the result as plain JSON values. It does not know its
@@ -103,16 +104,16 @@ class Study:
     summary: Callable[[Row], str] = lambda row: ""
 
     def __post_init__(self) -> None:
-        if tuple(self.presets) != PRESETS:
-            raise ValueError(f"presets are {', '.join(PRESETS)}, not {', '.join(self.presets)}")
+        if tuple(self.presets) != tuple(name for name in PRESETS if name != "long" or name in self.presets):
+            raise ValueError(f"presets are {', '.join(PRESETS)} (long may be left out), not {', '.join(self.presets)}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """What the runner itself is told."""
 
-    preset: Literal["tiny", "quick", "paper"] = "quick"
-    """values of all other options: seconds, minutes on two cores, or the paper's"""
+    preset: Literal["tiny", "quick", "long", "paper"] = "quick"
+    """values of all other options: seconds, minutes on two cores, hours (of some studies), or the paper's"""
     out: Path = Path("runs")
     """folder for results; a study that was stopped goes on from it"""
     processes: Count | None = None
@@ -127,6 +128,8 @@ def main(name: str, module: str, arguments: list[str]) -> None:
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--preset", default="quick")
     preset = first.parse_known_args(arguments)[0].preset
+    if preset in PRESETS and preset not in study.presets:
+        raise StudyError(f"{name} has no --preset {preset}: choose of {', '.join(study.presets)}")
     default = study.settings(**study.presets.get(preset, {}))  # tyro tells of a preset that there is not
     kind = dataclasses.make_dataclass(
         "Command",

@@ -21,9 +21,9 @@ from ..contract.rules import Hyper, Rule
 from ..contract.seeds import default_seed, signed_seed
 from ..contract.streams import assign_streams
 from ..ops.registry import check_backend
-from ..ops.step import step_
+from ..ops.step import serves_at_once, step_, steps_
 from . import amp, backward, capture, carried, checkpoint, compiled, outer, written
-from .batches import MASTER, PERTURBATION, STEP, ParamRef, Part, Plan, StalePlan
+from .batches import MASTER, PERTURBATION, STEP, ParamRef, Part, Plan, StalePlan, are_plain
 from .checks import check_flag, check_number, check_overlap, check_pair, check_param, check_step_of
 from .description import Description, ParameterDescription, describe_param
 from .memory import allocate
@@ -105,6 +105,10 @@ class NoisyOptimizer(Optimizer):
     def _seed(self, group: dict[str, Any]) -> int:
         """The key of the draws of this step."""
         return group["seed"]
+
+    def _is_selected(self, group: dict[str, Any], i: int) -> bool:
+        """Whether the group's i-th parameter carries noise."""
+        return True
 
     def _wants_master(self, group: dict[str, Any], param: Tensor) -> bool:
         wish = group["master_weights"]
@@ -251,15 +255,16 @@ class NoisyOptimizer(Optimizer):
         return backward.step_in_backward(self)
 
     def _step(self, parts: list[Part], grad_scale: Tensor | None = None, found_inf: Tensor | None = None) -> None:
-        """All checks, then one operator call a batch."""
+        """All checks, then one operator call a batch, or one for all of them."""
         self._check_mode()
         for group in self.param_groups:
             self._check_group(group)
         if capture.is_capturing():
             self._check_capture(parts)
         plans = [self._find_plan(part) for part in parts]
+        at_once = self._is_done_at_once(parts, plans, grad_scale, found_inf)
         # A single call is checked by its operator. Of several, none may be refused after another has written.
-        is_one_call = len(parts) == 1 and plans[0] is not None and len(plans[0].batches) == 1
+        is_one_call = at_once or (len(parts) == 1 and plans[0] is not None and len(plans[0].batches) == 1)
         if not is_one_call:
             for i, (part, plan) in enumerate(zip(parts, plans)):
                 if plan is None or not plan.will_be_accepted(part):
@@ -269,16 +274,36 @@ class NoisyOptimizer(Optimizer):
             return
         ready = [plan or self._make_plan(part) for part, plan in zip(parts, plans)]
         try:
-            self._apply(parts, ready, grad_scale, found_inf)
+            self._apply(parts, ready, grad_scale, found_inf, at_once)
         except (StalePlan, RuntimeError, TypeError, ValueError, KeyError) as error:
             if not is_one_call:
                 raise
-            self._check_part(parts[0])
-            states = [(param, self.state[param]) for param in parts[0].params]
-            if not isinstance(error, StalePlan) and all(self._is_ready(parts[0].group, *each) for each in states):
+            for part in parts:
+                self._check_part(part)
+            states = [(part.group, param, self.state[param]) for part in parts for param in part.params]
+            if not isinstance(error, StalePlan) and all(self._is_ready(*each) for each in states):
                 raise
             # Somebody has put state in. Nothing is written yet: the operator was not called, or refused it.
-            self._apply(parts, [self._make_plan(parts[0])], grad_scale, found_inf)
+            self._apply(parts, [self._make_plan(part) for part in parts], grad_scale, found_inf, at_once=False)
+
+    def _is_done_at_once(
+        self, parts: list[Part], plans: list[Plan | None], grad_scale: Tensor | None, found_inf: Tensor | None
+    ) -> bool:
+        """Whether native code does the whole step in one call, and checks everything before it writes anything."""
+        new = [x for x in (grad_scale, found_inf) if x is not None]
+        for part in parts:
+            new += part.grads
+            new += part.data or ()
+        return (
+            bool(plans)
+            and all(plan is not None and plan.is_plain for plan in plans)
+            and are_plain(new)
+            and serves_at_once(
+                (device, part.group["backend"])
+                for part, plan in zip(parts, plans)
+                for device in plan.batch_devices  # type: ignore[union-attr]  # none of them is None
+            )
+        )
 
     def _check_capture(self, parts: list[Part]) -> None:
         positions = {id(group): i for i, group in enumerate(self.param_groups)}
@@ -291,7 +316,9 @@ class NoisyOptimizer(Optimizer):
     def _name_of(self, group: dict[str, Any], param: Tensor) -> ParameterName:
         return ParameterName(self, group, next(i for i, other in enumerate(group["params"]) if other is param))
 
-    def _apply(self, parts: list[Part], plans: list[Plan], grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
+    def _apply(
+        self, parts: list[Part], plans: list[Plan], grad_scale: Tensor | None, found_inf: Tensor | None, at_once: bool
+    ) -> None:
         calls = [
             (self._step_arguments(part, plan, k, grad_scale, found_inf), part.group["backend"])
             for part, plan in zip(parts, plans)
@@ -300,19 +327,30 @@ class NoisyOptimizer(Optimizer):
         for part, plan in zip(parts, plans):
             if plan.has_masters and self._may_be_written(part, plan):
                 self._take_writes_over(part.group, plan.refs, plan.data(part))
-        for arguments, backend in calls:
-            step_(arguments, backend=backend)
+        if at_once:
+            steps_([arguments for arguments, _ in calls])
+        else:
+            for arguments, backend in calls:
+                step_(arguments, backend=backend)
         for plan in plans:
             if plan.has_shards:  # the kernels have told the local tensors' versions only
                 torch.autograd.graph.increment_version(plan.params)
         for part, plan in zip(parts, plans):
             if plan.has_masters:
-                plan.mark = None if self._may_be_clean(part.group) else written.mark(part.params, plan.data(part))
+                plan.mark = None if self._may_be_clean(part.group, plan) else written.mark(part.params, plan.data(part))
 
-    def _may_be_clean(self, group: dict[str, Any]) -> bool:
+    def _may_be_clean(self, group: dict[str, Any], plan: Plan) -> bool:
         """Whether the last step may have left weights without noise. The host does not ask the records."""
         scale = self._noise_scale(group)
-        return self.keep_noise or isinstance(scale, Tensor) or scale == 0 or bool(group.get("denoise_every"))
+        return (
+            self.keep_noise
+            or isinstance(scale, Tensor)
+            or scale == 0
+            or bool(group.get("denoise_every"))
+            # One more: these are the steps after the last one.
+            or not all(_has_started(lists.steps, group.get("start_step", 0) + 1) for lists in plan.lists)
+            or not all(batch.is_selected for batch in plan.batches)
+        )
 
     def _may_be_written(self, part: Part, plan: Plan) -> bool:
         """Whether somebody may have written parameters since the last step, so that their values are to be compared.
@@ -350,11 +388,12 @@ class NoisyOptimizer(Optimizer):
         if len(plan.batches) > 1:
             data, grads = [data[i] for i in batch.members], [grads[i] for i in batch.members]
         device = data[0].device
-        scale = self._noise_scale(group)
+        scale = self._noise_scale(group) if batch.is_selected else 0.0
         scale_tensors: list[Tensor] = []
-        if isinstance(scale, Tensor):
+        if batch.is_selected and not _has_started(steps, group.get("start_step", 0)):
+            scale_tensors = _after_start(scale, steps, group["start_step"])
+        elif isinstance(scale, Tensor):
             scale_tensors = [scale.detach().to(device, torch.float32)] * len(data)
-            scale = 0.0
         hyper = [_option(group, each) for each in rule.hyper]
         hyper_tensor = None
         if any(_stays_on_device(value, group) for value in hyper):
@@ -370,7 +409,7 @@ class NoisyOptimizer(Optimizer):
             records=records,
             hyper=[float(value) for value in hyper],
             offsets=batch.offsets,
-            scale=scale,
+            scale=0.0 if isinstance(scale, Tensor) or scale_tensors else scale,
             seed=signed_seed(self._seed(group)),
             distribution=DISTRIBUTIONS[group["noise"]],
             keep_noise=self.keep_noise,
@@ -430,12 +469,14 @@ class NoisyOptimizer(Optimizer):
         plan = self._plans.get((id(part.group), part.positions))
         return plan if plan is not None and plan.is_valid(part, self.state, self._options(part.group)) else None
 
+    def _ref(self, group: dict[str, Any], i: int) -> ParamRef:
+        param = group["params"][i]
+        name = ParameterName(self, group, i)
+        return ParamRef(param, place_of(param), name, self._stream(param), self._is_selected(group, i))
+
     def _refs(self, part: Part) -> list[ParamRef]:
         positions: Iterable[int] = range(len(part.params)) if part.positions is None else part.positions
-        return [
-            ParamRef(param, place_of(param), ParameterName(self, part.group, i), self._stream(param))
-            for param, i in zip(part.params, positions)
-        ]
+        return [self._ref(part.group, i) for i in positions]
 
     def _check_part(self, part: Part) -> None:
         data = part.data or [local_tensor(param) for param in part.params]
@@ -576,6 +617,17 @@ class NoisyOptimizer(Optimizer):
 def _option(group: dict[str, Any], hyper: Hyper) -> Any:
     value = group[hyper.option or hyper.name]
     return value if hyper.item is None else value[hyper.item]
+
+
+def _has_started(steps: list[Tensor], start_step: int) -> bool:
+    """Whether so many steps are known to be done of all these parameters; the host waits for no device to find out."""
+    return start_step <= 0 or (steps[0].device.type == "cpu" and int(torch.stack(steps).min()) >= start_step)
+
+
+def _after_start(scale: float | Tensor, steps: list[Tensor], start_step: int) -> list[Tensor]:
+    """The scale for each parameter: 0 up to and with step number start_step. The host reads nothing."""
+    on = (torch.stack(steps).flatten() >= start_step).to(torch.float32)
+    return list((on * (scale.detach().to(on.device) if isinstance(scale, Tensor) else scale)).unbind())
 
 
 def _stays_on_device(value: Any, group: dict[str, Any]) -> bool:

@@ -7,6 +7,7 @@ from torch.optim.optimizer import ParamsT
 
 from .perturbation import NeuralVariableOptimizer
 from .rules import AdamRule, LionRule, SgdRule, refuse_differentiable
+from .selection import Choices
 
 _NOISE_ARGUMENTS = """
         variability: b, the scale of the noise, in the units of the weights; 0 is the plain optimizer (default: 0.01).
@@ -25,6 +26,10 @@ _NOISE_ARGUMENTS = """
         decorrelate_ranks: under DistributedDataParallel, every rank carries noise of its own: the averaged gradient
             then is a mean over as many samples of the noise as there are ranks, at no cost. Implies master_weights;
             clean weights stay the same bits on all ranks (default: False, one noise for all).
+        include: which parameters carry noise: a pattern of names ("*.weight"), a module, a function of name and
+            parameter, or a list of these; None: all. Patterns need named parameters.
+        exclude: which do not, for instance ["*bias", "*norm*"].
+        start_step: the weights stay clean for so many steps of a parameter (default: 0).
         backend: "native", "triton" or "reference"; None (default) takes the fastest that serves the parameters' device.
         maximize: ascend instead of descend.
         capturable: lr, betas and variability that are tensors are read by the kernel, so that they may change between
@@ -56,7 +61,8 @@ class NVRMSGD(SgdRule, NeuralVariableOptimizer):
         self, params: ParamsT, lr: float | Tensor = 1e-3, momentum: float = 0.0, dampening: float = 0.0,
         weight_decay: float = 0.0, nesterov: bool = False, *, variability: float | Tensor = 0.01,
         noise: str = "gaussian", seed: int | None = None, denoise_every: int | None = None,
-        master_weights: bool | None = None, decorrelate_ranks: bool = False, backend: str | None = None,
+        master_weights: bool | None = None, decorrelate_ranks: bool = False, include: Choices = None,
+        exclude: Choices = None, start_step: int = 0, backend: str | None = None,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False,
         differentiable: bool = False, fused: bool | None = None,
     ) -> None:  # fmt: skip
@@ -67,9 +73,9 @@ class NVRMSGD(SgdRule, NeuralVariableOptimizer):
                 lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov,
                 maximize=maximize, variability=variability, noise=noise, seed=seed, denoise_every=denoise_every,
                 master_weights=master_weights, decorrelate_ranks=decorrelate_ranks, backend=backend,
-                capturable=capturable,
+                capturable=capturable, start_step=start_step,
             ),
-            fused,
+            fused, include, exclude,
         )  # fmt: skip
 
 
@@ -84,7 +90,8 @@ class NVRMAdam(AdamRule, NeuralVariableOptimizer):
         self, params: ParamsT, lr: float | Tensor = 1e-3, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
         eps: float = 1e-8, weight_decay: float = 0.0, amsgrad: bool = False, *, variability: float | Tensor = 0.01,
         noise: str = "gaussian", seed: int | None = None, denoise_every: int | None = None,
-        master_weights: bool | None = None, decorrelate_ranks: bool = False, backend: str | None = None,
+        master_weights: bool | None = None, decorrelate_ranks: bool = False, include: Choices = None,
+        exclude: Choices = None, start_step: int = 0, backend: str | None = None,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False,
         differentiable: bool = False, fused: bool | None = None,
         decoupled_weight_decay: bool = False,
@@ -97,9 +104,9 @@ class NVRMAdam(AdamRule, NeuralVariableOptimizer):
                 decoupled_weight_decay=decoupled_weight_decay, maximize=maximize, variability=variability,
                 noise=noise, seed=seed, denoise_every=denoise_every, master_weights=master_weights,
                 decorrelate_ranks=decorrelate_ranks, backend=backend,
-                capturable=capturable,
+                capturable=capturable, start_step=start_step,
             ),
-            fused,
+            fused, include, exclude,
         )  # fmt: skip
 
 
@@ -114,15 +121,17 @@ class NVRMAdamW(NVRMAdam):
         self, params: ParamsT, lr: float | Tensor = 1e-3, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
         eps: float = 1e-8, weight_decay: float = 1e-2, amsgrad: bool = False, *, variability: float | Tensor = 0.01,
         noise: str = "gaussian", seed: int | None = None, denoise_every: int | None = None,
-        master_weights: bool | None = None, decorrelate_ranks: bool = False, backend: str | None = None,
+        master_weights: bool | None = None, decorrelate_ranks: bool = False, include: Choices = None,
+        exclude: Choices = None, start_step: int = 0, backend: str | None = None,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False,
         differentiable: bool = False, fused: bool | None = None,
     ) -> None:  # fmt: skip
         super().__init__(
             params, lr, betas, eps, weight_decay, amsgrad, variability=variability, noise=noise, seed=seed,
             denoise_every=denoise_every, master_weights=master_weights, decorrelate_ranks=decorrelate_ranks,
-            backend=backend, maximize=maximize, foreach=foreach, capturable=capturable, differentiable=differentiable,
-            fused=fused, decoupled_weight_decay=True,
+            include=include, exclude=exclude, start_step=start_step, backend=backend, maximize=maximize,
+            foreach=foreach, capturable=capturable, differentiable=differentiable, fused=fused,
+            decoupled_weight_decay=True,
         )  # fmt: skip
 
 
@@ -138,7 +147,8 @@ class NVRMLion(LionRule, NeuralVariableOptimizer):
         self, params: ParamsT, lr: float | Tensor = 1e-4, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.99),
         weight_decay: float = 0.0, *, variability: float | Tensor = 0.01, noise: str = "gaussian",
         seed: int | None = None, denoise_every: int | None = None, master_weights: bool | None = None,
-        decorrelate_ranks: bool = False, backend: str | None = None, maximize: bool = False,
+        decorrelate_ranks: bool = False, include: Choices = None,
+        exclude: Choices = None, start_step: int = 0, backend: str | None = None, maximize: bool = False,
         foreach: bool | None = None, capturable: bool = False, fused: bool | None = None,
     ) -> None:  # fmt: skip
         super().__init__(
@@ -146,7 +156,7 @@ class NVRMLion(LionRule, NeuralVariableOptimizer):
             dict(
                 lr=lr, betas=betas, weight_decay=weight_decay, maximize=maximize, variability=variability, noise=noise,
                 seed=seed, denoise_every=denoise_every, master_weights=master_weights,
-                decorrelate_ranks=decorrelate_ranks, backend=backend, capturable=capturable,
+                decorrelate_ranks=decorrelate_ranks, start_step=start_step, backend=backend, capturable=capturable,
             ),
-            fused,
+            fused, include, exclude,
         )  # fmt: skip

@@ -1,13 +1,14 @@
 """Does taking the noise off help? NVRM-SGD against PSGD, which leaves its noise in the weights, by b.
 
-The paper's section 4 (5), Figure 6, on 40 % asymmetric wrong labels. PSGD adds noise of scale b to the gradient, so its
-weights move by lr * b a step.
+The paper's section 4 (5), Figure 6, on 40 % asymmetric wrong labels, at the paper's weight decay and at a hundred times
+it. PSGD adds noise of scale b to the gradient, so its weights move by lr * b a step.
 
 Written to --out: table.md, scales.png and results.json.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -30,17 +31,17 @@ class Denoising(ScaleSettings):
 
 
 def cells(settings: Denoising) -> Iterator[dict[str, Any]]:
-    """At each seed SGD, NVRM-SGD at each b, PSGD at each of its own."""
+    """At each seed and weight decay SGD, NVRM-SGD at each b, PSGD at each of its own."""
     optimizers = ((SGD, (0.0,)), (NVRM_SGD, settings.variability), (PERTURBED_SGD, settings.psgd_variability))
-    for seed in range(settings.seeds):
+    for seed, decay in itertools.product(range(settings.seeds), settings.weight_decay):
         for optimizer, values in optimizers:
-            yield from ({"optimizer": optimizer, "variability": b, "seed": seed} for b in values)
+            for b in values:
+                yield {"optimizer": optimizer, "weight_decay": decay, "variability": b, "seed": seed}
 
 
 def report(settings: Denoising, rows: list[Row]) -> Report:
     """The table, the differences from SGD and the figure."""
-    place = ("variability",), {"b": "variability"}
-    text = training.report_text(settings, rows, *place, at_same=())
+    text = training.report_text(settings, rows, *training.place("variability"), at_same=["weight_decay"])
     figure = scales.draw(settings, rows, "variability", "b", lambda row: row["optimizer"], levels=(SGD,))
     return Report(text, {"scales.png": figure})
 
@@ -49,12 +50,13 @@ STUDY = Study(
     settings=Denoising,
     presets={
         "tiny": training.tiny(variability=(0.02,), psgd_variability=(0.1,)),
-        "quick": training.quick(variability=(0.01, 0.02, 0.05, 0.1), psgd_variability=(0.02, 0.05, 0.1, 0.2, 0.5)),
-        "paper": training.paper(),
+        "quick": training.quick(variability=(0.02, 0.05), psgd_variability=(0.1, 0.5)),
+        "long": training.long(variability=(0.02, 0.03, 0.05), psgd_variability=(0.1, 0.2, 0.5)),
+        "paper": training.paper(weight_decay=(1e-4,)),
     },
     cells=cells,
     run=scales.run,
     report=report,
-    extends=("variability", "psgd_variability"),
+    extends=("weight_decay", "variability", "psgd_variability"),
     summary=training.summary,
 )

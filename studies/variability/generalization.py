@@ -63,10 +63,10 @@ def draw(settings: Generalization, rows: list[Row]) -> Figure:
         1, 2, width=10.4, height=4.4, sharex=True, title=looks.title(settings, settings.network)
     )
     shades = iter(figures.SHADES)
-    for (optimizer, b), runs in tables.groups(rows, "optimizer", "variability").items():
+    for (optimizer, _), runs in tables.groups(rows, "optimizer", "variability").items():
         look = {
             "color": next(shades, figures.INK) if optimizer == NVRM_SGD else looks.COLORS[optimizer],
-            "label": f"{optimizer}, b = {b:g}" if b else optimizer,
+            "label": training.name(runs[0]),
         }
         gaps = [[a - b for a, b in zip(run["train_accuracy"], run["test_accuracy"])] for run in runs]
         figures.over_epochs(panels[0, 0], gaps, **look)

@@ -1,6 +1,7 @@
 """Is it only gradient noise? SGD's own noise, which grows with the learning rate, against NVRM-SGD.
 
-The paper's appendix E, Figure 13, on 40 % asymmetric wrong labels.
+The paper's appendix E, Figure 13, on 40 % asymmetric wrong labels, at the paper's weight decay and at a hundred times
+it, by learning rate; the preset long has several b.
 
 Written to --out: table.md, scales.png and results.json.
 """
@@ -14,7 +15,7 @@ from typing import Annotated, Any
 
 from studies.optimizers import NVRM_SGD, SGD
 from studies.runner import Report, Row, Study
-from studies.settings import SOME, Positive
+from studies.settings import SOME, NotNegative, Positive
 from studies.variability import scales, training
 from studies.variability.scales import ScaleSettings
 
@@ -23,21 +24,25 @@ from studies.variability.scales import ScaleSettings
 class GradientNoise(ScaleSettings):
     """The settings of gradient-noise."""
 
+    variability: Annotated[tuple[NotNegative, ...], SOME] = (0.05,)
+    """NVRM-SGD's b, one or more"""
     lr: Annotated[tuple[Positive, ...], SOME] = (0.1, 0.3, 1.0, 3.0)
     """learning rates at the start, one or more"""
 
 
 def cells(settings: GradientNoise) -> Iterator[dict[str, Any]]:
-    """At each seed SGD and NVRM-SGD at each learning rate."""
-    for seed, optimizer, lr in itertools.product(range(settings.seeds), (SGD, NVRM_SGD), settings.lr):
-        yield {"optimizer": optimizer, "lr": lr, "seed": seed}
+    """At each seed, weight decay and learning rate SGD, and NVRM-SGD at each b."""
+    ways = [(SGD, 0.0), *((NVRM_SGD, b) for b in settings.variability)]
+    for seed, decay, (optimizer, b), lr in itertools.product(
+        range(settings.seeds), settings.weight_decay, ways, settings.lr
+    ):
+        yield {"optimizer": optimizer, "weight_decay": decay, "variability": b, "lr": lr, "seed": seed}
 
 
 def report(settings: GradientNoise, rows: list[Row]) -> Report:
     """The table, the differences from SGD at the same learning rate, and the figure."""
-    place = ("lr",), {"lr": "lr"}
-    text = training.report_text(settings, rows, *place)
-    figure = scales.draw(settings, rows, "lr", "learning rate at the start", lambda row: row["optimizer"])
+    text = training.report_text(settings, rows, *training.place("lr", "variability"), at_same=["weight_decay", "lr"])
+    figure = scales.draw(settings, rows, "lr", "learning rate at the start", training.name)
     return Report(text, {"scales.png": figure})
 
 
@@ -45,13 +50,14 @@ STUDY = Study(
     settings=GradientNoise,
     presets={
         "tiny": training.tiny(lr=(0.03,)),
-        "quick": training.quick(lr=(0.01, 0.03, 0.1, 0.3)),
+        "quick": training.quick(weight_decay=(1e-4,), lr=(0.03, 0.1, 0.3)),
+        "long": training.long(lr=(0.01, 0.03, 0.1, 0.3), variability=(0.02, 0.03, 0.05)),
         # Figure 13: the learning rate divided by 10 after every 60 epochs.
-        "paper": training.paper(lr=(0.1, 0.3, 1.0, 3.0), lr_drops=(60, 120, 180, 240)),
+        "paper": training.paper(weight_decay=(1e-4,), lr=(0.1, 0.3, 1.0, 3.0), lr_drops=(60, 120, 180, 240)),
     },
     cells=cells,
     run=scales.run,
     report=report,
-    extends=("lr",),
+    extends=("weight_decay", "variability", "lr"),
     summary=training.summary,
 )

@@ -4,29 +4,29 @@ The paper's experiment 3 (section 4, Figure 3; symmetric flips: Figure 10). A sh
 the test labels are right. At each seed all optimizers start from the same weights, see the same wrong labels and the
 same batches. Everything is measured on clean weights, after each epoch.
 
-The quick preset is the smallest picture of the effect, at one rate. All rates of both kinds of flips:
---noise-kind asymmetric symmetric --noise-rate None. The paper's preset is ResNet-34 as in appendix C.1.
+The quick preset is the smallest picture of the effect, at one rate and the weight decay that label-noise-sweep chose.
+The preset long has all rates of both kinds of flips, the paper's weight decay beside that one, and several b. The
+paper's preset is ResNet-34 as in appendix C.1.
 
-Written to --out: table.md, curves.png (or one for each kind of flips) and results.json.
+Written to --out: table.md, curves.png (or one for each kind of flips and weight decay) and results.json.
 """
 
 from __future__ import annotations
 
 import itertools
-import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from matplotlib.figure import Figure
 
 from studies import figures, tables
 from studies.labels import Kind
-from studies.optimizers import ADAM, IVON, NVRM_SGD, SAM, SGD, OptimizerName
+from studies.optimizers import ADAM, IVON, NOISY, NVRM_SGD, SAM, SGD, OptimizerName
 from studies.runner import Context, Report, Row, Study
-from studies.settings import Count, Share
+from studies.settings import SOME, Count, NotNegative, Share
 from studies.variability import looks, training
-from studies.variability.training import TrainingSettings, last
+from studies.variability.training import DecaySettings
 
 RATES = {"asymmetric": (0.1, 0.2, 0.3, 0.4), "symmetric": (0.2, 0.4, 0.6, 0.8), "patterned": (0.1, 0.2, 0.3, 0.4)}
 BOTH = ("asymmetric", "symmetric")
@@ -34,7 +34,7 @@ PANELS = (("test_accuracy", "Test accuracy"), ("train_accuracy", "Training accur
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelNoise(TrainingSettings):
+class LabelNoise(DecaySettings):
     """The settings of label-noise."""
 
     seeds: Count = 5
@@ -43,33 +43,44 @@ class LabelNoise(TrainingSettings):
     """how labels are flipped, one or more"""
     noise_rate: tuple[Share, ...] | None = (0.4,)
     """probability that a training label is flipped, one or more (None: the paper's for each kind)"""
+    weight_decay: Annotated[tuple[NotNegative, ...], SOME] = (1e-2,)
+    """L2 penalties, one or more; the paper's is 1e-4, and 1e-2 what label-noise-sweep chose"""
+    variability: Annotated[tuple[NotNegative, ...], SOME] = (0.05,)
+    """b of the optimizers with noise, one or more"""
     optimizers: tuple[OptimizerName, ...] = (SGD, NVRM_SGD)
     """what is compared"""
 
 
 def cells(settings: LabelNoise) -> Iterator[dict[str, Any]]:
-    """Seeds first, then kinds, rates and optimizers."""
+    """Seeds first, then kinds, rates, weight decays and optimizers, those with noise at each b."""
+    ways = [(name, b) for name in settings.optimizers for b in (settings.variability if name in NOISY else (0.0,))]
     for seed, kind in itertools.product(range(settings.seeds), settings.noise_kind):
-        for rate, optimizer in itertools.product(settings.noise_rate or RATES[kind], settings.optimizers):
-            yield {"optimizer": optimizer, "noise_kind": kind, "noise_rate": rate, "seed": seed}
+        rates = settings.noise_rate or RATES[kind]
+        for rate, decay, (optimizer, b) in itertools.product(rates, settings.weight_decay, ways):
+            place = {"noise_kind": kind, "noise_rate": rate, "weight_decay": decay, "variability": b}
+            yield {"optimizer": optimizer, **place, "seed": seed}
 
 
-def run(context: Context, *, optimizer: str, noise_kind: str, noise_rate: float, seed: int) -> dict[str, Any]:
-    """One training on the labels of one kind, rate and seed."""
+def run(
+    context: Context, *, optimizer: str, noise_kind: str, noise_rate: float, seed: int, **place: Any
+) -> dict[str, Any]:
+    """One training on the labels of one kind, rate and seed; ``place``: weight decay and b."""
     problem = training.corrupt(context.prepared, noise_kind, noise_rate, seed)
-    return training.train(problem, context.settings, optimizer, seed, advance=context.advance)
+    return training.train(problem, training.at(context.settings, **place), optimizer, seed, advance=context.advance)
 
 
 def report(settings: LabelNoise, rows: list[Row]) -> Report:
-    """The table, the differences from SGD, and a figure for each kind of flips, as the paper has Figures 3 and 10."""
+    """The table, the differences from SGD at the same weight decay, and a figure for each kind of flips and weight
+    decay, as the paper has Figures 3 and 10."""
     rows = sorted(rows, key=lambda row: settings.noise_kind.index(row["noise_kind"]))
-    place = ("noise_kind", "noise_rate"), {"flips": lambda runs: flips(runs[0])}
-    text = training.report_text(settings, rows, *place)
-    kinds = tables.groups(rows, "noise_kind")
-    drawn = {
-        "curves.png" if len(kinds) == 1 else f"curves-{kind}.png": draw(settings, kind, mine)
-        for (kind,), mine in kinds.items()
-    }
+    names, columns = training.place("variability")
+    same = ["noise_kind", "noise_rate", "weight_decay"]
+    columns = {"flips": lambda runs: flips(runs[0]), **columns}
+    text = training.report_text(settings, rows, [*same[:2], *names], columns, same)
+    drawn = {}
+    for (kind, decay), mine in tables.groups(rows, "noise_kind", "weight_decay").items():
+        several = [kind] * (len(settings.noise_kind) > 1) + [f"{decay:g}"] * (len(settings.weight_decay) > 1)
+        drawn["-".join(["curves", *several]) + ".png"] = draw(settings, kind, decay, mine)
     return Report(text, drawn)
 
 
@@ -78,7 +89,7 @@ def flips(row: Row) -> str:
     return f"{row['noise_kind']}, {100 * row['noise_rate']:g} %"
 
 
-def draw(settings: LabelNoise, kind: str, rows: list[Row]) -> Figure:
+def draw(settings: LabelNoise, kind: str, decay: float, rows: list[Row]) -> Figure:
     """Test accuracy and training accuracy on corrupted labels against epochs: a column for each rate, or both panels
     side by side where there is only one."""
     rates = tables.groups(rows, "noise_rate")
@@ -87,23 +98,25 @@ def draw(settings: LabelNoise, kind: str, rows: list[Row]) -> Figure:
     figure, panels = figures.new_figure(
         *((1, 2) if alone else (2, len(rates))), width=9.6 if alone else 3.1 * len(rates) + 0.6,
         height=4.2 if alone else 6.2, sharex=True, sharey=False if alone else "row",
-        title=looks.title(settings, what, settings.network, f"b = {settings.variability:g}"),
+        title=looks.title(settings, what, settings.network, f"weight decay {decay:g}"),
     )  # fmt: skip
     for column, ((rate,), mine) in enumerate(rates.items()):
         for row, (measure, heading) in enumerate(PANELS):
             panel = panels[0, row] if alone else panels[row, column]
-            optimizers = tables.groups(mine, "optimizer")
-            for (optimizer,), runs in optimizers.items():
+            ways = tables.groups(mine, "optimizer", "variability")
+            shades = iter(figures.SHADES)
+            for (optimizer, _), runs in ways.items():
+                several = optimizer in NOISY and len(settings.variability) > 1
+                color = next(shades, figures.INK) if several else looks.COLORS[optimizer]
                 curves = [run[measure] for run in runs]
-                figures.over_epochs(panel, curves, color=looks.COLORS[optimizer], label=optimizer)
+                figures.over_epochs(panel, curves, color=color, label=training.name(runs[0]))
             if measure == "train_accuracy":
                 looks.right_labels(panel, rate, told=alone)
             title = heading if alone else f"{100 * rate:g} % flipped" if row == 0 else ""
             figures.name_axes(panel, title, "epoch", "" if alone or column else heading)
             looks.mark_drops(panel, settings.drops, settings.epochs, told=alone)
             if alone:
-                ends = {name: 100 * statistics.fmean(last(runs, measure)) for (name,), runs in optimizers.items()}
-                looks.name_lines(panel, ends, settings.epochs)
+                looks.name_lines(panel, settings.epochs)
     if not alone:
         figures.legend_below(figure, panels[0, 0])
     return figure
@@ -114,12 +127,15 @@ STUDY = Study(
     presets={
         "tiny": training.tiny(noise_kind=BOTH, optimizers=(SGD, NVRM_SGD, ADAM, SAM, IVON)),
         "quick": {},
-        "paper": training.paper(noise_kind=BOTH, noise_rate=None),
+        "long": training.long(
+            noise_kind=BOTH, noise_rate=None, weight_decay=(1e-4, 1e-2), variability=(0.02, 0.03, 0.05)
+        ),
+        "paper": training.paper(weight_decay=(1e-4,), noise_kind=BOTH, noise_rate=None),
     },
     prepare=training.prepare,
     cells=cells,
     run=run,
     report=report,
-    extends=("noise_kind", "noise_rate", "optimizers"),
+    extends=("noise_kind", "noise_rate", "weight_decay", "variability", "optimizers"),
     summary=training.summary,
 )

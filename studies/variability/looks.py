@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from studies.figures import COLORS as PALETTE
@@ -29,16 +29,17 @@ def mark_drops(panel: Any, drops: Sequence[int], epochs: int, *, told: bool = Tr
         )  # fmt: skip
 
 
-def name_lines(panel: Any, ends: Mapping[str, float], epochs: int) -> None:
-    """Write each optimizer's name and last value beside its line's end, moved apart where they would overlap."""
+def name_lines(panel: Any, epochs: int) -> None:
+    """Write each line's label and last value beside its end, moved apart where they would overlap."""
+    lines = [line for line in panel.lines if not line.get_label().startswith("_")]
     low, high = panel.get_ylim()
     gap = 0.1 * (high - low)
     places: list[float] = []
-    for optimizer, value in sorted(ends.items(), key=lambda item: item[1]):
+    for value, line in sorted(((line.get_ydata()[-1], line) for line in lines), key=lambda end: end[0]):
         places.append(max(value, places[-1] + gap) if places else value)
         panel.annotate(
-            f"{optimizer}\n{value:.1f} %", (epochs, places[-1]), xytext=(6, 0), textcoords="offset points",
-            color=COLORS[optimizer], fontsize=9.5, fontweight="bold", va="center", annotation_clip=False,
+            f"{line.get_label()}\n{value:.1f} %", (epochs, places[-1]), xytext=(6, 0), textcoords="offset points",
+            color=line.get_color(), fontsize=9.5, fontweight="bold", va="center", annotation_clip=False,
         )  # fmt: skip
 
 
@@ -48,6 +49,6 @@ def right_labels(panel: Any, noise_rate: float, *, told: bool = True) -> None:
     panel.axhline(clean, color=INK, linestyle="--", linewidth=1.1, zorder=1)
     if told:
         panel.annotate(
-            f"share of right labels: {clean:g} %", (0.98, clean), xycoords=("axes fraction", "data"), xytext=(0, -4),
-            textcoords="offset points", fontsize=9, ha="right", va="top",
+            f"right labels: {clean:g} %", (0.98, clean), xycoords=("axes fraction", "data"), xytext=(0, 2),
+            textcoords="offset points", fontsize=9, ha="right", va="bottom",
         )  # fmt: skip

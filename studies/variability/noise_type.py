@@ -1,7 +1,7 @@
 """Which noise? NVRM-SGD with Gaussian, uniform and Laplace noise on the weights, by b.
 
 The paper's section 4 (6), Figure 7, on 40 % asymmetric wrong labels. b is the scale of each law; their standard
-deviations are b, b / sqrt(3) and b * sqrt(2).
+deviations are b, b / sqrt(3) and b * sqrt(2). At the paper's weight decay and at a hundred times it.
 
 Written to --out: table.md, scales.png and results.json.
 """
@@ -32,17 +32,15 @@ class NoiseType(ScaleSettings):
 
 
 def cells(settings: NoiseType) -> Iterator[dict[str, Any]]:
-    """At each seed SGD, and NVRM-SGD with each noise at each b."""
-    for seed in range(settings.seeds):
-        yield {"optimizer": SGD, "variability": 0.0, "noise": None, "seed": seed}
-        for noise, b in itertools.product(settings.noise, settings.variability):
-            yield {"optimizer": NVRM_SGD, "variability": b, "noise": noise, "seed": seed}
+    """At each seed and weight decay SGD, and NVRM-SGD with each noise at each b."""
+    ways = [(SGD, None, 0.0), *itertools.product([NVRM_SGD], settings.noise, settings.variability)]
+    for seed, decay, (optimizer, noise, b) in itertools.product(range(settings.seeds), settings.weight_decay, ways):
+        yield {"optimizer": optimizer, "weight_decay": decay, "variability": b, "noise": noise, "seed": seed}
 
 
 def report(settings: NoiseType, rows: list[Row]) -> Report:
     """The table, the differences from SGD and the figure."""
-    place = ("variability", "noise"), {"b": "variability", "noise": "noise"}
-    text = training.report_text(settings, rows, *place, at_same=())
+    text = training.report_text(settings, rows, *training.place("noise", "variability"), at_same=["weight_decay"])
 
     def line_of(row: Row) -> str:
         return SGD if row["noise"] is None else f"NVRM {row['noise']}"
@@ -54,12 +52,13 @@ STUDY = Study(
     settings=NoiseType,
     presets={
         "tiny": training.tiny(variability=(0.02,)),
-        "quick": training.quick(variability=(0.02, 0.05, 0.1)),
-        "paper": training.paper(),
+        "quick": training.quick(weight_decay=(1e-4,), variability=(0.02, 0.05)),
+        "long": training.long(variability=(0.02, 0.03, 0.05, 0.1)),
+        "paper": training.paper(weight_decay=(1e-4,)),
     },
     cells=cells,
     run=scales.run,
     report=report,
-    extends=("variability", "noise"),
+    extends=("weight_decay", "variability", "noise"),
     summary=training.summary,
 )

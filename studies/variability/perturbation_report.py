@@ -13,15 +13,9 @@ from studies import figures, tables
 from studies.runner import Row
 from studies.variability import looks
 from studies.variability.perturbations import WeightPerturbation, means
-from studies.variability.training import last
+from studies.variability.training import last, name
 
 _BY = ("optimizer", "variability")
-
-
-def name(runs: Sequence[Row]) -> str:
-    """``NVRM-SGD, b = 0.05``."""
-    b = runs[0]["variability"]
-    return f"{runs[0]['optimizer']}, b = {b:g}" if b else runs[0]["optimizer"]
 
 
 def measured(runs: Sequence[Row], key: str) -> list[Any]:
@@ -55,7 +49,7 @@ def accuracy_table(settings: WeightPerturbation, rows: Sequence[Row]) -> str:
         return lambda runs: tables.percent([means([run[number]])[0] for run in measured(runs, "accuracy")])
 
     columns = {
-        "trained by": name,
+        "trained by": lambda runs: name(runs[0]),
         "root mean square weight": lambda runs: tables.plus_minus(measured(runs, "root_mean_square_weight"), 4),
         "no noise": lambda runs: tables.percent(last(runs, "test_accuracy")),
     }
@@ -65,7 +59,7 @@ def accuracy_table(settings: WeightPerturbation, rows: Sequence[Row]) -> str:
 def _at_each_scale(settings: WeightPerturbation, rows: Sequence[Row], header: Sequence[str], cells: Any) -> str:
     """A table with a line for each training and each of --train-scales; cells: of the runs and the scale's number."""
     lines = [
-        [name(runs), f"{b:g}", *cells(runs, k)]
+        [name(runs[0]), f"{b:g}", *cells(runs, k)]
         for runs in tables.groups(rows, *_BY).values()
         for k, b in enumerate(settings.train_scales)
     ]
@@ -133,7 +127,7 @@ def draw(settings: WeightPerturbation, rows: Sequence[Row]) -> Figure:
         look = {
             "color": next(shades, "#000000") if runs[0]["variability"] else looks.COLORS[runs[0]["optimizer"]],
             "marker": figures.MARKERS[number % len(figures.MARKERS)],
-            "label": name(runs),
+            "label": name(runs[0]),
         }
         curves = 100 * np.array(
             [[clean, *means(rows)] for clean, rows in zip(last(runs, "test_accuracy"), measured(runs, "accuracy"))]

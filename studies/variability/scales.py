@@ -13,11 +13,11 @@ from studies.labels import Kind
 from studies.runner import Context, Row
 from studies.settings import Share
 from studies.variability import looks, training
-from studies.variability.training import TrainingSettings, last
+from studies.variability.training import DecaySettings, last
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScaleSettings(TrainingSettings):
+class ScaleSettings(DecaySettings):
     """What the three studies share."""
 
     noise_kind: Kind = "asymmetric"
@@ -36,7 +36,7 @@ def run(context: Context, *, optimizer: str, seed: int, **place: Any) -> dict[st
 def draw(settings: ScaleSettings, rows: list[Row], scale: str, across: str, line_of: Callable[[Row], str],
          levels: Sequence[str] = ()) -> Figure:  # fmt: skip
     """Test error after the last epoch (the paper's Figures 6 and 7; 13 shows accuracies) and the share of wrong labels
-    that were memorized, against the scale.
+    that were memorized, against the scale; a row of panels for each weight decay.
 
     Args:
         settings: of the study.
@@ -47,21 +47,26 @@ def draw(settings: ScaleSettings, rows: list[Row], scale: str, across: str, line
         levels: lines that have no scale.
     """
     title = looks.title(settings, settings.network, f"{100 * settings.noise_rate:g} % wrong labels")
-    figure, panels = figures.new_figure(1, 2, width=10.4, height=4.4, title=title)
-    lines = tables.groups([row | {"line": line_of(row)} for row in rows], "line")
-    for ((line,), mine), color, marker in zip(lines.items(), figures.COLORS, figures.MARKERS):
-        points = tables.groups(mine, scale)
-        for panel, values in (
-            (panels[0, 0], lambda runs: [1 - value for value in last(runs, "test_accuracy")]),
-            (panels[0, 1], lambda runs: [value or 0.0 for value in last(runs, "memorized")]),
-        ):
-            if line in levels:
-                figures.level(panel, values(mine), color=color, label=line)
-            else:
-                ends = [values(runs) for runs in points.values()]
-                figures.over_scale(panel, [key for (key,) in points], ends, color=color, marker=marker, label=line)
-    for panel, heading in zip(panels[0], ("Test error after the last epoch", "Wrong labels memorized")):
-        figures.name_axes(panel, heading, across)
-        figures.tick_scales(panel, [row[scale] for row in rows if line_of(row) not in levels])
+    decays = tables.groups(rows, "weight_decay")
+    figure, panels = figures.new_figure(
+        len(decays), 2, width=10.4, height=0.6 + 3.8 * len(decays), title=title, sharex=True, sharey="col"
+    )
+    look = dict(zip(dict.fromkeys(map(line_of, rows)), zip(figures.COLORS, figures.MARKERS)))
+    for (test, labels), ((decay,), mine) in zip(panels, decays.items()):
+        for line, (color, marker) in look.items():
+            runs_of_line = [row for row in mine if line_of(row) == line]
+            points = tables.groups(runs_of_line, scale)
+            for panel, values in (
+                (test, lambda runs: [1 - value for value in last(runs, "test_accuracy")]),
+                (labels, lambda runs: [value or 0.0 for value in last(runs, "memorized")]),
+            ):
+                if line in levels:
+                    figures.level(panel, values(runs_of_line), color=color, label=line)
+                else:
+                    ends = [values(runs) for runs in points.values()]
+                    figures.over_scale(panel, [key for (key,) in points], ends, color=color, marker=marker, label=line)
+        for panel, heading in ((test, "Test error after the last epoch"), (labels, "Wrong labels memorized")):
+            figures.name_axes(panel, f"{heading}, weight decay {decay:g}", across)
+            figures.tick_scales(panel, [row[scale] for row in rows if line_of(row) not in levels])
     figures.legend_below(figure, panels[0, 0])
     return figure

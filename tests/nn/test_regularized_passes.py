@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from nvrm_fast import nn as noisy
@@ -166,3 +168,26 @@ def test_a_spent_pass_is_refused_with_the_reason():
     F.cross_entropy(model(x), y).backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="differentiated already"):
         noisy.regularizer_loss(model)
+
+
+@pytest.fixture
+def process_group(tmp_path):
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.filterwarnings("ignore:torch.utils.checkpoint")
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpoints_under_distributed_data_parallel(reentrant, process_group):
+    """DDP copies and hooks the model, and a reentrant checkpoint runs a backward pass inside the backward pass."""
+    expected, model = step(network()), network()
+    # Without static_graph DDP refuses a parameter that becomes ready in an inner backward pass and in the outer one.
+    parallel = DistributedDataParallel(model, static_graph=True)
+    for _ in range(2):
+        loss, gradients = step(
+            model, lambda x: checkpoint(parallel, x, use_reentrant=reentrant), x.clone().requires_grad_()
+        )
+        torch.testing.assert_close(loss, expected[0])
+        for found, truth in zip(gradients, expected[1]):
+            torch.testing.assert_close(found, truth)

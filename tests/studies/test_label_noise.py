@@ -8,6 +8,7 @@ from nvrm_fast.optim import NVRMSGD
 from studies import StudyError, data, models, optimizers, tables
 from studies import __main__ as command
 from studies.optimizers import NVRM_SGD, OPTIMIZERS, SGD
+from studies.runner import Context
 from studies.seeds import derive
 from studies.variability import label_noise, training
 from studies.variability.label_noise import LabelNoise
@@ -18,8 +19,12 @@ def images(mnist):
     return data.standardize(data.load("mnist", mnist))
 
 
+TINY = {"network": "mlp", "width": 16, "epochs": 3, "batch_size": 32, "seeds": 2}
+
+
 def tiny(**more):
-    return LabelNoise(**({"network": "mlp", "width": 16, "epochs": 3, "batch_size": 32, "seeds": 2} | more))
+    """Of one training."""
+    return training.TrainingSettings(**(TINY | more))
 
 
 def run(images, optimizer, seed=0, rate=0.4, **more):
@@ -65,12 +70,10 @@ def test_both_kinds_of_flips_with_every_optimizer(mnist, tmp_path):
 
 
 def results_of(images, **more):
-    settings = tiny(**more)
+    settings = LabelNoise(**(TINY | more))
     cells = label_noise.cells(settings)
     return settings, [
-        cell | training.train(training.corrupt(images, cell["noise_kind"], cell["noise_rate"], cell["seed"]), settings,
-                              cell["optimizer"], cell["seed"])
-        for cell in cells
+        cell | label_noise.run(Context(settings, images, None), **cell) for cell in cells
     ]  # fmt: skip
 
 
@@ -85,10 +88,12 @@ def test_the_figure_shows_the_means_of_the_rows(images):
         lines = {line.get_label(): line for line in panel.lines}
         for optimizer in (SGD, NVRM_SGD):
             mine = [row[measure] for row in tables.select(rows, optimizer=optimizer)]
-            assert lines[optimizer].get_xdata().tolist() == [1, 2, 3]
-            assert lines[optimizer].get_ydata() == pytest.approx([50 * (a + b) for a, b in zip(*mine)])
+            line = lines[training.name(tables.select(rows, optimizer=optimizer)[0])]
+            assert line.get_xdata().tolist() == [1, 2, 3]
+            assert line.get_ydata() == pytest.approx([50 * (a + b) for a, b in zip(*mine)])
     named = [text.get_text() for text in left.texts]
-    assert sum(text.startswith((SGD, NVRM_SGD)) for text in named) == 2 and "learning rate drops" in named
+    assert sum(text.startswith(("SGD\n", "NVRM-SGD, b = 0.05\n")) for text in named) == 2
+    assert "learning rate drops" in named
 
 
 def test_the_figure_of_several_rates_and_the_table(images):
@@ -98,7 +103,7 @@ def test_the_figure_of_several_rates_and_the_table(images):
     titles = [panel.get_title("left") for panel in made.figures["curves-symmetric.png"].axes]
     assert titles == ["20 % flipped", "60 % flipped", "", ""]
     (legend,) = made.figures["curves-symmetric.png"].legends
-    assert [text.get_text() for text in legend.get_texts()] == [SGD, NVRM_SGD]
+    assert [text.get_text() for text in legend.get_texts()] == [SGD, "NVRM-SGD, b = 0.05"]
     both = [
         row["test_accuracy"][-1] for row in tables.select(rows, optimizer=SGD, noise_rate=0.6, noise_kind="symmetric")
     ]
@@ -109,6 +114,23 @@ def test_the_figure_of_several_rates_and_the_table(images):
         for row in tables.select(rows, optimizer=NVRM_SGD, noise_rate=0.6, noise_kind="symmetric")
     ]
     assert f"| {tables.paired(others, both)} " in made.text
+
+
+def test_several_weight_decays_and_b(images):
+    """A figure for each weight decay, a line for each b, and each is compared with SGD at its own decay."""
+    settings, rows = results_of(images, weight_decay=(0.0, 1e-2), variability=(0.02, 0.05), epochs=1)
+    made = label_noise.report(settings, rows)
+    assert list(made.figures) == ["curves-0.png", "curves-0.01.png"]
+    left, _ = made.figures["curves-0.png"].axes
+    lines = [line for line in left.lines if not line.get_label().startswith("_")]
+    assert [line.get_label() for line in lines] == [SGD, "NVRM-SGD, b = 0.02", "NVRM-SGD, b = 0.05"]
+    assert len({line.get_color() for line in lines}) == 3
+    ours, base = (
+        [row["test_accuracy"][-1] for row in tables.select(rows, weight_decay=0.0, **where)]
+        for where in ({"variability": 0.05}, {"optimizer": SGD})
+    )
+    (line,) = [line for line in made.text.splitlines() if "0.05" in line and "[" in line and "| 0  " in line]
+    assert f"| {tables.paired(ours, base)} " in line
 
 
 @pytest.mark.parametrize(
@@ -189,8 +211,9 @@ def test_learning_rate_drops(epochs, given, drops):
     "name, value, says",
     [
         ("noise_rate", (1.0,), "--noise-rate is (1.0,): Input should be less than 1"),
-        ("variability", -1, "--variability is -1: Input should be greater than or equal to 0"),
-        ("variability", float("nan"), "--variability is nan"),
+        ("variability", (-1,), "--variability is (-1,): Input should be greater than or equal to 0"),
+        ("variability", (float("nan"),), "--variability is (nan,)"),
+        ("weight_decay", (), "--weight-decay is (): Value error, give one or more"),
         ("lr", 0, "--lr is 0: Input should be greater than 0"),
         ("momentum", 1, "--momentum is 1"),
         ("epochs", 0, "--epochs is 0: Input should be greater than or equal to 1"),
@@ -220,6 +243,6 @@ def test_missing_data_end_with_status_2_before_anything_is_written(options, says
 def test_presets_are_what_the_paper_shows():
     paper = LabelNoise(**label_noise.STUDY.presets["paper"])
     assert (paper.network, paper.epochs, paper.drops, paper.lr) == ("resnet34", 300, [100, 200], 0.1)
-    assert (paper.batch_size, paper.weight_decay, paper.seeds, paper.augmentation) == (128, 1e-4, 10, "crop-flip")
+    assert (paper.batch_size, paper.weight_decay, paper.seeds, paper.augmentation) == (128, (1e-4,), 10, "crop-flip")
     rates = {(cell["noise_kind"], cell["noise_rate"]) for cell in label_noise.cells(paper)}
     assert rates == {("asymmetric", p) for p in (0.1, 0.2, 0.3, 0.4)} | {("symmetric", p) for p in (0.2, 0.4, 0.6, 0.8)}

@@ -64,13 +64,27 @@ def test_grids_cover_what_the_paper_shows():
     assert rates.lr == (0.1, 0.3, 1.0, 3.0) and rates.drops == [60, 120, 180, 240]
     denoising = settings_of("denoising", "quick")
     assert denoising.noise_rate == 0.4 and denoising.seeds == 3
-    assert {(cell["optimizer"], cell["variability"]) for cell in study_of("denoising").cells(denoising)} == {
+    places = [(cell["optimizer"], cell["variability"]) for cell in study_of("denoising").cells(denoising)]
+    assert len(places) == 3 * 2 * 5 and set(places) == {
         (SGD, 0.0),
-        *((NVRM_SGD, b) for b in (0.01, 0.02, 0.05, 0.1)),
-        *((PERTURBED_SGD, b) for b in (0.02, 0.05, 0.1, 0.2, 0.5)),
+        *((NVRM_SGD, b) for b in (0.02, 0.05)),
+        *((PERTURBED_SGD, b) for b in (0.1, 0.5)),
     }
     noises = settings_of("noise-type", "paper")
     assert {cell["noise"] for cell in study_of("noise-type").cells(noises)} == {None, "gaussian", "uniform", "laplace"}
+
+
+@pytest.mark.parametrize("name", ("label-noise", *NAMES[1:]))
+def test_wrong_labels_are_learned_at_both_weight_decays(name):
+    """How much SGD memorizes depends on it; long has the seeds that a conclusion needs."""
+    long = settings_of(name, "long")
+    assert (long.epochs, long.seeds, long.drops) == (36, 5, [12, 24])
+    cells = list(study_of(name).cells(long))
+    places = tables.groups(cells, *(key for key in cells[0] if key not in ("weight_decay", "seed")))
+    for runs in places.values():
+        assert [run["weight_decay"] for run in runs] == [1e-4, 1e-2] * 5
+    assert {0.02, 0.03, 0.05} <= {cell["variability"] for cell in cells if cell["optimizer"] == NVRM_SGD}
+    assert {cell["weight_decay"] for cell in study_of(name).cells(settings_of(name, "paper"))} == {1e-4}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -87,6 +101,7 @@ def test_a_cell_is_trained_with_its_own_settings(name, monkeypatch):
         assert (optimizer, seed) == (cell["optimizer"], cell["seed"])
         assert used.lr == cell.get("lr", 0.03) and used.variability == cell.get("variability", 0.05)
         assert used.noise == (cell.get("noise") or "gaussian") and used.epochs == 24
+        assert used.weight_decay == cell.get("weight_decay", 1e-4)  # generalization has but the paper's
 
 
 def test_the_figure_of_generalization():
@@ -115,26 +130,28 @@ def test_the_figure_of_generalization():
     [
         ("denoising", [SGD], [NVRM_SGD, PERTURBED_SGD]),
         ("noise-type", [SGD], ["NVRM gaussian", "NVRM uniform", "NVRM laplace"]),
-        ("gradient-noise", [], [SGD, NVRM_SGD]),
+        ("gradient-noise", [], [SGD, "NVRM-SGD, b = 0.05"]),
     ],
 )
 def test_the_figures_against_a_scale(name, levels, lines):
-    settings = settings_of(name, "quick", seeds=2)
+    settings = settings_of(name, "quick", seeds=2, weight_decay=(1e-4, 1e-2))
     rows = rows_of(settings, name)
     made = study_of(name).report(settings, rows)
     (figure,) = made.figures.values()
-    left, right = figure.axes
     scale = "lr" if name == "gradient-noise" else "variability"
-    for panel, heading, value in (
-        (left, "Test error after the last epoch", lambda row: 1 - row["test_accuracy"][-1]),
-        (right, "Wrong labels memorized", lambda row: row["memorized"][-1]),
-    ):
-        assert panel.get_title("left") == heading and panel.get_xscale() == "log"
+    headings = (
+        ("Test error after the last epoch", lambda row: 1 - row["test_accuracy"][-1]),
+        ("Wrong labels memorized", lambda row: row["memorized"][-1]),
+    )
+    assert len(figure.axes) == 4
+    for panel, (decay, (heading, value)) in zip(figure.axes, itertools.product((1e-4, 1e-2), headings)):
+        assert panel.get_title("left") == f"{heading}, weight decay {decay:g}" and panel.get_xscale() == "log"
         assert panel.get_xlabel() == ("b" if scale == "variability" else "learning rate at the start")
         drawn = {container.get_label(): container.lines[0] for container in panel.containers}
         assert list(drawn) == lines
         # The first line with a scale: its points are the means over the seeds.
         where = {"noise": "gaussian"} if name == "noise-type" else {"optimizer": lines[0]}
+        where["weight_decay"] = decay
         expected = [
             (key, means(rows, value, **where, **{scale: key}))
             for key in dict.fromkeys(row[scale] for row in tables.select(rows, **where))
@@ -143,26 +160,26 @@ def test_the_figures_against_a_scale(name, levels, lines):
         assert list(itertools.chain(*found)) == pytest.approx(list(itertools.chain(*expected)))
         for level in levels:
             (line,) = [line for line in panel.lines if line.get_label() == level]
-            assert line.get_ydata()[0] == pytest.approx(means(rows, value, optimizer=SGD))
+            assert line.get_ydata()[0] == pytest.approx(means(rows, value, optimizer=SGD, weight_decay=decay))
     assert {text.get_text() for text in figure.legends[0].get_texts()} == {*levels, *lines}
 
 
 @pytest.mark.parametrize(
     "name, where, at_same",
     [
-        ("gradient-noise", {"optimizer": NVRM_SGD, "lr": 0.3}, {"lr": 0.3}),
-        ("denoising", {"optimizer": PERTURBED_SGD, "variability": 0.5}, {}),
+        ("gradient-noise", {"optimizer": NVRM_SGD, "weight_decay": 1e-2, "lr": 0.3}, {"lr": 0.3}),
+        ("denoising", {"optimizer": PERTURBED_SGD, "weight_decay": 1e-2, "variability": 0.5}, {}),
     ],
 )
 def test_differences_are_from_sgd_at_the_same_seeds(name, where, at_same):
-    settings = settings_of(name, "quick", seeds=2)
+    settings = settings_of(name, "quick", seeds=2, weight_decay=(1e-4, 1e-2))
     rows = rows_of(settings, name)
     last = study_of(name).report(settings, rows).text.splitlines()[-1]
     ours, base = (
         [row["test_accuracy"][-1] for row in tables.select(rows, **chosen)]
-        for chosen in (where, {"optimizer": SGD} | at_same)
+        for chosen in (where, {"optimizer": SGD, "weight_decay": 1e-2} | at_same)
     )
-    assert [cell.strip() for cell in last.split("|")[2:-1]] == [where["optimizer"], tables.paired(ours, base)]
+    assert [cell.strip() for cell in last.split("|")[-3:-1]] == [where["optimizer"], tables.paired(ours, base)]
 
 
 @pytest.mark.parametrize(

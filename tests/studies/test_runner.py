@@ -93,6 +93,10 @@ def test_help_and_unknown_names(means, capsys):
     with pytest.raises(SystemExit) as stopped:
         command.main(["means", "--preset", "huge"])
     assert stopped.value.code == 2
+    capsys.readouterr()
+    # Not every study has the preset long.
+    assert command.main(["means", "--preset", "long"]) == 2
+    assert capsys.readouterr().err == "error: means has no --preset long: choose of tiny, quick, paper\n"
 
 
 @pytest.mark.parametrize(
