@@ -436,10 +436,10 @@ class NoisyOptimizer(Optimizer):
         rows: list[ParameterDescription] = []
         for group in self.param_groups:
             hyper = [float(_option(group, each)) for each in self._rule(group).hyper]
-            for i, (name, param) in enumerate(self._named(group)):
+            for i, param in enumerate(group["params"]):
                 if torch.nn.parameter.is_lazy(param):
                     continue
-                ref = ParamRef(param, place_of(param), name, self._stream(param))
+                ref = self._ref(group, i)
                 state = dict(self.state.get(param, {}))
                 if PERTURBATION not in state:
                     state[PERTURBATION] = self._new_record(ref, set(), int(state.get(STEP, 0)))
@@ -448,13 +448,14 @@ class NoisyOptimizer(Optimizer):
                     clean = local_tensor(state[MASTER])
                 else:
                     clean = carried.without_noise(data, state[PERTURBATION], ref, group["backend"])
-                grad = None if param.grad is None else local_gradient(param, param.grad, name)
+                grad = None if param.grad is None else local_gradient(param, param.grad, ref.name)
                 states = {key: local_tensor(x) if isinstance(x, Tensor) else x for key, x in state.items()}
                 rows.append(
                     describe_param(
                         group["param_names"][i] if "param_names" in group else str(len(rows)), param, data,
                         clean.double(), group, states, rule=self._rule(group), hyper=hyper,
-                        b=float(self._noise_scale(group)), wants_master=self._wants_master(group, param), grad=grad,
+                        b=float(self._noise_scale(group)) if self._is_selected(group, i) else 0.0,
+                        wants_master=self._wants_master(group, param), grad=grad,
                     )
                 )  # fmt: skip
         return Description(tuple(rows))

@@ -112,11 +112,14 @@ class NeuralVariableOptimizer(NoisyOptimizer):
                 )
 
     def _make_plan(self, part: Part) -> Plan:
-        # Plans are made by the first step, and seldom afterwards: then it is asked who calls.
+        self._look_around()  # plans are made by the first step, and seldom afterwards
+        return super()._make_plan(part)
+
+    def _look_around(self) -> None:
+        """Before the first noise: whether a wrapper calls that would get it wrong, and an eye on averages."""
         self._outer = outer.find_caller()
         self._check_mode()
         averaging.watch()
-        return super()._make_plan(part)
 
     def _is_evaluating(self) -> bool:
         return any(SUSPENDED in state for state in self.state.values())

@@ -63,11 +63,11 @@ class Interrupted:
         return wrapped
 
     def __enter__(self) -> None:
-        self.real = base.step_, perturbation.reperturb_
-        base.step_, perturbation.reperturb_ = map(self.wrap, self.real)
+        self.real = base.step_, base.steps_, perturbation.reperturb_
+        base.step_, base.steps_, perturbation.reperturb_ = map(self.wrap, self.real)
 
     def __exit__(self, *_: object) -> None:
-        base.step_, perturbation.reperturb_ = self.real
+        base.step_, base.steps_, perturbation.reperturb_ = self.real
 
 
 class Run:
