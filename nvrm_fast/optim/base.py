@@ -436,7 +436,7 @@ class NoisyOptimizer(Optimizer):
         rows: list[ParameterDescription] = []
         for group in self.param_groups:
             hyper = [float(_option(group, each)) for each in self._rule(group).hyper]
-            for i, (name, param) in enumerate(self._named(group)):
+            for i, param in enumerate(group["params"]):
                 if torch.nn.parameter.is_lazy(param):
                     continue
                 ref = self._ref(group, i)
@@ -448,8 +448,7 @@ class NoisyOptimizer(Optimizer):
                     clean = local_tensor(state[MASTER])
                 else:
                     clean = carried.without_noise(data, state[PERTURBATION], ref, group["backend"])
-                has_rule = self._rule(group).code >= 0  # a wrapped optimizer's updates are its own affair
-                grad = local_gradient(param, param.grad, name) if has_rule and param.grad is not None else None
+                grad = None if param.grad is None else local_gradient(param, param.grad, ref.name)
                 done = int(state[STEP] if STEP in state else state[PERTURBATION][record.RULE_STEPS])
                 carries = ref.is_selected and done >= group.get("start_step", 0)
                 states = {key: local_tensor(x) if isinstance(x, Tensor) else x for key, x in state.items()}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..ops.step import _library
 from . import amp
-from .batches import Part
+from .batches import Part, same_objects
 from .interface import SteppedOptimizer
 from .shards import is_distributed
 
@@ -57,7 +57,18 @@ def _run(
 ) -> None:  # fmt: skip
     """The operator. It writes into the tensors that it is given: they may stand for the parameters."""
     optimizer = _optimizers[number]
-    given = {position: pair for position, pair in zip(positions, zip(params, grads))}
+    now = [param for group in optimizer.param_groups for param in group["params"]]
+    noted = optimizer._params
+    pairs = list(zip(params, grads))
+    if same_objects(now, noted):
+        given = dict(zip(positions, pairs))
+    else:  # a group's list was edited, and the graph is of the parameters that were there: they tell which are meant
+        register(optimizer)  # the next call compiles again
+        by_param = {noted[position]: pair for position, pair in zip(positions, pairs)}
+        for param in now:
+            if param.grad is not None and not any(param is other for other in noted):
+                by_param[param] = param, param.grad
+        given = {i: by_param[param] for i, param in enumerate(now) if param in by_param}
     parts, first = [], 0
     for group in optimizer.param_groups:
         own = tuple(i for i in range(len(group["params"])) if first + i in given)

@@ -36,7 +36,8 @@ class ParameterDescription:
         noise_to_weights: standard deviation of that noise over the root mean square of the clean weights; inf where all
             weights are 0.
         lost: share of the updates of the next step, with the present gradient, that are less than half a spacing of
-            weight plus noise: rounding loses them. 0 with master weights; None where there is no gradient.
+            weight plus noise: rounding loses them. 0 with master weights; None where there is no gradient, and where
+            the rule is a wrapped optimizer's.
     """
 
     name: str
@@ -92,7 +93,9 @@ def describe_param(
     rms = float(clean.square().mean().sqrt()) if clean.numel() else 0.0
     has_master = MASTER in state or wants_master
     lost: float | None = None
-    if grad is not None and has_master:
+    if rule.code < 0:
+        pass  # a wrapped optimizer's own
+    elif grad is not None and has_master:
         lost = 0.0
     elif grad is not None and clean.numel():
         update = _update_of(clean, grad, state, rule, hyper).abs()

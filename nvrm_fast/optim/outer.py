@@ -67,8 +67,8 @@ def refuse_average(caller: tuple[str, Any], groups: list[dict[str, Any]]) -> Non
         return
     if kind in SCHEDULE_FREE:
         raise RuntimeError(
-            f"{kind} averages the weights while they carry noise, and the noise would stay in the average: use the "
-            "optimizer without it, and torch.optim.swa_utils.AveragedModel inside `with optimizer.denoised():`"
+            f"{kind} averages the weights while they carry noise, and the noise would stay in the average: put the "
+            "noise around it, WeightNoise(AdamWScheduleFree(...)), or use the optimizer without it"
         )
     if kind == "Lookahead":
         for group in noisy:
@@ -77,5 +77,6 @@ def refuse_average(caller: tuple[str, Any], groups: list[dict[str, Any]]) -> Non
             if not isinstance(k, int) or not every or k % every != 0:
                 raise RuntimeError(
                     f"Lookahead takes an average every k = {k} steps, of weights that carry noise then: make the "
-                    f"optimizer with denoise_every={k}, so that they are clean then"
+                    f"optimizer with denoise_every={k}, so that they are clean then, or put the noise around it: "
+                    "WeightNoise(Lookahead(torch.optim.SGD(...)))"
                 )

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from nvrm_fast import NVRMSGD, NVRMAdam
+from nvrm_fast import NVRMSGD, NVRMAdam, WeightNoise
 from nvrm_fast.integrations import clean_weights, find_optimizers
 
 STORAGES = pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
@@ -174,6 +174,26 @@ def test_lookahead_over_noisy_weights_is_refused_before_anything_is_written(wrap
     with pytest.raises(RuntimeError, match="Lookahead"):
         steps(model, outer.step)
     steps(model, inner.step)  # by itself it steps
+
+
+@STORAGES
+@pytest.mark.parametrize("wrap", [TimmLookahead, lookahead_of_a_package])
+def test_noise_around_lookahead_is_right_and_lookahead_around_noise_is_refused(wrap, masters):
+    model, plain = make(), make()
+    outer = WeightNoise(
+        wrap(torch.optim.SGD(model.parameters(), lr=0.01), k=4), variability=0.1, master_weights=masters
+    )
+    twin = wrap(torch.optim.SGD(plain.parameters(), lr=0.01), k=4)
+    steps(model, outer.step, 15)
+    steps(plain, twin.step, 15)
+    assert noise_is_on(model, plain.weight.detach())
+    with clean_weights(outer):
+        torch.testing.assert_close(model.weight, plain.weight, rtol=0, atol=2e-6)
+    model = make()
+    wrong = wrap(WeightNoise(torch.optim.SGD(model.parameters(), lr=0.01), variability=0.1), k=4)
+    with pytest.raises(RuntimeError, match="Lookahead takes an average every k = 4 steps.*WeightNoise"):
+        steps(model, wrong.step)
+    assert torch.equal(model.weight, make().weight)
 
 
 class ScheduleFreeWrapper:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from nvrm_fast import NVRMSGD, SGLD, NVRMAdam, NVRMLion, PerturbedSGD
+from nvrm_fast import NVRMSGD, SGLD, NVRMAdam, NVRMLion, PerturbedSGD, WeightNoise
 from nvrm_fast.optim.description import DEVIATION
 
 
@@ -137,3 +137,24 @@ def test_in_every_mode(mode):
         getattr(optimizer, mode)()
     for old, new in zip(before, optimizer.describe().rows):
         assert new.noise_to_weights == pytest.approx(old.noise_to_weights, rel=0.05)
+
+
+def test_parameters_that_are_left_out_have_no_noise():
+    _, optimizer = make(NVRMSGD, lr=0.1, variability=0.1, exclude=["*bias"])
+    assert [row.variability for row in optimizer.describe().rows] == [0.1, 0.0, 0.1, 0.0]
+
+
+@pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
+def test_around_another_optimizer(masters):
+    """Its updates are its own affair."""
+    torch.manual_seed(0)
+    model = nn.Linear(40, 30)
+    optimizer = WeightNoise(
+        torch.optim.Adam(model.named_parameters()), variability=0.1, exclude=["bias"], master_weights=masters
+    )
+    for _ in range(2):
+        backward(model)
+        weight, bias = optimizer.describe().rows
+        assert weight.noise_to_weights == pytest.approx(1.08, rel=0.05) and (weight.lost, bias.lost) == (None, None)
+        assert (weight.variability, bias.variability) == (0.1, 0.0)
+        optimizer.step()

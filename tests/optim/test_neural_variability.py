@@ -1,5 +1,6 @@
 """Neural variable optimizers against the paper's algorithm 1 with stored noise, and the life of the perturbation."""
 
+import contextlib
 import copy
 import io
 import pickle
@@ -223,6 +224,62 @@ def test_closure_sees_noisy_weights_and_its_loss_is_returned():
         return loss
 
     assert optimizer.step(closure).item() == loss_of_weights(noisy, 1)
+
+
+@pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
+@pytest.mark.parametrize("call", ["eval", "denoised"])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_evaluation_mode_that_begins_in_the_closure_is_refused(call, groups, masters):
+    """Before anything is written; after train() all is as if the step had not been called."""
+    model = Model()
+    params = list(model.parameters())
+    split = [{"params": part} for part in (params[:2], params[2:])] if groups == 2 else params
+    optimizer = NVRMSGD(split, lr=0.1, momentum=0.9, variability=0.05, master_weights=masters)
+    train(model, optimizer, 2)
+    noisy, state = weights(model), copy.deepcopy(optimizer.state_dict())
+    plain, twin = copy.deepcopy((model, optimizer))
+    blocks = contextlib.ExitStack()
+
+    def closure():
+        optimizer.zero_grad()
+        loss = loss_of(model, 2)
+        loss.backward()
+        optimizer.eval() if call == "eval" else blocks.enter_context(optimizer.denoised())
+        return loss
+
+    with pytest.raises(RuntimeError, match="step.. while the noise is off for evaluation: call optimizer.train"):
+        optimizer.step(closure)
+    clean = weights(model)
+    with optimizer.denoised():
+        assert same(clean, weights(model))
+    optimizer.train() if call == "eval" else blocks.close()
+    assert same(noisy, weights(model)) and not same(noisy, clean)
+    after = optimizer.state_dict()
+    assert after["param_groups"] == state["param_groups"]
+    for index, own in state["state"].items():
+        assert all(torch.equal(value, after["state"][index][key]) for key, value in own.items())
+    for own, each in ((model, optimizer), (plain, twin)):
+        train(own, each, 2, start=2)
+    assert same(weights(model), weights(plain))
+
+
+def test_a_closure_that_evaluates_and_trains_again_steps():
+    model = Model()
+    optimizer = NVRMSGD(model.parameters(), lr=0.1, variability=0.05)
+    train(model, optimizer, 1)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = loss_of(model, 1)
+        loss.backward()
+        with optimizer.denoised():
+            pass
+        return loss
+
+    plain, twin = copy.deepcopy((model, optimizer))
+    optimizer.step(closure)
+    train(plain, twin, 1, start=1)
+    assert same(weights(model), weights(plain))
 
 
 def loss_of_weights(values, i):

@@ -1,5 +1,7 @@
 """torch.compile of the training step: no graph break in step(), nothing compiled again, the same bits."""
 
+import copy
+
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
@@ -160,3 +162,73 @@ def test_a_mesh_breaks_the_graph_and_still_steps():
         assert same(*left)
     finally:
         torch.distributed.destroy_process_group()
+
+
+def first_taken_out(params, optimizer):
+    optimizer.param_groups[0]["params"].pop(0)
+
+
+def moved_to_another_group(params, optimizer):
+    optimizer.param_groups[1]["params"].append(optimizer.param_groups[0]["params"].pop(0))
+
+
+def put_into_the_list(params, optimizer):
+    optimizer.param_groups[0]["params"].insert(0, params[4])
+
+
+def group_added(params, optimizer):
+    optimizer.add_param_group({"params": [params[4]], "lr": 0.3})
+
+
+def state_loaded(params, optimizer):
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+
+
+def state_loaded_with_another_rate(params, optimizer):
+    state = copy.deepcopy(optimizer.state_dict())
+    state["param_groups"][0]["lr"] = 0.5
+    optimizer.load_state_dict(state)
+
+
+def reset(params, optimizer):
+    optimizer.reset_state()
+
+
+def denoised(params, optimizer):
+    with optimizer.denoised():
+        pass
+
+
+@pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
+@pytest.mark.parametrize(
+    "edit",
+    [
+        first_taken_out, moved_to_another_group, put_into_the_list, group_added, state_loaded,
+        state_loaded_with_another_rate, reset, denoised,
+    ],
+)  # fmt: skip
+def test_groups_that_are_edited_and_states_that_are_loaded(edit, masters):
+    """Parameters of one shape: nothing but their identity tells them apart."""
+    left = []
+    for compile_step in (False, True):
+        params = [torch.nn.Parameter(torch.full((5,), float(i))) for i in range(5)]
+        optimizer = NVRMSGD(
+            [{"params": params[:2]}, {"params": params[2:4], "lr": 0.2}], lr=0.1, momentum=0.9, variability=0.05,
+            master_weights=masters,
+        )  # fmt: skip
+
+        def step(optimizer=optimizer):
+            optimizer.step()
+
+        if compile_step:
+            step = torch.compile(step, fullgraph=True, backend="aot_eager")
+        for i in range(5):
+            if i == 2:
+                edit(params, optimizer)
+            if i == 3:
+                optimizer.param_groups[0]["lr"] *= 0.5
+            for k, p in enumerate(params):
+                p.grad = torch.full_like(p, 0.1 * i + k)
+            step()
+        left.append({str(i): p.detach().clone() for i, p in enumerate(params)})
+    assert same(*left)
