@@ -11,7 +11,7 @@ with optimizer.denoised():       # evaluate and save on clean weights
 from ._version import __version__
 from .noise import noise
 from .ops.registry import use_backend
-from .optim import NVRMSGD, SGLD, NVRMAdam, NVRMAdamW, NVRMLion, PerturbedSGD
+from .optim import NVRMSGD, SGLD, NVRMAdam, NVRMAdamW, NVRMLion, PerturbedSGD, WeightNoise
 
 __all__ = [
     "NVRMSGD",
@@ -20,6 +20,7 @@ __all__ = [
     "NVRMLion",
     "PerturbedSGD",
     "SGLD",
+    "WeightNoise",
     "__version__",
     "noise",
     "use_backend",

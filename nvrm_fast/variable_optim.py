@@ -63,7 +63,8 @@ class VSGD(_PublishedNames, NVRMSGD):
     def __init__(
         self, params: ParamsT, lr: float | Tensor, variability: float = 1e-2, num_iters: float = 1000,
         momentum: float = 0, dampening: float = 0, weight_decay: float = 0, noise_type: str = "Gaussian",
-        nesterov: bool = False, *, seed: int = 0, master_weights: bool | None = None, backend: str | None = None,
+        nesterov: bool = False, *, seed: int | None = None, master_weights: bool | None = None,
+        backend: str | None = None,
     ) -> None:  # fmt: skip
         super().__init__(
             params, lr, momentum, dampening, weight_decay, nesterov, variability=variability,
@@ -86,7 +87,7 @@ class VAdam(_PublishedNames, NVRMAdam):
     def __init__(
         self, params: ParamsT, lr: float | Tensor = 1e-3, variability: float = 1e-2, num_iters: float = 1000,
         betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0,
-        noise_type: str = "Gaussian", amsgrad: bool = False, decoupled: bool = False, *, seed: int = 0,
+        noise_type: str = "Gaussian", amsgrad: bool = False, decoupled: bool = False, *, seed: int | None = None,
         master_weights: bool | None = None, backend: str | None = None,
     ) -> None:  # fmt: skip
         super().__init__(

@@ -1,4 +1,4 @@
-"""Writes what the documentation says of a study from its results: ``python -m studies.pages README.md docs/*.md``.
+"""Writes what the documentation says of a study from its results: ``python -m studies.pages docs/*.md``.
 
 A page has a line ``<!-- study: results/NAME.json -->``, whose path is relative to the page, and a line
 ``<!-- end of study -->``. What is between them becomes the report of these results, and its figures are drawn beside

@@ -1,11 +1,13 @@
-// The Python module nvrm_fast._native: build facts and processor features. The operators register themselves beside
-// their kernels (TORCH_LIBRARY_IMPL); their schemas are in nvrm_fast/ops, so that they exist without this module.
+// The Python module nvrm_fast._native: build facts, processor features and steps without the dispatcher. The operators
+// register themselves beside their kernels (TORCH_LIBRARY_IMPL); their schemas are in nvrm_fast/ops, so that they exist
+// without this module.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 #include <torch/version.h>
 
 #include "../cpu/pages.h"
 #include "../cpu/select.h"
+#include "steps_from_python.h"
 
 namespace py = pybind11;
 
@@ -38,5 +40,6 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("available_instruction_sets", &nvrm::available_instruction_sets);
   m.def("instruction_set", [] { return std::string(nvrm::cpu_kernels().name); });
   m.def("use_instruction_set", &nvrm::use_instruction_set);
+  m.def("steps_", &nvrm::steps_from_python, "See nvrm_fast/ops/step.py.");
   m.def("advise_huge_pages", &nvrm::advise_huge_pages);
 }

@@ -31,6 +31,10 @@ struct Cpu {
 
 }  // namespace
 
+std::unique_ptr<CheckedStep> check_cpu_step(const StepArguments& arguments) {
+  return std::make_unique<CheckedStepOn<Cpu>>(arguments);
+}
+
 TORCH_LIBRARY_IMPL(nvrm_fast, CPU, m) {
   m.impl("step_", &step<Cpu>);
   m.impl("reperturb_", &reperturb<Cpu>);

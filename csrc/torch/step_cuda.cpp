@@ -48,6 +48,10 @@ struct Cuda {
 
 }  // namespace
 
+std::unique_ptr<CheckedStep> check_cuda_step(const StepArguments& arguments) {
+  return std::make_unique<CheckedStepOn<Cuda>>(arguments);
+}
+
 TORCH_LIBRARY_IMPL(nvrm_fast, CUDA, m) {
   m.impl("step_", &step<Cuda>);
   m.impl("reperturb_", &reperturb<Cuda>);

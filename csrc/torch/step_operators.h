@@ -2,9 +2,69 @@
 // (`reader`) and runs a finished table: step, reperturb.
 #pragma once
 
+#include <memory>
+
 #include "tensor_table_builder.h"
 
 namespace nvrm {
+
+// The arguments of step_ (nvrm_fast/contract/arguments.py), in its order. The lists must outlive the record.
+struct StepArguments {
+  int64_t rule;
+  at::TensorList params, grads, states, masters, steps, records;
+  at::ArrayRef<double> hyper;
+  at::IntArrayRef offsets;
+  double scale;
+  int64_t seed, distribution;
+  bool keep_noise;
+  at::TensorList scale_tensors;
+  int64_t denoise_every;
+  const std::optional<at::Tensor>&hyper_tensor, &grad_scale, &found_inf;
+  at::IntArrayRef run_lengths, run_strides;
+};
+
+// A step whose arguments were checked: run() refuses nothing.
+struct CheckedStep {
+  virtual ~CheckedStep() = default;
+  virtual void run() = 0;
+};
+
+template <class Backend>
+class CheckedStepOn final : public CheckedStep {
+ public:
+  explicit CheckedStepOn(const StepArguments& a)
+      : rule_(static_cast<int>(a.rule)),
+        params_(a.params),
+        table_(a.params, a.grads, a.masters, a.records, a.offsets, Backend::reader) {
+    const RuleFacts* facts = facts_of_rule(a.rule);
+    TORCH_CHECK_VALUE(facts != nullptr, "rule must be a code in [0, ", rule_count, "), got ", a.rule);
+    check_distribution(a.distribution, "distribution");
+    table_.set_states(facts->states, a.states);
+    table_.set_step(a.steps,
+                    {static_cast<uint64_t>(a.seed), a.denoise_every, static_cast<int>(a.distribution),
+                     static_cast<float>(a.scale), a.keep_noise},
+                    a.scale_tensors);
+    table_.set_hyper(*facts, a.hyper, a.hyper_tensor);
+    table_.set_scaling({a.grad_scale, a.found_inf});
+    table_.set_runs(a.run_lengths, a.run_strides);
+    table_.finish();
+  }
+
+  void run() override {
+    if (params_.empty()) return;
+    Backend::step(table_, rule_, params_[0]);
+    table_.note_writes(true);
+  }
+
+ private:
+  int rule_;
+  at::TensorList params_;
+  TensorTable table_;
+};
+
+// Each raises ValueError or TypeError that names the argument; nothing has been written then.
+std::unique_ptr<CheckedStep> check_cpu_step(const StepArguments& arguments);
+std::unique_ptr<CheckedStep> check_cuda_step(const StepArguments& arguments);
 
 template <class Backend>
 void step(int64_t rule, at::TensorList params, at::TensorList grads, at::TensorList states, at::TensorList masters,
@@ -13,22 +73,10 @@ void step(int64_t rule, at::TensorList params, at::TensorList grads, at::TensorL
           int64_t denoise_every, const std::optional<at::Tensor>& hyper_tensor,
           const std::optional<at::Tensor>& grad_scale, const std::optional<at::Tensor>& found_inf,
           at::IntArrayRef run_lengths, at::IntArrayRef run_strides) {
-  const RuleFacts* facts = facts_of_rule(rule);
-  TORCH_CHECK_VALUE(facts != nullptr, "rule must be a code in [0, ", rule_count, "), got ", rule);
-  check_distribution(distribution, "distribution");
-  TensorTable table(params, grads, masters, records, offsets, Backend::reader);
-  table.set_states(facts->states, states);
-  table.set_step(steps,
-                 {static_cast<uint64_t>(seed), denoise_every, static_cast<int>(distribution), static_cast<float>(scale),
-                  keep_noise},
-                 scale_tensors);
-  table.set_hyper(*facts, hyper, hyper_tensor);
-  table.set_scaling({grad_scale, found_inf});
-  table.set_runs(run_lengths, run_strides);
-  table.finish();
-  if (params.empty()) return;
-  Backend::step(table, static_cast<int>(rule), params[0]);
-  table.note_writes(true);
+  CheckedStepOn<Backend>({rule,          params,       grads,      states,    masters,      steps,      records,
+                          hyper,         offsets,      scale,      seed,      distribution, keep_noise, scale_tensors,
+                          denoise_every, hyper_tensor, grad_scale, found_inf, run_lengths,  run_strides})
+      .run();
 }
 
 template <class Backend>

@@ -100,12 +100,15 @@ def _type_name(hint: Any) -> str:
     return _NAMES[hint]
 
 
+def schema_fields(record: type[NamedTuple]) -> str:
+    """The fields of a record as arguments of an operator schema."""
+    defaults = record._field_defaults
+    return ", ".join(
+        f"{_type_name(hint)} {name}" + (f"={defaults[name]}" if name in defaults else "")
+        for name, hint in get_type_hints(record, include_extras=True).items()
+    )
+
+
 def schema(arguments: type[NamedTuple]) -> str:
     """The operator schema, without a name, of one of the argument records above."""
-    hints = get_type_hints(arguments, include_extras=True)
-    defaults = arguments._field_defaults
-    fields = [
-        f"{_type_name(hint)} {name}" + (f"={defaults[name]}" if name in defaults else "")
-        for name, hint in hints.items()
-    ]
-    return f"({', '.join(fields)}) -> ()"
+    return f"({schema_fields(arguments)}) -> ()"

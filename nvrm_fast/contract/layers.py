@@ -6,7 +6,8 @@ csrc/torch/direction_cpu.cpp and stochastic_cpu.cpp say the same in C++.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +29,23 @@ NOTHING, NEURON, SAMPLE, ELEMENT, DIVERGENCE = range(5)
 SUMS = {"nothing": NOTHING, "neuron": NEURON, "sample": SAMPLE, "element": ELEMENT, "divergence": DIVERGENCE}
 
 
+class DirectionParameters(NamedTuple):
+    """The tensors that direction_noise takes besides products and norms, in the schema's order.
+
+    magnitude_mean, magnitude_std, bias, law_param_0, law_param_1: (neurons,), in float32 or float64; None where the
+    noise has none. constants: what kernels need of the law's parameters, float32, (rows, neurons). key: an int64 tensor
+    with one element.
+    """
+
+    magnitude_mean: Tensor
+    magnitude_std: Tensor | None
+    bias: Tensor | None
+    law_param_0: Tensor | None
+    law_param_1: Tensor | None
+    constants: Tensor
+    key: Tensor
+
+
 class DirectionSettings(NamedTuple):
     """What direction_noise takes besides tensors.
 
@@ -47,6 +65,12 @@ class DirectionSettings(NamedTuple):
     low: float
     high: float
     tangent_given: bool
+
+
+def direction_arguments(arguments: Sequence[Any]) -> tuple[DirectionParameters, DirectionSettings]:
+    """direction_noise's arguments after s, sq_norm and scale, as its operators get them."""
+    count = len(DirectionParameters._fields)
+    return DirectionParameters(*arguments[:count]), DirectionSettings(*arguments[count:])
 
 
 class StochasticSettings(NamedTuple):

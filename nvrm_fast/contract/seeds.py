@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import numbers
 
 import torch
@@ -30,6 +31,17 @@ def signed_seed(seed: int) -> int:
     """A 64-bit seed in two's complement, as the operators take it."""
     check_integer(seed, 64, "seed")
     return seed - 2**64 if seed >= 2**63 else seed
+
+
+def default_seed(earlier: int) -> int:
+    """The seed of an optimizer that is given none, by how many optimizers its process has made before it.
+
+    The first has 0; each further one a hash of the number, so that no two draw the same noise and every run of a
+    program draws what the one before drew.
+    """
+    if earlier == 0:
+        return 0
+    return int.from_bytes(hashlib.blake2b(f"optimizer {earlier}".encode(), digest_size=8).digest(), "little")
 
 
 def seed_of_rank(seed: int) -> int:

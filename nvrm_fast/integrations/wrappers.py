@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from ..optim import NeuralVariableOptimizer, carried
+from ..optim import NeuralVariableOptimizer, carried, outer
 
 # Where wrappers keep what they wrap: AcceleratedOptimizer, Lightning's and Fabric's optimizers, torch's schedulers and
 # the Hugging Face Trainer ("optimizer"); Lightning's Trainer ("optimizers", a list).
@@ -22,24 +22,26 @@ def find_optimizers(wrapped: Any) -> list[NeuralVariableOptimizer]:
     is found then.
 
     Raises:
-        TypeError: `wrapped` is, or contains, something which neither is nor holds an optimizer, or a neural variable
-            optimizer in torch's ZeroRedundancyOptimizer.
+        TypeError: `wrapped` is, or contains, something which neither is nor holds an optimizer, or a schedule-free
+            wrapper whose average has noise in it.
     """
     if isinstance(wrapped, NeuralVariableOptimizer):
         return [wrapped]
+    if outer.kind_of(wrapped) in outer.SCHEDULE_FREE and any(x.is_perturbed() for x in _held(wrapped)):
+        raise TypeError(
+            f"{type(wrapped).__name__} has averaged weights that carried noise, and no clean ones are left: use the "
+            "optimizer without it"
+        )
     for name in WRAPPED:
         inner = getattr(wrapped, name, None)
         if inner is not None and not callable(inner):
             return find_optimizers(inner)
-    if isinstance(getattr(wrapped, "optim", None), NeuralVariableOptimizer):
-        raise TypeError(
-            f"{type(wrapped).__name__} gives every process the optimizer of its own part of the parameters only, and "
-            "no process can take the noise off all of them: use fully_shard (FSDP2)"
-        )
     if isinstance(wrapped, Optimizer):
         inner = _held(wrapped)
         if not inner:
             _refuse_hidden_noise(wrapped)
+        return inner
+    if inner := _held(wrapped):
         return inner
     if isinstance(wrapped, Iterable) and not isinstance(wrapped, (str, bytes)):
         found: list[NeuralVariableOptimizer] = []
@@ -52,7 +54,7 @@ def find_optimizers(wrapped: Any) -> list[NeuralVariableOptimizer]:
 def _held(wrapper: Any) -> list[NeuralVariableOptimizer]:
     """Those in any attribute of an object, whatever its name (base_optimizer, original_optimizer, base, ...)."""
     found: list[NeuralVariableOptimizer] = []
-    for value in vars(wrapper).values():
+    for value in getattr(wrapper, "__dict__", {}).values():
         if isinstance(value, Optimizer):
             found += [one for one in find_optimizers(value) if all(one is not other for other in found)]
     return found

@@ -40,12 +40,13 @@ Stochastic layers: "Simple and Effective Stochastic Neural Networks" (SE-SNN).
 
 from ..contract import laws
 from ..contract.laws import *  # noqa: F403
+from ..prediction import Prediction, prediction
 from .base import MODES, NoisyModule
 from .convert import noisy_layer, to_noisy, to_plain
 from .direction import DirectionConv1d, DirectionConv2d, DirectionConv3d, DirectionLinear
 from .divergence import log_uniform_divergence, truncated_normal_divergence
 from .elbo import divergence, elbo_loss, warm_up
-from .ensemble import Prediction, mc, predict, prediction
+from .ensemble import mc, predict
 from .entropy import MaxEntropy, StandardNormal
 from .gaussian import (
     GaussianDropout,

@@ -31,6 +31,15 @@ def restored_generator(device: torch.device) -> AbstractContextManager[None]:
     return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
+def with_values(plain: Any, weight: Tensor, bias: Tensor | None) -> Any:
+    """The plain layer, with copies of these as its parameters."""
+    with torch.no_grad():
+        plain.weight.copy_(weight)
+        if bias is not None:
+            plain.bias.copy_(bias)
+    return plain
+
+
 def _leaf_of_traces(forward: Callable[..., Any]) -> Callable[..., Any]:
     """The same forward, which torch.fx records as one call of its module instead of tracing what is inside."""
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.utils import _ntuple
 
+from .base import restored_generator, with_values
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 
 class ConvMixin:
-    """Mixed into a module whose class says `dimensions` and the `plain` layer that it stands for."""
+    """Mixed into a module whose class says `dimensions` and the `plain` layer that it stands for, and has `_take_over`,
+    which sets its parameters by a plain layer's."""
 
     dimensions: int
     plain: Any  # nn.Conv1d, nn.Conv2d or nn.Conv3d
@@ -67,6 +74,18 @@ class ConvMixin:
         convolution: Any = (F.conv1d, F.conv2d, F.conv3d)[self.dimensions - 1]
         return convolution(x, weight, bias, self.stride, padding, self.dilation, groups)
 
+    #: Whether a plain layer's values replace all that a new layer draws, so that torch's generators stay as they were.
+    _plain_replaces_all: bool
+
+    @classmethod
+    def from_conv(cls, conv: _ConvNd, **noise: Any) -> Self:
+        """A noisy layer whose mean weight is that of an nn.ConvNd; noise: this class's own keyword arguments."""
+        device = conv.weight.device
+        with restored_generator(device) if cls._plain_replaces_all else contextlib.nullcontext():
+            new = cls._like(conv, **noise)
+        new._take_over(conv)
+        return new.train(conv.training)
+
     @classmethod
     def _like(cls, conv: _ConvNd, **noise: Any) -> Any:
         """A new layer of an nn.ConvNd's geometry, device and dtype; its weight is not the nn.ConvNd's yet."""
@@ -87,9 +106,8 @@ class ConvMixin:
         )
 
     def _plain_layer(self, weight: Tensor, bias: Tensor | None) -> Any:
-        """A plain layer of this geometry, on the device and of the dtype of `weight`, with a bias where there is one;
-        its values are not set."""
-        return self.plain(
+        """A plain layer of this geometry with these parameters, on the device and of the dtype of `weight`."""
+        plain = self.plain(
             self.in_channels,
             self.out_channels,
             self.kernel_size,
@@ -102,6 +120,7 @@ class ConvMixin:
             device=weight.device,
             dtype=weight.dtype,
         )
+        return with_values(plain, weight, bias)
 
     def _describe_geometry(self) -> str:
         shape = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"

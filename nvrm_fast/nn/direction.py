@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
 from ..contract.laws import Direction, Magnitude
 from ..ops.direction import dense_direction_noise
 from ..ops.fused_linear import beyond_float32, inverse_norms
 from ..ops.transforms import transformed
 from . import weight_space_sampling
-from .base import restored_generator, wide
+from .base import restored_generator, wide, with_values
 from .conv_mixin import ConvMixin
 from .weight_norm import WeightNormalized
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 class DirectionLinear(WeightNormalized):
@@ -88,8 +84,8 @@ class DirectionLinear(WeightNormalized):
 
     def _dense(self, rows: Tensor, v: Tensor, key: Tensor) -> Tensor:
         if rows.dtype == v.dtype and not torch.compiler.is_compiling() and not transformed():
-            tensors = self._noise_tensors(wide(rows.dtype), self.bias)
-            return dense_direction_noise(rows, v, *tensors, key, self._settings(direction=self.direction))
+            parameters = self._noise_parameters(wide(rows.dtype), self.bias, key)
+            return dense_direction_noise(rows, v, parameters, self._settings(direction=self.direction))
         s = F.linear(rows, v)
         sq_norm = None
         if self.direction is not None:
@@ -110,7 +106,7 @@ class DirectionLinear(WeightNormalized):
                 dtype=weight.dtype,
                 **noise,
             )
-        new._set_weight(weight, linear.bias)
+        new._take_over(linear)
         return new.train(linear.training)
 
     @torch.no_grad()
@@ -118,10 +114,7 @@ class DirectionLinear(WeightNormalized):
         """The deterministic layer with the mean weight."""
         v = self.weight_v
         plain = nn.Linear(self.in_features, self.out_features, self.bias is not None, device=v.device, dtype=v.dtype)
-        plain.weight.copy_(self.mean_weight())
-        if self.bias is not None:
-            plain.bias.copy_(self.bias)
-        return plain.train(self.training)
+        return with_values(plain, self.mean_weight(), self.bias).train(self.training)
 
     def extra_repr(self) -> str:
         features = f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
@@ -138,6 +131,8 @@ class _DirectionConv(ConvMixin, WeightNormalized):
         in_channels to padding_mode, device, dtype: as torch.nn.ConvNd.
         direction, magnitude, sampling: as DirectionLinear; weight vectors are the output channels' kernels.
     """
+
+    _plain_replaces_all = True
 
     def __init__(
         self,
@@ -166,12 +161,17 @@ class _DirectionConv(ConvMixin, WeightNormalized):
 
     def patch_sq_norms(self, x: Tensor, padding: Any) -> Tensor:
         """|x|^2 of the inputs that each output position sees: (batch, groups, *positions), at least float32."""
-        dtype = wide(x.dtype)
-        with torch.autocast(x.device.type, enabled=False):
-            squares = x.to(dtype).square().unflatten(1, (self.groups, -1)).sum(dim=2)
-            ones = torch.ones(self.groups, 1, *self.kernel_size, dtype=dtype, device=x.device)
-            # Fast convolutions may round a sum of squares below zero.
-            return self._convolve(squares, ones, self.groups, padding).clamp_min(0)
+        if torch.is_autocast_enabled(x.device.type):
+            with torch.autocast(x.device.type, enabled=False):
+                return self.patch_sq_norms(x, padding)
+        squares = x.to(wide(x.dtype)).square()
+        if self.groups == 1:
+            squares = squares.sum(dim=1, keepdim=True)
+        else:
+            squares = squares.unflatten(1, (self.groups, -1)).sum(dim=2)
+        ones = squares.new_ones(self.groups, 1, *self.kernel_size)
+        # Fast convolutions may round a sum of squares below zero.
+        return self._convolve(squares, ones, self.groups, padding).clamp_min(0)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() == self.dimensions + 1:
@@ -198,23 +198,10 @@ class _DirectionConv(ConvMixin, WeightNormalized):
             sq_norm = self.patch_sq_norms(x, padding).flatten(2)
         return self._noisy(s.flatten(2), sq_norm, self.inverse_norms(), self.bias, key).view(s.shape)
 
-    @classmethod
-    def from_conv(cls, conv: _ConvNd, **noise: Any) -> Self:
-        """A noisy layer whose mean weight is that of an nn.ConvNd; noise: direction, magnitude, sampling."""
-        weight = conv.weight
-        with restored_generator(weight.device):
-            new = cls._like(conv, **noise)
-        new._set_weight(weight, conv.bias)
-        return new.train(conv.training)
-
     @torch.no_grad()
     def to_conv(self) -> nn.Module:
         """The deterministic layer with the mean weight."""
-        plain = self._plain_layer(self.weight_v, self.bias)
-        plain.weight.copy_(self.mean_weight())
-        if self.bias is not None:
-            plain.bias.copy_(self.bias)
-        return plain.train(self.training)
+        return self._plain_layer(self.mean_weight(), self.bias).train(self.training)
 
     def extra_repr(self) -> str:
         return f"{self._describe_geometry()}, {self._describe_noise()}"

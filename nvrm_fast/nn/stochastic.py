@@ -8,7 +8,7 @@ for the regularizer; here it is one product of doubled width and one pass, and b
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,13 +18,10 @@ from torch.nn.modules.conv import _ConvNd
 from ..contract.layers import ACTIVATIONS, NOTHING, StochasticSettings
 from ..ops.stochastic import dense_stochastic_activation, deviation, stochastic_activation
 from ..ops.transforms import transformed
-from .base import NoisyModule
+from .base import NoisyModule, with_values
 from .conv_mixin import ConvMixin
 from .entropy import MaxEntropy, StandardNormal
 from .passes import ReplayedPass, in_checkpoint_backward, in_checkpoint_forward, is_open
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 class Stochastic(NoisyModule):
@@ -124,19 +121,14 @@ class Stochastic(NoisyModule):
         return y
 
     @torch.no_grad()
-    def _set_mean(self, plain: nn.Linear | _ConvNd) -> None:
+    def _take_over(self, plain: nn.Linear | _ConvNd) -> None:
         weight, bias = self.mean_parameters()
         weight.copy_(plain.weight)
         if bias is not None and plain.bias is not None:
             bias.copy_(plain.bias)
 
-    @torch.no_grad()
-    def _exported(self, plain: nn.Linear | _ConvNd) -> nn.Module:
-        """The plain layer with the means' parameters, followed by the activation where there is one."""
-        weight, bias = self.mean_parameters()
-        plain.weight.copy_(weight)
-        if bias is not None and plain.bias is not None:
-            plain.bias.copy_(bias)
+    def _exported(self, plain: nn.Module) -> nn.Module:
+        """The plain layer of the means, followed by the activation where there is one."""
         plain.train(self.training)
         return nn.Sequential(plain, nn.ReLU()).train(self.training) if self.activation == "relu" else plain
 
@@ -220,12 +212,13 @@ class StochasticLinear(Stochastic):
             dtype=weight.dtype,
             **noise,
         )
-        new._set_mean(linear)
+        new._take_over(linear)
         return new.train(linear.training)
 
     def to_plain(self) -> nn.Module:
         place = {"device": self.weight.device, "dtype": self.weight.dtype}
-        return self._exported(nn.Linear(self.in_features, self.out_features, self.bias is not None, **place))
+        plain = nn.Linear(self.in_features, self.out_features, self.bias is not None, **place)
+        return self._exported(with_values(plain, *self.mean_parameters()))
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, {self._describe()}"
@@ -241,6 +234,8 @@ class _StochasticConv(ConvMixin, Stochastic):
     weight and bias are those of a convolution with twice as many output channels: means, then raw standard deviations.
     Every channel and position has noise of its own.
     """
+
+    _plain_replaces_all = False  # the deviations' half stays
 
     def __init__(
         self,
@@ -292,15 +287,8 @@ class _StochasticConv(ConvMixin, Stochastic):
         mean, raw = z.to(torch.promote_types(z.dtype, torch.float32)).chunk(2, dim=1)
         return mean, deviation(raw)
 
-    @classmethod
-    def from_conv(cls, conv: _ConvNd, **noise: Any) -> Self:
-        """A stochastic layer with an nn.ConvNd's mean; noise: activation, initial_deviation."""
-        new = cls._like(conv, **noise)
-        new._set_mean(conv)
-        return new.train(conv.training)
-
     def to_plain(self) -> nn.Module:
-        return self._exported(self._plain_layer(self.weight, self.bias))
+        return self._exported(self._plain_layer(*self.mean_parameters()))
 
     def extra_repr(self) -> str:
         return f"{self._describe_geometry()}, {self._describe()}"

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from ..contract.laws import NORMAL, Direction, Magnitude, direction_code, magnitude_code
-from ..contract.layers import DirectionSettings
+from ..contract.layers import DirectionParameters, DirectionSettings
 from ..ops.direction import direction_noise, law_constants
 from ..ops.fused_linear import inverse_norms
 from ..ops.transforms import transformed
@@ -18,7 +19,6 @@ from .base import NoisyModule, wide
 
 #: law_param_0, law_param_1 and constants of the law of the angle.
 LawTensors = tuple[Tensor | None, Tensor | None, Tensor]
-NoiseTensors = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor]
 
 SAMPLINGS = ("local", "shared", "flipout")
 
@@ -96,15 +96,15 @@ class WeightNormalized(NoisyModule):
         self.weight_g.copy_(self.weight_norms().view_as(self.weight_g))
 
     @torch.no_grad()
-    def _set_weight(self, weight: Tensor, bias: Tensor | None) -> None:
+    def _take_over(self, plain: nn.Linear | _ConvNd) -> None:
         """Takes over the weight of a plain layer. A weight vector of zeros keeps its random direction, at magnitude 0:
         the same layer, and one that can be trained."""
         initial = self.weight_v.clone()
-        self.weight_v.copy_(weight)
+        self.weight_v.copy_(plain.weight)
         self._set_magnitudes()
         self.weight_v.copy_(torch.where(self.weight_g == 0, initial, self.weight_v))
-        if bias is not None and self.bias is not None:
-            self.bias.copy_(bias)
+        if plain.bias is not None and self.bias is not None:
+            self.bias.copy_(plain.bias)
 
     def weight_norms(self) -> Tensor:
         """|weight_v| of each weight vector: shape (neurons,), at least float32."""
@@ -191,18 +191,19 @@ class WeightNormalized(NoisyModule):
             tangent_given,
         )
 
-    def _noise_tensors(self, dtype: torch.dtype, bias: Tensor | None) -> NoiseTensors:
-        """magnitude_mean, magnitude_std, bias, the law's parameters (all of dtype) and constants, in this order."""
+    def _noise_parameters(self, dtype: torch.dtype, bias: Tensor | None, key: Tensor) -> DirectionParameters:
+        """What the operator is told of the noise, in dtype."""
         magnitude_mean, magnitude_std = self._magnitude()
         law_param_0, law_param_1, constants = self._law_tensors(dtype)
         cast = lambda x: None if x is None else x.to(dtype)  # noqa: E731
-        return (
+        return DirectionParameters(
             magnitude_mean.to(dtype),
             cast(magnitude_std),
             cast(bias),
             cast(law_param_0),
             cast(law_param_1),
             constants,
+            key,
         )
 
     def _noisy(self, s: Tensor, sq_norm: Tensor | None, scale: Tensor, bias: Tensor | None, key: Tensor) -> Tensor:
@@ -210,18 +211,11 @@ class WeightNormalized(NoisyModule):
         dtype = wide(s.dtype)
         if sq_norm is None:
             sq_norm = torch.zeros(0, dtype=dtype, device=s.device)
-        magnitude_mean, magnitude_std, bias, law_param_0, law_param_1, constants = self._noise_tensors(dtype, bias)
         return direction_noise(
             s,
             sq_norm.to(dtype),
             scale.to(dtype),
-            magnitude_mean,
-            magnitude_std,
-            bias,
-            law_param_0,
-            law_param_1,
-            constants,
-            key,
+            self._noise_parameters(dtype, bias, key),
             self._settings(direction=self.direction),
         )
 

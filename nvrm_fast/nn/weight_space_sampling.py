@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from ..contract.layers import DirectionParameters
 from ..ops import direction as direction_ops
 from ..ops.noise import gaussian_like
 from ..ops.transforms import transformed
@@ -81,13 +82,15 @@ def _finish(layer: WeightNormalized, s: Tensor, across: Tensor, key: Tensor, bia
         s,
         across.to(dtype),
         torch.ones_like(magnitude_mean),
-        magnitude_mean,
-        magnitude_std,
-        None if bias is None else bias.to(dtype),
-        law_param_0,
-        law_param_1,
-        constants,
-        key,
+        DirectionParameters(
+            magnitude_mean,
+            magnitude_std,
+            None if bias is None else bias.to(dtype),
+            law_param_0,
+            law_param_1,
+            constants,
+            key,
+        ),
         layer._settings(direction=direction, tangent_given=direction is not None),
     )
 

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from ..contract.arguments import schema_fields
 from ..contract.laws import LAWS, NO_DIRECTION, NO_MAGNITUDE, Direction
-from ..contract.layers import DirectionSettings
+from ..contract.layers import DirectionParameters, DirectionSettings
 from ..reference import direction_noise as reference
 from ..reference.angles import ANGLES
 from ..reference.direction_noise import Variates
@@ -26,14 +27,8 @@ from . import fused_linear, registry
 from .operator import Route, define, set_autograd
 from .transforms import transformed
 
-_SETTINGS = (
-    "int stream, int step, int offset, int law, int magnitude, int fan_in, float alpha, float low, float high, "
-    "bool tangent_given"
-)
-_TENSORS = (
-    "Tensor s, Tensor sq_norm, Tensor scale, Tensor magnitude_mean, Tensor? magnitude_std, Tensor? bias, "
-    "Tensor? law_param_0, Tensor? law_param_1, Tensor constants, Tensor key"
-)
+_SETTINGS = schema_fields(DirectionSettings)
+_TENSORS = f"Tensor s, Tensor sq_norm, Tensor scale, {schema_fields(DirectionParameters)}"
 #: Of the operators' arguments: tensors that a gradient flows to, then constants and key.
 _DIFFERENTIABLE, _TENSOR_COUNT = 8, 10
 
@@ -240,12 +235,13 @@ class DirectionNoiseBackward(torch.autograd.Function):
 
 def _formula(settings: DirectionSettings, *tensors: Tensor | None) -> Tensor:
     """direction_noise by functions that autograd knows, for its ten tensors."""
-    s, *_, constants, key = tensors
-    assert s is not None and constants is not None and key is not None
+    s, sq_norm, scale, *rest = tensors
+    p = DirectionParameters(*rest)  # type: ignore[arg-type]  # None where the noise has none
+    assert s is not None
     with torch.no_grad(), forward_ad._set_fwd_grad_enabled(False):
-        drawn = variates(tuple(s.shape), constants, key, settings)
+        drawn = variates(tuple(s.shape), p.constants, p.key, settings)
     formula: Any = reference.direction_formula
-    return formula(*tensors[:_DIFFERENTIABLE], constants, drawn, settings)
+    return formula(s, sq_norm, scale, p, drawn, settings)
 
 
 def _first_order(settings: DirectionSettings, slopes: bool, grad: Tensor, *tensors: Any) -> tuple[Tensor, ...]:
@@ -320,13 +316,7 @@ def direction_noise(
     s: Tensor,
     sq_norm: Tensor,
     scale: Tensor,
-    magnitude_mean: Tensor,
-    magnitude_std: Tensor | None,
-    bias: Tensor | None,
-    law_param_0: Tensor | None,
-    law_param_1: Tensor | None,
-    constants: Tensor,
-    key: Tensor,
+    parameters: DirectionParameters,
     settings: DirectionSettings,
     *,
     backend: str | None = None,
@@ -336,7 +326,6 @@ def direction_noise(
     See nvrm_fast/reference/direction_noise.py. backend: by default the fastest that has a kernel for the device. Raises
     ValueError or TypeError that names a bad argument.
     """
-    parameters = (magnitude_mean, magnitude_std, bias, law_param_0, law_param_1, constants, key)
     s = s.contiguous()
     if torch.compiler.is_compiling():
         return torch.ops.nvrm_fast.direction_noise(s, sq_norm, scale, *parameters, *settings, backend=backend)
@@ -351,13 +340,7 @@ def direction_noise(
 def dense_direction_noise(
     x: Tensor,
     weight: Tensor,
-    magnitude_mean: Tensor,
-    magnitude_std: Tensor | None,
-    bias: Tensor | None,
-    law_param_0: Tensor | None,
-    law_param_1: Tensor | None,
-    constants: Tensor,
-    key: Tensor,
+    parameters: DirectionParameters,
     settings: DirectionSettings,
     *,
     backend: str | None = None,
@@ -368,19 +351,5 @@ def dense_direction_noise(
     (float64 for float64), and the parameters come so. Not for torch.compile, which fuses the norms itself, nor inside
     torch.func's transforms or forward mode.
     """
-    parameters = (magnitude_mean, magnitude_std, bias, law_param_0, law_param_1, constants, key)
     route = Route(False, registry.choose("direction_noise", x.device, backend))
     return DirectionNoise.apply(route, settings, x, weight, None, None, *parameters)
-
-
-def direction_noise_backward(
-    grad: Tensor, *tensors: Tensor | None, settings: DirectionSettings, slopes: bool, backend: str | None = None
-) -> tuple[Tensor, ...]:
-    """Gradients of direction_noise for its first eight arguments, empty tensors where there are none.
-
-    tensors: direction_noise's ten. slopes: whether law_param_0's and law_param_1's are wanted. Differentiable once.
-    Raises as direction_noise.
-    """
-    compiling = torch.compiler.is_compiling()
-    chosen = backend if compiling else registry.choose("direction_noise_backward", grad.device, backend)
-    return _gradients(Route(compiling, chosen), grad.contiguous(), *tensors, settings, slopes)

@@ -16,6 +16,7 @@ import functools
 import importlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ FASTEST_FIRST = ("native", "triton", "reference")
 EVERY_DEVICE = ("*",)
 
 _forced: contextvars.ContextVar[str | None] = contextvars.ContextVar("nvrm_fast_backend", default=None)
+#: Device types of which was said that the reference serves them.
+_warned_of: set[str] = set()
 #: operator -> (backend, device type) -> kernel
 _kernels: dict[str, dict[tuple[str | None, str], Callable[..., Any]]] = {}
 
@@ -195,8 +198,24 @@ def choose(operator: str, device: torch.device, backend: str | None = None) -> s
 
 
 def kernel(operator: str, device: torch.device, backend: str | None = None) -> Callable[..., Any]:
-    """The kernel that serves an operator on `device`; chosen and raising as `choose`."""
-    return registered(operator, choose(operator, device, backend), device.type)
+    """The kernel that serves an operator on `device`; chosen and raising as `choose`. Warns once for each device type
+    where nobody has asked for the reference and it serves because nothing else is there."""
+    name = choose(operator, device, backend)
+    if name == "reference" and backend is None and _forced.get() is None:
+        _warn_of_the_reference(operator, device.type)
+    return registered(operator, name, device.type)
+
+
+def _warn_of_the_reference(operator: str, device_type: str) -> None:
+    if device_type in _warned_of:
+        return
+    _warned_of.add(device_type)
+    reason = why_missing(operator, "native", device_type)
+    warnings.warn(
+        f"nvrm_fast computes in plain torch on {device_type}, the same bits about a thousand times slower than its "
+        f"kernels: {reason}. To accept that without this warning: with nvrm_fast.use_backend('reference')",
+        stacklevel=4,
+    )
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ nvrm_fast/contract/arguments.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -51,10 +51,6 @@ for _name, _schema in _SCHEMAS.items():
     )
 
 
-def _call(name: str, device: torch.device, backend: str | None, *args: Any) -> None:
-    registry.kernel(name, device, backend)(*args)
-
-
 def fill_noise_(
     self: Tensor,
     seed: int,
@@ -67,14 +63,37 @@ def fill_noise_(
     backend: str | None = None,
 ) -> None:
     """Overwrites a contiguous float32 tensor with elements offset .. offset + numel of one noise stream."""
-    _call("fill_noise_", self.device, backend, self, seed, stream, step, distribution, scale, offset)
+    kernel = registry.kernel("fill_noise_", self.device, backend)
+    kernel(self, seed, stream, step, distribution, scale, offset)
 
 
 def step_(arguments: StepArguments, *, backend: str | None = None) -> None:
     """One step of an update rule on clean weights, with noise taken off before and put on after; params not empty."""
-    _call("step_", arguments.params[0].device, backend, *arguments)
+    registry.kernel("step_", arguments.params[0].device, backend)(*arguments)
+
+
+#: The types that `steps_` takes; subclasses may mean something else by what is done to them.
+PLAIN_TENSORS = frozenset((Tensor, torch.nn.Parameter))
+
+
+def serves_at_once(places: Iterable[tuple[torch.device, str | None]]) -> bool:
+    """Whether `steps_` may do what steps on these devices by these backends would do, if all tensors are of
+    PLAIN_TENSORS: native kernels serve them all, and no mode is at work that has to see the operators.
+
+    Raises as `registry.choose`."""
+    is_native = all([registry.choose("step_", *place) == "native" for place in places])
+    return is_native and torch._C._len_torch_dispatch_stack() == 0
+
+
+def steps_(calls: list[StepArguments]) -> None:
+    """Several steps by native kernels, every one of them checked before the first one writes.
+
+    It goes around torch's dispatcher, which takes longer to convert the lists of a hundred small tensors than the
+    kernels to step them. So nothing but `serves_at_once` tells whether it may be called.
+    """
+    registry._native.steps_(calls)
 
 
 def reperturb_(arguments: ReperturbArguments, *, backend: str | None = None) -> None:
     """Takes noise off and puts other noise on without a step; params not empty."""
-    _call("reperturb_", arguments.params[0].device, backend, *arguments)
+    registry.kernel("reperturb_", arguments.params[0].device, backend)(*arguments)

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..contract.arguments import schema_fields
 from ..contract.layers import NOTHING, StochasticSettings, sums_shape
 from ..reference import stochastic as reference
 from . import registry
@@ -21,7 +22,7 @@ from .noise import gaussian_like
 from .operator import Route, define, set_autograd
 from .transforms import apart, transformed
 
-_SETTINGS = "int stream, int step, int offset, int activation, int sums, float margin"
+_SETTINGS = schema_fields(StochasticSettings)
 
 
 def _fake_stochastic_activation(z: Tensor, key: Tensor, *args: Any) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ from .langevin import SGLD, PerturbedSGD
 from .neural_variable import NVRMSGD, NVRMAdam, NVRMAdamW, NVRMLion
 from .perturbation import NeuralVariableOptimizer
 from .variability_scheduler import VariabilityScheduler
+from .weight_noise import WeightNoise
 
 __all__ = [
     "NVRMSGD",
@@ -14,4 +15,5 @@ __all__ = [
     "PerturbedSGD",
     "SGLD",
     "VariabilityScheduler",
+    "WeightNoise",
 ]

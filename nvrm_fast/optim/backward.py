@@ -14,7 +14,7 @@ from torch.optim import optimizer as torch_optimizer
 from torch.utils.checkpoint import CheckpointFunction
 from torch.utils.hooks import RemovableHandle
 
-from .batches import Part
+from .batches import Part, same_objects
 from .interface import SteppedOptimizer
 from .shards import is_distributed
 
@@ -27,6 +27,8 @@ class Handles:
     def __init__(self, optimizer: SteppedOptimizer) -> None:
         self._optimizer = optimizer
         self._handles: list[RemovableHandle] = []
+        self._places: dict[Tensor, tuple[dict[str, Any], int]] = {}  # of all parameters that have hooks
+        self._groups: list[dict[str, Any]] = []  # those that they were found in
         self._task = -1  # the backward pass that goes on
         for group in optimizer.param_groups:
             self.add(group)
@@ -34,22 +36,43 @@ class Handles:
     def add(self, group: dict[str, Any]) -> None:
         """Hooks for all parameters of a group. One that is frozen now may be trained later, and gets its hook, too."""
         for i, param in enumerate(group["params"]):
+            self._places[param] = group, i
             needs_gradient = param.requires_grad
             param.requires_grad_(True)  # torch sets no hook without
             try:
-                self._handles.append(param.register_post_accumulate_grad_hook(self._hook_for(group, i)))
+                self._handles.append(param.register_post_accumulate_grad_hook(self._hook))
             finally:
                 param.requires_grad_(needs_gradient)
 
-    def _hook_for(self, group: dict[str, Any], i: int) -> Any:
-        def hook(param: Tensor) -> None:
-            _refuse_partial_gradient(param)
-            self._begin()
-            with torch.no_grad():
-                self._optimizer._step([Part.of_positions(group, (i,))])
-            param.grad = None
+    def _hook(self, param: Tensor) -> None:
+        _refuse_partial_gradient(param)
+        self._begin()
+        place = self._place_of(param)
+        if place is not None:  # else it was taken out of the groups: as for step(), its gradient is nobody's
+            self._step(param, *place)
 
-        return hook
+    def _step(self, param: Tensor, group: dict[str, Any], i: int) -> None:
+        with torch.no_grad():
+            self._optimizer._step([Part.of_positions(group, (i,))])
+        param.grad = None
+
+    def _place_of(self, param: Tensor) -> tuple[dict[str, Any], int] | None:
+        """Its group and its position there now: lists are edited, and a loaded state brings other groups."""
+        groups = self._optimizer.param_groups
+        if not same_objects(groups, self._groups):
+            self._find_places()
+        group, i = self._places[param]
+        if i < len(group["params"]) and group["params"][i] is param:
+            return group, i
+        self._find_places()
+        group, i = self._places[param]
+        return (group, i) if i < len(group["params"]) and group["params"][i] is param else None
+
+    def _find_places(self) -> None:
+        self._groups = list(self._optimizer.param_groups)
+        self._places = dict.fromkeys(self._places, ({"params": []}, 0))
+        for group in self._groups:
+            self._places.update({each: (group, k) for k, each in enumerate(group["params"]) if each in self._places})
 
     def _begin(self) -> None:
         """The first parameter of a backward pass: what step() does once around the step. Hooks get no arguments."""
@@ -64,9 +87,21 @@ class Handles:
 
     def _end(self) -> None:
         optimizer: Any = self._optimizer
+        self._step_unknown()
         optimizer._opt_called = True  # what torch's schedulers ask
         for hook in itertools.chain(_hooks(optimizer, "post"), torch_optimizer._global_optimizer_post_hooks.values()):
             hook(optimizer, (), {})
+
+    def _step_unknown(self) -> None:
+        """Parameters that were put into a group's list since have no hook: they are stepped now, and get one."""
+        for group in self._optimizer.param_groups:
+            unknown = [(i, param) for i, param in enumerate(group["params"]) if param not in self._places]
+            for i, param in unknown:
+                if param.grad is not None:
+                    self._step(param, group, i)
+            if unknown:
+                self.add({"params": [param for _, param in unknown]})
+                self._places.update({param: (group, i) for i, param in unknown})
 
     def remove(self) -> None:
         for handle in self._handles:

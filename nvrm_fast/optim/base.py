@@ -18,19 +18,24 @@ from ..contract.checks import wide_dtype
 from ..contract.distributions import DISTRIBUTIONS, NOISE_CONTRACT, distribution_code
 from ..contract.record import Record
 from ..contract.rules import Hyper, Rule
-from ..contract.seeds import signed_seed
+from ..contract.seeds import default_seed, signed_seed
 from ..contract.streams import assign_streams
 from ..ops.registry import check_backend
-from ..ops.step import step_
-from . import amp, backward, capture, carried, checkpoint, compiled, written
-from .batches import MASTER, PERTURBATION, STEP, ParamRef, Part, Plan, StalePlan
+from ..ops.step import serves_at_once, step_, steps_
+from . import amp, backward, capture, carried, checkpoint, compiled, outer, written
+from .batches import MASTER, PERTURBATION, STEP, ParamRef, Part, Plan, StalePlan, are_plain
 from .checks import check_flag, check_number, check_overlap, check_pair, check_param, check_step_of
+from .description import Description, ParameterDescription, describe_param
 from .memory import allocate
-from .shards import local_tensor, place_of
+from .shards import local_gradient, local_tensor, place_of
 
 LOW_PRECISION = (torch.bfloat16, torch.float16)
 #: So many plans are kept: one for each set of parameters that had gradients together.
 MOST_PLANS = 4096
+
+
+#: How many optimizers of these classes were made in this process: what a seed that is left out depends on.
+_made = itertools.count()
 
 
 class ParameterName:
@@ -78,10 +83,12 @@ class NoisyOptimizer(Optimizer):
     _in_backward: Any = None
 
     def __init__(self, params: ParamsT, defaults: dict[str, Any], fused: bool | None = None) -> None:
+        outer.refuse_partition(outer.find_caller())
         self._is_being_made = True
         super().__init__(params, defaults)
         del self._is_being_made
         self._check_overlap()
+        self._choose_seed()
         self._step_supports_amp_scaling = bool(fused)
         self._set_up()
 
@@ -99,6 +106,10 @@ class NoisyOptimizer(Optimizer):
         """The key of the draws of this step."""
         return group["seed"]
 
+    def _is_selected(self, group: dict[str, Any], i: int) -> bool:
+        """Whether the group's i-th parameter carries noise."""
+        return True
+
     def _wants_master(self, group: dict[str, Any], param: Tensor) -> bool:
         wish = group["master_weights"]
         return param.dtype in LOW_PRECISION if wish is None else wish
@@ -112,7 +123,8 @@ class NoisyOptimizer(Optimizer):
     def _check_group(self, group: dict[str, Any]) -> None:
         """Raises ValueError for hyper-parameters out of range. Rules extend it."""
         distribution_code(group["noise"], "noise")
-        signed_seed(group["seed"])
+        if not (self._is_being_made and group["seed"] is None):
+            signed_seed(group["seed"])
         if group["master_weights"] is not None and not isinstance(group["master_weights"], bool):
             raise ValueError(f"master_weights must be None, True or False, got {group['master_weights']!r}")
         if group["backend"] is not None:
@@ -132,6 +144,8 @@ class NoisyOptimizer(Optimizer):
         """As torch.optim's; also checks parameters and hyper-parameters."""
         super().add_param_group(param_group)
         group = self.param_groups[-1]
+        if group["seed"] is None:
+            group["seed"] = self.defaults["seed"]
         try:
             self._check_group(group)
             for name, param in self._named(group):
@@ -151,6 +165,16 @@ class NoisyOptimizer(Optimizer):
             self._set_up()
             if self._in_backward is not None:
                 self._in_backward.add(group)
+
+    def _choose_seed(self) -> None:
+        """The seed of the groups that were given none. Every optimizer counts, so that one without a seed differs from
+        all before it; copies and loaded states keep the seed that they have."""
+        seed = default_seed(next(_made))
+        if self.defaults["seed"] is None:
+            self.defaults["seed"] = seed
+        for group in self.param_groups:
+            if group["seed"] is None:
+                group["seed"] = self.defaults["seed"]
 
     def _check_overlap(self) -> None:
         check_overlap(itertools.chain.from_iterable(self._named(group) for group in self.param_groups))
@@ -231,15 +255,16 @@ class NoisyOptimizer(Optimizer):
         return backward.step_in_backward(self)
 
     def _step(self, parts: list[Part], grad_scale: Tensor | None = None, found_inf: Tensor | None = None) -> None:
-        """All checks, then one operator call a batch."""
+        """All checks, then one operator call a batch, or one for all of them."""
         self._check_mode()
         for group in self.param_groups:
             self._check_group(group)
         if capture.is_capturing():
             self._check_capture(parts)
         plans = [self._find_plan(part) for part in parts]
+        at_once = self._is_done_at_once(parts, plans, grad_scale, found_inf)
         # A single call is checked by its operator. Of several, none may be refused after another has written.
-        is_one_call = len(parts) == 1 and plans[0] is not None and len(plans[0].batches) == 1
+        is_one_call = at_once or (len(parts) == 1 and plans[0] is not None and len(plans[0].batches) == 1)
         if not is_one_call:
             for i, (part, plan) in enumerate(zip(parts, plans)):
                 if plan is None or not plan.will_be_accepted(part):
@@ -249,16 +274,36 @@ class NoisyOptimizer(Optimizer):
             return
         ready = [plan or self._make_plan(part) for part, plan in zip(parts, plans)]
         try:
-            self._apply(parts, ready, grad_scale, found_inf)
+            self._apply(parts, ready, grad_scale, found_inf, at_once)
         except (StalePlan, RuntimeError, TypeError, ValueError, KeyError) as error:
             if not is_one_call:
                 raise
-            self._check_part(parts[0])
-            states = [(param, self.state[param]) for param in parts[0].params]
-            if not isinstance(error, StalePlan) and all(self._is_ready(parts[0].group, *each) for each in states):
+            for part in parts:
+                self._check_part(part)
+            states = [(part.group, param, self.state[param]) for part in parts for param in part.params]
+            if not isinstance(error, StalePlan) and all(self._is_ready(*each) for each in states):
                 raise
             # Somebody has put state in. Nothing is written yet: the operator was not called, or refused it.
-            self._apply(parts, [self._make_plan(parts[0])], grad_scale, found_inf)
+            self._apply(parts, [self._make_plan(part) for part in parts], grad_scale, found_inf, at_once=False)
+
+    def _is_done_at_once(
+        self, parts: list[Part], plans: list[Plan | None], grad_scale: Tensor | None, found_inf: Tensor | None
+    ) -> bool:
+        """Whether native code does the whole step in one call, and checks everything before it writes anything."""
+        new = [x for x in (grad_scale, found_inf) if x is not None]
+        for part in parts:
+            new += part.grads
+            new += part.data or ()
+        return (
+            bool(plans)
+            and all(plan is not None and plan.is_plain for plan in plans)
+            and are_plain(new)
+            and serves_at_once(
+                (device, part.group["backend"])
+                for part, plan in zip(parts, plans)
+                for device in plan.batch_devices  # type: ignore[union-attr]  # none of them is None
+            )
+        )
 
     def _check_capture(self, parts: list[Part]) -> None:
         positions = {id(group): i for i, group in enumerate(self.param_groups)}
@@ -271,7 +316,9 @@ class NoisyOptimizer(Optimizer):
     def _name_of(self, group: dict[str, Any], param: Tensor) -> ParameterName:
         return ParameterName(self, group, next(i for i, other in enumerate(group["params"]) if other is param))
 
-    def _apply(self, parts: list[Part], plans: list[Plan], grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
+    def _apply(
+        self, parts: list[Part], plans: list[Plan], grad_scale: Tensor | None, found_inf: Tensor | None, at_once: bool
+    ) -> None:
         calls = [
             (self._step_arguments(part, plan, k, grad_scale, found_inf), part.group["backend"])
             for part, plan in zip(parts, plans)
@@ -280,19 +327,30 @@ class NoisyOptimizer(Optimizer):
         for part, plan in zip(parts, plans):
             if plan.has_masters and self._may_be_written(part, plan):
                 self._take_writes_over(part.group, plan.refs, plan.data(part))
-        for arguments, backend in calls:
-            step_(arguments, backend=backend)
+        if at_once:
+            steps_([arguments for arguments, _ in calls])
+        else:
+            for arguments, backend in calls:
+                step_(arguments, backend=backend)
         for plan in plans:
             if plan.has_shards:  # the kernels have told the local tensors' versions only
                 torch.autograd.graph.increment_version(plan.params)
         for part, plan in zip(parts, plans):
             if plan.has_masters:
-                plan.mark = None if self._may_be_clean(part.group) else written.mark(part.params, plan.data(part))
+                plan.mark = None if self._may_be_clean(part.group, plan) else written.mark(part.params, plan.data(part))
 
-    def _may_be_clean(self, group: dict[str, Any]) -> bool:
+    def _may_be_clean(self, group: dict[str, Any], plan: Plan) -> bool:
         """Whether the last step may have left weights without noise. The host does not ask the records."""
         scale = self._noise_scale(group)
-        return self.keep_noise or isinstance(scale, Tensor) or scale == 0 or bool(group.get("denoise_every"))
+        return (
+            self.keep_noise
+            or isinstance(scale, Tensor)
+            or scale == 0
+            or bool(group.get("denoise_every"))
+            # One more: these are the steps after the last one.
+            or not all(_has_started(lists.steps, group.get("start_step", 0) + 1) for lists in plan.lists)
+            or not all(batch.is_selected for batch in plan.batches)
+        )
 
     def _may_be_written(self, part: Part, plan: Plan) -> bool:
         """Whether somebody may have written parameters since the last step, so that their values are to be compared.
@@ -330,11 +388,12 @@ class NoisyOptimizer(Optimizer):
         if len(plan.batches) > 1:
             data, grads = [data[i] for i in batch.members], [grads[i] for i in batch.members]
         device = data[0].device
-        scale = self._noise_scale(group)
+        scale = self._noise_scale(group) if batch.is_selected else 0.0
         scale_tensors: list[Tensor] = []
-        if isinstance(scale, Tensor):
+        if batch.is_selected and not _has_started(steps, group.get("start_step", 0)):
+            scale_tensors = _after_start(scale, steps, group["start_step"])
+        elif isinstance(scale, Tensor):
             scale_tensors = [scale.detach().to(device, torch.float32)] * len(data)
-            scale = 0.0
         hyper = [_option(group, each) for each in rule.hyper]
         hyper_tensor = None
         if any(_stays_on_device(value, group) for value in hyper):
@@ -350,7 +409,7 @@ class NoisyOptimizer(Optimizer):
             records=records,
             hyper=[float(value) for value in hyper],
             offsets=batch.offsets,
-            scale=scale,
+            scale=0.0 if isinstance(scale, Tensor) or scale_tensors else scale,
             seed=signed_seed(self._seed(group)),
             distribution=DISTRIBUTIONS[group["noise"]],
             keep_noise=self.keep_noise,
@@ -363,6 +422,47 @@ class NoisyOptimizer(Optimizer):
             run_strides=batch.run_strides,
         )
 
+    @torch.no_grad()
+    def describe(self) -> Description:
+        """What this optimizer does to the model at hand: print it for a table with a line for each parameter.
+
+        It has shape, dtype, storage, b and type of the noise, its standard deviation over the root mean square of the
+        clean weights, and, called between backward() and zero_grad(), the share of updates that rounding loses because
+        they are less than half a spacing of weight plus noise. Where that is a tenth or more it advises master weights.
+
+        Returns a Description (`rows`, `wants_masters`). Nothing is changed. It makes copies of one parameter at a time
+        and waits for the device. Of a distributed parameter it describes this process's part.
+        """
+        rows: list[ParameterDescription] = []
+        for group in self.param_groups:
+            hyper = [float(_option(group, each)) for each in self._rule(group).hyper]
+            for i, (name, param) in enumerate(self._named(group)):
+                if torch.nn.parameter.is_lazy(param):
+                    continue
+                ref = self._ref(group, i)
+                state = dict(self.state.get(param, {}))
+                if PERTURBATION not in state:
+                    state[PERTURBATION] = self._new_record(ref, set(), int(state.get(STEP, 0)))
+                data = local_tensor(param)
+                if MASTER in state:
+                    clean = local_tensor(state[MASTER])
+                else:
+                    clean = carried.without_noise(data, state[PERTURBATION], ref, group["backend"])
+                has_rule = self._rule(group).code >= 0  # a wrapped optimizer's updates are its own affair
+                grad = local_gradient(param, param.grad, name) if has_rule and param.grad is not None else None
+                done = int(state[STEP] if STEP in state else state[PERTURBATION][record.RULE_STEPS])
+                carries = ref.is_selected and done >= group.get("start_step", 0)
+                states = {key: local_tensor(x) if isinstance(x, Tensor) else x for key, x in state.items()}
+                rows.append(
+                    describe_param(
+                        group["param_names"][i] if "param_names" in group else str(len(rows)), param, data,
+                        clean.double(), group, states, rule=self._rule(group), hyper=hyper,
+                        b=float(self._noise_scale(group)) if carries else 0.0,
+                        wants_master=self._wants_master(group, param), grad=grad,
+                    )
+                )  # fmt: skip
+        return Description(tuple(rows))
+
     # Plans.
 
     def _options(self, group: dict[str, Any]) -> tuple[Any, ...]:
@@ -373,12 +473,14 @@ class NoisyOptimizer(Optimizer):
         plan = self._plans.get((id(part.group), part.positions))
         return plan if plan is not None and plan.is_valid(part, self.state, self._options(part.group)) else None
 
+    def _ref(self, group: dict[str, Any], i: int) -> ParamRef:
+        param = group["params"][i]
+        name = ParameterName(self, group, i)
+        return ParamRef(param, place_of(param), name, self._stream(param), self._is_selected(group, i))
+
     def _refs(self, part: Part) -> list[ParamRef]:
         positions: Iterable[int] = range(len(part.params)) if part.positions is None else part.positions
-        return [
-            ParamRef(param, place_of(param), ParameterName(self, part.group, i), self._stream(param))
-            for param, i in zip(part.params, positions)
-        ]
+        return [self._ref(part.group, i) for i in positions]
 
     def _check_part(self, part: Part) -> None:
         data = part.data or [local_tensor(param) for param in part.params]
@@ -519,6 +621,17 @@ class NoisyOptimizer(Optimizer):
 def _option(group: dict[str, Any], hyper: Hyper) -> Any:
     value = group[hyper.option or hyper.name]
     return value if hyper.item is None else value[hyper.item]
+
+
+def _has_started(steps: list[Tensor], start_step: int) -> bool:
+    """Whether so many steps are known to be done of all these parameters; the host waits for no device to find out."""
+    return start_step <= 0 or (steps[0].device.type == "cpu" and int(torch.stack(steps).min()) >= start_step)
+
+
+def _after_start(scale: float | Tensor, steps: list[Tensor], start_step: int) -> list[Tensor]:
+    """The scale for each parameter: 0 up to and with step number start_step. The host reads nothing."""
+    on = (torch.stack(steps).flatten() >= start_step).to(torch.float32)
+    return list((on * (scale.detach().to(on.device) if isinstance(scale, Tensor) else scale)).unbind())
 
 
 def _stays_on_device(value: Any, group: dict[str, Any]) -> bool:

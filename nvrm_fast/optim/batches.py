@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..contract.rules import Rule
+from ..ops.step import PLAIN_TENSORS
 from .shards import Place, is_distributed, local_gradient, local_tensor
 
 #: Keys of a parameter's state beside the rule's.
@@ -27,6 +28,7 @@ class ParamRef(NamedTuple):
     place: Place
     name: object  # for messages
     stream: int = 0  # of its noise, unless its record says another
+    is_selected: bool = True  # it carries noise; otherwise the step leaves it clean
 
 
 class StateLists(NamedTuple):
@@ -44,6 +46,7 @@ class ParamBatch:
 
     members: list[int]  # positions in the plan
     has_masters: bool
+    is_selected: bool
     states: list[dict[str, Any]]
     offsets: list[int]
     run_lengths: list[int]
@@ -90,24 +93,30 @@ class Part(NamedTuple):
         return cls(group, positions, params, None, [param.grad for param in params])
 
 
+def are_plain(tensors: Iterable[object]) -> bool:
+    """Whether none is of a subclass (Parameter is none)."""
+    return PLAIN_TENSORS.issuperset(map(type, tensors))
+
+
 def same_objects(a: Sequence[object], b: Sequence[object]) -> bool:
     return len(a) == len(b) and all(map(operator.is_, a, b))
 
 
 def make_batches(refs: list[ParamRef], states: list[dict[str, Any]]) -> list[ParamBatch]:
-    """The parameters by device, dtype and storage."""
-    by_kind: dict[tuple[torch.device, torch.dtype, bool], list[int]] = {}
+    """The parameters by device, dtype, storage and whether they carry noise."""
+    by_kind: dict[tuple[torch.device, torch.dtype, bool, bool], list[int]] = {}
     for i, (ref, state) in enumerate(zip(refs, states)):
-        kind = (local_tensor(ref.param).device, ref.param.dtype, MASTER in state)
+        kind = (local_tensor(ref.param).device, ref.param.dtype, MASTER in state, ref.is_selected)
         by_kind.setdefault(kind, []).append(i)
     batches = []
-    for (_, _, has_masters), members in by_kind.items():
+    for (_, _, has_masters, is_selected), members in by_kind.items():
         places = [refs[i].place for i in members]
         runs = any(place.run_length for place in places)
         batches.append(
             ParamBatch(
                 members,
                 has_masters,
+                is_selected,
                 [states[i] for i in members],
                 [place.offset for place in places],
                 [place.run_length for place in places] if runs else [],
@@ -145,6 +154,9 @@ class Plan:
         self.getters = [operator.itemgetter(*batch.keys(self.rule)) for batch in self.batches]
         self.tensors = [list(self.state_tensors(k)) for k in range(len(self.batches))]
         self.lists = [batch.state_lists(self.rule) for batch in self.batches]
+        self.batch_devices = [local_tensor(self.params[batch.members[0]]).device for batch in self.batches]
+        #: Whether no tensor but the gradients is of a subclass.
+        self.is_plain = are_plain(itertools.chain(self.params, *self.tensors))
         self.has_masters = any(batch.has_masters for batch in self.batches)
         #: Whether other processes may write these parameters.
         self.is_shared = any(x.device.type == "cpu" and x.is_shared() for x in map(local_tensor, self.params))

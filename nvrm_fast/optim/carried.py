@@ -80,6 +80,13 @@ def _change(data: Tensor, masters: list[Tensor], record: Tensor, ref: ParamRef, 
     reperturb_(arguments, backend=backend)
 
 
+def without_noise(data: Tensor, record: Tensor, ref: ParamRef, backend: str | None) -> Tensor:
+    """A copy of the weights, in the dtype that rules compute in, without the noise that their record tells of."""
+    clean = data.detach().to(wide_dtype(data.dtype), copy=True)
+    _change(clean, [], record.clone(), ref, backend)
+    return clean
+
+
 def amount(carried: Carried, ref: ParamRef, backend: str | None) -> tuple[float, float]:
     """How much of the recorded noise is in the weights, in units of it, and the standard deviation of that estimate.
 
@@ -87,9 +94,8 @@ def amount(carried: Carried, ref: ParamRef, backend: str | None) -> tuple[float,
     deviation is that for weights that know nothing of the noise.
     """
     data = local_tensor(ref.param)
-    weights = data.to(wide_dtype(data.dtype), copy=True)
-    without = weights.clone()
-    _change(without, [], carried.record.clone(), ref, backend)
+    weights = data.to(wide_dtype(data.dtype))
+    without = without_noise(data, carried.record, ref, backend)
     noise = (weights - without).double()
     size = float(noise.square().sum())
     if not 0 < size < math.inf:

@@ -72,6 +72,11 @@ def check_param(param: Tensor, name: object) -> None:
         )
     if param.layout != torch.strided:
         raise ValueError(f"parameter {name} is sparse ({param.layout}): keep parameters dense")
+    if not torch.nn.parameter.is_lazy(param) and param.is_neg():
+        raise ValueError(
+            f"parameter {name} is the negative of other memory (is_neg()), where kernels would write the wrong sign: "
+            "make it of x.resolve_neg()"
+        )
     if param.dtype not in DTYPES:
         raise TypeError(
             f"parameter {name} is {param.dtype}; supported are float32, float64, bfloat16 and float16 (leave it out of "
@@ -97,6 +102,10 @@ def check_step_of(ref: ParamRef, data: Tensor, grad: Tensor, state: dict[str, An
         raise ValueError(
             f"parameter {name} has shape {list(data.shape)} on {data.device} and its gradient {list(grad.shape)} on "
             f"{grad.device}: call zero_grad(set_to_none=True) after changing a parameter"
+        )
+    if data.is_neg():
+        raise ValueError(
+            f"parameter {name} has data that are the negative of other memory (is_neg()): assign x.resolve_neg()"
         )
     if tensor_fault(data, data, data.dtype, written=True) == "overlap":
         raise ValueError(

@@ -35,7 +35,7 @@ class PerturbedSGD(SgdRule, NoisyOptimizer):
     def __init__(
         self, params: ParamsT, lr: float | Tensor = 1e-3, momentum: float = 0.0, dampening: float = 0.0,
         weight_decay: float = 0.0, nesterov: bool = False, *, variability: float = 0.01, noise: str = "gaussian",
-        seed: int = 0, master_weights: bool | None = None, backend: str | None = None, maximize: bool = False,
+        seed: int | None = None, master_weights: bool | None = None, backend: str | None = None, maximize: bool = False,
         foreach: bool | None = None, capturable: bool = False, differentiable: bool = False,
         fused: bool | None = None,
     ) -> None:  # fmt: skip
@@ -81,7 +81,7 @@ class SGLD(SgdRule, NoisyOptimizer):
 
     def __init__(
         self, params: ParamsT, lr: float | Tensor = 1e-3, weight_decay: float = 0.0, *, temperature: float = 1.0,
-        seed: int = 0, master_weights: bool | None = None, backend: str | None = None, maximize: bool = False,
+        seed: int | None = None, master_weights: bool | None = None, backend: str | None = None, maximize: bool = False,
         capturable: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(

@@ -7,13 +7,17 @@ from torch.optim.optimizer import ParamsT
 
 from .perturbation import NeuralVariableOptimizer
 from .rules import AdamRule, LionRule, SgdRule, refuse_differentiable
+from .selection import Choices
 
 _NOISE_ARGUMENTS = """
         variability: b, the scale of the noise, in the units of the weights; 0 is the plain optimizer (default: 0.01).
             Its meaning depends on the noise type, as in the paper: N(0, b^2) has standard deviation b,
             Uniform(-b, b) b / sqrt(3), Laplace(0, b) b * sqrt(2).
         noise: "gaussian", "uniform" or "laplace" (default: "gaussian").
-        seed: 64 bits; noise is a function of it, of the parameter and of the step, never of torch's generators.
+        seed: 64 bits; noise is a function of it, of the parameter and of the step, never of torch's generators. None
+            (default): 0 in the first optimizer that a process makes, another in each further one, so that no two draw
+            the same noise. Every rank of a distributed training must then make its optimizers in the same order; a
+            checkpoint brings its own.
         denoise_every: leave the weights clean after every so many steps of a parameter, for instance steps per epoch;
             None: never (default).
         master_weights: True keeps the clean weights in float32 (float64 for float64 parameters) in the state under
@@ -22,6 +26,10 @@ _NOISE_ARGUMENTS = """
         decorrelate_ranks: under DistributedDataParallel, every rank carries noise of its own: the averaged gradient
             then is a mean over as many samples of the noise as there are ranks, at no cost. Implies master_weights;
             clean weights stay the same bits on all ranks (default: False, one noise for all).
+        include: which parameters carry noise: a pattern of names ("*.weight"), a module, a function of name and
+            parameter, or a list of these; None: all. Patterns need named parameters.
+        exclude: which do not, for instance ["*bias", "*norm*"].
+        start_step: the weights stay clean for so many steps of a parameter (default: 0).
         backend: "native", "triton" or "reference"; None (default) takes the fastest that serves the parameters' device.
         maximize: ascend instead of descend.
         capturable: lr, betas and variability that are tensors are read by the kernel, so that they may change between
@@ -52,9 +60,10 @@ class NVRMSGD(SgdRule, NeuralVariableOptimizer):
     def __init__(
         self, params: ParamsT, lr: float | Tensor = 1e-3, momentum: float = 0.0, dampening: float = 0.0,
         weight_decay: float = 0.0, nesterov: bool = False, *, variability: float | Tensor = 0.01,
-        noise: str = "gaussian", seed: int = 0, denoise_every: int | None = None, master_weights: bool | None = None,
-        decorrelate_ranks: bool = False, backend: str | None = None, maximize: bool = False,
-        foreach: bool | None = None, capturable: bool = False,
+        noise: str = "gaussian", seed: int | None = None, denoise_every: int | None = None,
+        master_weights: bool | None = None, decorrelate_ranks: bool = False, include: Choices = None,
+        exclude: Choices = None, start_step: int = 0, backend: str | None = None,
+        maximize: bool = False, foreach: bool | None = None, capturable: bool = False,
         differentiable: bool = False, fused: bool | None = None,
     ) -> None:  # fmt: skip
         refuse_differentiable(differentiable)
@@ -64,9 +73,9 @@ class NVRMSGD(SgdRule, NeuralVariableOptimizer):
                 lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov,
                 maximize=maximize, variability=variability, noise=noise, seed=seed, denoise_every=denoise_every,
                 master_weights=master_weights, decorrelate_ranks=decorrelate_ranks, backend=backend,
-                capturable=capturable,
+                capturable=capturable, start_step=start_step,
             ),
-            fused,
+            fused, include, exclude,
         )  # fmt: skip
 
 
@@ -80,10 +89,11 @@ class NVRMAdam(AdamRule, NeuralVariableOptimizer):
     def __init__(
         self, params: ParamsT, lr: float | Tensor = 1e-3, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
         eps: float = 1e-8, weight_decay: float = 0.0, amsgrad: bool = False, *, variability: float | Tensor = 0.01,
-        noise: str = "gaussian", seed: int = 0, denoise_every: int | None = None, master_weights: bool | None = None,
-        decorrelate_ranks: bool = False, backend: str | None = None, maximize: bool = False,
-        foreach: bool | None = None,
-        capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
+        noise: str = "gaussian", seed: int | None = None, denoise_every: int | None = None,
+        master_weights: bool | None = None, decorrelate_ranks: bool = False, include: Choices = None,
+        exclude: Choices = None, start_step: int = 0, backend: str | None = None,
+        maximize: bool = False, foreach: bool | None = None, capturable: bool = False,
+        differentiable: bool = False, fused: bool | None = None,
         decoupled_weight_decay: bool = False,
     ) -> None:  # fmt: skip
         refuse_differentiable(differentiable)
@@ -94,9 +104,9 @@ class NVRMAdam(AdamRule, NeuralVariableOptimizer):
                 decoupled_weight_decay=decoupled_weight_decay, maximize=maximize, variability=variability,
                 noise=noise, seed=seed, denoise_every=denoise_every, master_weights=master_weights,
                 decorrelate_ranks=decorrelate_ranks, backend=backend,
-                capturable=capturable,
+                capturable=capturable, start_step=start_step,
             ),
-            fused,
+            fused, include, exclude,
         )  # fmt: skip
 
 
@@ -110,16 +120,18 @@ class NVRMAdamW(NVRMAdam):
     def __init__(
         self, params: ParamsT, lr: float | Tensor = 1e-3, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
         eps: float = 1e-8, weight_decay: float = 1e-2, amsgrad: bool = False, *, variability: float | Tensor = 0.01,
-        noise: str = "gaussian", seed: int = 0, denoise_every: int | None = None, master_weights: bool | None = None,
-        decorrelate_ranks: bool = False, backend: str | None = None, maximize: bool = False,
-        foreach: bool | None = None,
-        capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
+        noise: str = "gaussian", seed: int | None = None, denoise_every: int | None = None,
+        master_weights: bool | None = None, decorrelate_ranks: bool = False, include: Choices = None,
+        exclude: Choices = None, start_step: int = 0, backend: str | None = None,
+        maximize: bool = False, foreach: bool | None = None, capturable: bool = False,
+        differentiable: bool = False, fused: bool | None = None,
     ) -> None:  # fmt: skip
         super().__init__(
             params, lr, betas, eps, weight_decay, amsgrad, variability=variability, noise=noise, seed=seed,
             denoise_every=denoise_every, master_weights=master_weights, decorrelate_ranks=decorrelate_ranks,
-            backend=backend, maximize=maximize, foreach=foreach, capturable=capturable, differentiable=differentiable,
-            fused=fused, decoupled_weight_decay=True,
+            include=include, exclude=exclude, start_step=start_step, backend=backend, maximize=maximize,
+            foreach=foreach, capturable=capturable, differentiable=differentiable, fused=fused,
+            decoupled_weight_decay=True,
         )  # fmt: skip
 
 
@@ -133,17 +145,18 @@ class NVRMLion(LionRule, NeuralVariableOptimizer):
 
     def __init__(
         self, params: ParamsT, lr: float | Tensor = 1e-4, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.99),
-        weight_decay: float = 0.0, *, variability: float | Tensor = 0.01, noise: str = "gaussian", seed: int = 0,
-        denoise_every: int | None = None, master_weights: bool | None = None, decorrelate_ranks: bool = False,
-        backend: str | None = None, maximize: bool = False, foreach: bool | None = None, capturable: bool = False,
-        fused: bool | None = None,
+        weight_decay: float = 0.0, *, variability: float | Tensor = 0.01, noise: str = "gaussian",
+        seed: int | None = None, denoise_every: int | None = None, master_weights: bool | None = None,
+        decorrelate_ranks: bool = False, include: Choices = None,
+        exclude: Choices = None, start_step: int = 0, backend: str | None = None, maximize: bool = False,
+        foreach: bool | None = None, capturable: bool = False, fused: bool | None = None,
     ) -> None:  # fmt: skip
         super().__init__(
             params,
             dict(
                 lr=lr, betas=betas, weight_decay=weight_decay, maximize=maximize, variability=variability, noise=noise,
                 seed=seed, denoise_every=denoise_every, master_weights=master_weights,
-                decorrelate_ranks=decorrelate_ranks, backend=backend, capturable=capturable,
+                decorrelate_ranks=decorrelate_ranks, start_step=start_step, backend=backend, capturable=capturable,
             ),
-            fused,
+            fused, include, exclude,
         )  # fmt: skip

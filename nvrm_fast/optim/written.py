@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..contract.arguments import ReperturbArguments
-from ..contract.record import SCALE
+from ..contract.record import SCALE, unpack
 from ..ops.step import reperturb_
 from .batches import PERTURBATION, ParamRef
+from .shards import Place
+
+#: So many elements are compared at a time: few enough that what a comparison needs beside them is little memory, and
+#: enough that torch's threads are worth waking.
+PIECE = 1 << 23
 
 #: A parameter cast to a wider dtype still has the roundings of the one that it had.
 _NARROWER = {
@@ -39,17 +45,54 @@ def take_over(data: Tensor, master: Tensor, state: dict[str, Any], ref: ParamRef
 
     Element by element, by values: where the parameter is not what master and noise round to, the master becomes the
     parameter (if no noise is on) or takes the difference over (if there is). Elements that nobody wrote keep their
-    bits. The host reads nothing and does not wait.
+    bits. On the CPU it reads both once, piece by piece, and writes where they differ; elsewhere the host reads nothing
+    and does not wait.
 
     Args:
         data: the parameter's memory in this process, of any dtype that parameters have.
         master: clean weights of data's shape; overwritten.
     """
     words: Tensor = state[PERTURBATION]
+    if data.device.type != "cpu":
+        _take_differences(data, master, _expected(data, master, words, ref.place, backend), words[SCALE] == 0)
+        return
+    is_clean = unpack(words.tolist()).scale == 0
+    if is_clean and data.dtype == master.dtype and data.is_contiguous() and master.is_contiguous():
+        if _equal(data.view(-1), master.view(-1)):  # one pass by all threads
+            return
+    for own, clean, start in _pieces(data, master, ref.place, is_clean):
+        place = ref.place._replace(offset=ref.place.offset + start)
+        # Cast in either case, so that the comparison is one of bits.
+        expected = clean.to(own.dtype) if is_clean else _expected(own, clean, words, place, backend)
+        if not _equal(own, expected):
+            _take_differences(own, clean, expected, is_clean)
+
+
+def _pieces(data: Tensor, master: Tensor, place: Place, is_clean: bool) -> Iterator[tuple[Tensor, Tensor, int]]:
+    """The same elements of both, and the position of their first. Of noise the order of the elements matters, so that
+    what is not contiguous stays in one piece."""
+    if data.is_contiguous() and master.is_contiguous() and not (place.run_length and not is_clean):
+        for i, pair in enumerate(zip(data.view(-1).split(PIECE), master.view(-1).split(PIECE))):
+            yield *pair, i * PIECE
+    else:
+        yield data, master, 0
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors of one dtype and shape hold the same bits."""
+    words = torch.int64
+    if a.dim() != 1 or any(x.nbytes % 8 or x.data_ptr() % 8 or not x.is_contiguous() for x in (a, b)):
+        words = {2: torch.int16, 4: torch.int32, 8: torch.int64}[a.element_size()]
+    elif any(x.storage_offset() * x.element_size() % 8 for x in (a, b)):  # torch asks this of a view
+        words = {2: torch.int16, 4: torch.int32, 8: torch.int64}[a.element_size()]
+    return torch.equal(a.view(words), b.view(words))
+
+
+def _expected(data: Tensor, master: Tensor, words: Tensor, place: Place, backend: str | None) -> Tensor:
+    """What master and noise round to."""
     expected = torch.empty_like(data).copy_(master)
     carries = words.clone()
     carries[SCALE] = 0
-    place = ref.place
     reperturb_(
         ReperturbArguments(
             params=[expected],
@@ -62,9 +105,17 @@ def take_over(data: Tensor, master: Tensor, state: dict[str, Any], ref: ParamRef
         ),
         backend=backend,
     )
+    return expected
+
+
+def _take_differences(data: Tensor, master: Tensor, expected: Tensor, is_clean: Tensor | bool) -> None:
     same = same_bits(data, expected)
     for narrow in _NARROWER.get(data.dtype, ()):
         same |= data == expected.to(narrow)
     wide = data.to(master.dtype)
-    written = torch.where(words[SCALE] == 0, wide, master + (wide - expected.to(master.dtype)))
+    difference = master + (wide - expected.to(master.dtype))
+    if isinstance(is_clean, Tensor):
+        written = torch.where(is_clean, wide, difference)
+    else:
+        written = wide if is_clean else difference
     master.copy_(torch.where(same, master, written))

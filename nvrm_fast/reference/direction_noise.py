@@ -24,7 +24,13 @@ import torch
 from torch import Tensor
 
 from ..contract.laws import GAMMA, NO_DIRECTION, NORMAL
-from ..contract.layers import PARALLEL, DirectionSettings, check_direction_noise
+from ..contract.layers import (
+    PARALLEL,
+    DirectionParameters,
+    DirectionSettings,
+    check_direction_noise,
+    direction_arguments,
+)
 from .activation import Blocks, gamma_magnitude, sphere_coordinate
 from .angles import ANGLES
 from .distribution import gaussian
@@ -96,16 +102,14 @@ def _turn(
     s: Tensor,
     sq_norm: Tensor,
     scale: Tensor,
-    law_param_0: Tensor | None,
-    law_param_1: Tensor | None,
-    constants: Tensor,
+    p: DirectionParameters,
     variates: Variates,
     settings: DirectionSettings,
 ) -> _Turned:
     unit = s * _wide(scale)
     if settings.law == NO_DIRECTION:
         return _Turned(unit, unit, unit, unit, unit, (), unit)
-    cosine, sine, slopes = _angle(law_param_0, law_param_1, constants, variates.law, settings, unit.dtype)
+    cosine, sine, slopes = _angle(p, variates.law, settings, unit.dtype)
     if settings.tangent_given:
         d = _multiply_add(cosine, unit, sine * sq_norm)
         return _Turned(unit, sq_norm, torch.zeros_like(unit), cosine, sine, slopes, d)
@@ -121,38 +125,28 @@ def _turn(
 
 
 def _angle(
-    law_param_0: Tensor | None,
-    law_param_1: Tensor | None,
-    constants: Tensor,
-    variates: tuple[Tensor, ...],
-    settings: DirectionSettings,
-    dtype: torch.dtype,
+    p: DirectionParameters, variates: tuple[Tensor, ...], settings: DirectionSettings, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
     """cos, sin and slopes of the angle: by fixed steps in float32, by torch's functions in float64."""
-    law, constants = ANGLES[settings.law], constants[:, None, :, None]
+    law, constants = ANGLES[settings.law], p.constants[:, None, :, None]
     if dtype == torch.float32:
         return law.angle(variates, constants, settings.low, settings.high)
-    law_param_0, law_param_1 = (None if x is None else _wide(x.to(dtype)) for x in (law_param_0, law_param_1))
+    law_param_0, law_param_1 = (None if x is None else _wide(x.to(dtype)) for x in (p.law_param_0, p.law_param_1))
     variates = tuple(x.to(dtype) for x in variates)
     return law.formula(variates, constants.to(dtype), law_param_0, law_param_1, settings.low, settings.high)
 
 
-def _factor(magnitude_mean: Tensor, magnitude_std: Tensor | None, xi: Tensor | None, like: Tensor) -> Tensor:
+def _factor(p: DirectionParameters, xi: Tensor | None, like: Tensor) -> Tensor:
     if xi is None:
-        return _wide(magnitude_mean).expand_as(like)
-    return _multiply_add(_wide(magnitude_std).expand_as(like), xi.to(like.dtype), _wide(magnitude_mean))
+        return _wide(p.magnitude_mean).expand_as(like)
+    return _multiply_add(_wide(p.magnitude_std).expand_as(like), xi.to(like.dtype), _wide(p.magnitude_mean))
 
 
 def direction_formula(
     s: Tensor,
     sq_norm: Tensor,
     scale: Tensor,
-    magnitude_mean: Tensor,
-    magnitude_std: Tensor | None,
-    bias: Tensor | None,
-    law_param_0: Tensor | None,
-    law_param_1: Tensor | None,
-    constants: Tensor,
+    p: DirectionParameters,
     variates: Variates,
     settings: DirectionSettings,
 ) -> Tensor:
@@ -174,15 +168,15 @@ def direction_formula(
             across = torch.where(regular, rest, 1.0).sqrt() * regular * u
         cosine, sine, _ = ANGLES[settings.law].formula(
             tuple(x.to(dtype) for x in variates.law),
-            constants.to(dtype)[:, None, :, None],
-            wide(law_param_0),
-            wide(law_param_1),
+            p.constants.to(dtype)[:, None, :, None],
+            wide(p.law_param_0),
+            wide(p.law_param_1),
             settings.low,
             settings.high,
         )
         d = cosine * unit + sine * across
-    factor = wide(magnitude_mean) if xi is None else wide(magnitude_mean) + wide(magnitude_std) * xi
-    y = factor * d if bias is None else factor * d + wide(bias)
+    factor = wide(p.magnitude_mean) if xi is None else wide(p.magnitude_mean) + wide(p.magnitude_std) * xi
+    y = factor * d if p.bias is None else factor * d + wide(p.bias)
     return y.to(s.dtype)
 
 
@@ -190,28 +184,21 @@ def direction_noise(
     s: Tensor,
     sq_norm: Tensor,
     scale: Tensor,
-    magnitude_mean: Tensor,
-    magnitude_std: Tensor | None,
-    bias: Tensor | None,
-    law_param_0: Tensor | None,
-    law_param_1: Tensor | None,
-    constants: Tensor,
-    key: Tensor,
-    *settings,
+    *parameters_and_settings,
 ) -> Tensor:
     """Noisy activations, of s's shape and dtype. See the top of this file and `DirectionSettings`.
 
     s: products of inputs and weight vectors of any length; scale: what makes those vectors unit ones. float64 is
     computed by torch's functions, everything else in float32 by fixed steps with the same bits in every backend.
     """
-    settings = DirectionSettings(*settings)
-    check_direction_noise(s, sq_norm, key, settings)
-    variates = draw(s.shape, constants, key, settings)
+    p, settings = direction_arguments(parameters_and_settings)
+    check_direction_noise(s, sq_norm, p.key, settings)
+    variates = draw(s.shape, p.constants, p.key, settings)
     dtype = torch.promote_types(s.dtype, torch.float32)
-    d = _turn(s.to(dtype), sq_norm, scale, law_param_0, law_param_1, constants, variates, settings).d
-    factor = _factor(magnitude_mean, magnitude_std, variates.xi, d)
+    d = _turn(s.to(dtype), sq_norm, scale, p, variates, settings).d
+    factor = _factor(p, variates.xi, d)
     zero = torch.zeros((), dtype=dtype, device=s.device)
-    return _multiply_add(factor, d, zero if bias is None else _wide(bias)).to(s.dtype)
+    return _multiply_add(factor, d, zero if p.bias is None else _wide(p.bias)).to(s.dtype)
 
 
 def direction_noise_backward(
@@ -219,27 +206,21 @@ def direction_noise_backward(
     s: Tensor,
     sq_norm: Tensor,
     scale: Tensor,
-    magnitude_mean: Tensor,
-    magnitude_std: Tensor | None,
-    bias: Tensor | None,
-    law_param_0: Tensor | None,
-    law_param_1: Tensor | None,
-    constants: Tensor,
-    key: Tensor,
-    *settings_and_slopes,
+    *parameters_settings_and_slopes,
 ) -> tuple[Tensor, ...]:
     """Gradients of `direction_noise` for its first eight arguments, the noise drawn again from the key.
 
     An empty tensor for an argument that is None (or, law 0, unused). The last argument says whether those of
     law_param_0 and law_param_1 are wanted; if not, theirs are empty too.
     """
-    settings, slopes = DirectionSettings(*settings_and_slopes[:-1]), settings_and_slopes[-1]
-    check_direction_noise(s, sq_norm, key, settings)
-    variates = draw(s.shape, constants, key, settings)
+    *rest, slopes = parameters_settings_and_slopes
+    p, settings = direction_arguments(rest)
+    check_direction_noise(s, sq_norm, p.key, settings)
+    variates = draw(s.shape, p.constants, p.key, settings)
     nothing = torch.empty(0, dtype=scale.dtype, device=s.device)
     dtype = torch.promote_types(s.dtype, torch.float32)
-    turned = _turn(s.to(dtype), sq_norm, scale, law_param_0, law_param_1, constants, variates, settings)
-    factor = _factor(magnitude_mean, magnitude_std, variates.xi, turned.d)
+    turned = _turn(s.to(dtype), sq_norm, scale, p, variates, settings)
+    factor = _factor(p, variates.xi, turned.d)
     dy = grad.to(dtype)
     dd = dy * factor
     moved = dy * turned.d
@@ -253,7 +234,7 @@ def direction_noise_backward(
         else:
             d_square = 0.5 * (dd * h).unflatten(1, (sq_norm.shape[1], -1)).sum(dim=2)
         turning = dd * _multiply_add(turned.cosine, turned.across, -(turned.sine * turned.unit))
-        for i, (parameter, slope) in enumerate(zip((law_param_0, law_param_1), turned.slopes)):
+        for i, (parameter, slope) in enumerate(zip((p.law_param_0, p.law_param_1), turned.slopes)):
             if parameter is not None and slopes:
                 d_law[i] = over_neuron(turning * slope)
     return (
@@ -262,7 +243,7 @@ def direction_noise_backward(
         over_neuron(d_unit * s.to(dtype)),
         over_neuron(moved),
         nothing.clone() if variates.xi is None else over_neuron(moved * variates.xi.to(dtype)),
-        nothing.clone() if bias is None else over_neuron(dy),
+        nothing.clone() if p.bias is None else over_neuron(dy),
         d_law[0].clone(),
         d_law[1].clone(),
     )

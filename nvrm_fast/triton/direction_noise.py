@@ -17,7 +17,13 @@ from torch import Tensor
 
 from ..contract import laws
 from ..contract.laws import LAWS, NO_DIRECTION, NO_MAGNITUDE
-from ..contract.layers import DirectionSettings, GammaConstants, check_direction_noise
+from ..contract.layers import (
+    DirectionParameters,
+    DirectionSettings,
+    GammaConstants,
+    check_direction_noise,
+    direction_arguments,
+)
 from .angles import gamma_magnitude, sphere_coordinate, turn, words_of
 from .distribution import draw, gaussian
 from .special_functions import divide, square_root
@@ -229,11 +235,12 @@ def layer_scalars(fan_in: int, alpha: float, low: float, high: float, device: to
 
 
 def _launch(
-    s, grad, out, sq_norm, tangent, parameters, constants, key, settings: DirectionSettings, parts, slopes: bool
+    s, grad, out, sq_norm, tangent, scale, p: DirectionParameters, settings: DirectionSettings, parts, slopes: bool
 ) -> None:
     """Runs the kernel; grad is None in the forward pass. parts: memory for the sums, or None."""
     outer, neurons, inner = s.shape
-    scale, magnitude_mean, magnitude_std, bias = (None if x is None else x.contiguous() for x in parameters)
+    scale, constants = scale.contiguous(), p.constants.contiguous()
+    magnitude_mean, magnitude_std, bias = (None if x is None else x.contiguous() for x in p[:3])
     directed = settings.law != NO_DIRECTION
     groups = sq_norm.shape[1] if directed and not settings.tangent_given else 1
     by_neuron = inner == 1
@@ -255,7 +262,7 @@ def _launch(
         magnitude_mean if magnitude_std is None else magnitude_std,
         zeros if bias is None else bias,
         constants if directed else unused,
-        key,
+        p.key,
         layer_scalars(*settings[5:9], s.device),
         neuron_part,
         sq_norm_part,
@@ -292,22 +299,13 @@ def direction_noise(
     s: Tensor,
     sq_norm: Tensor,
     scale: Tensor,
-    magnitude_mean: Tensor,
-    magnitude_std: Tensor | None,
-    bias: Tensor | None,
-    law_param_0: Tensor | None,
-    law_param_1: Tensor | None,
-    constants: Tensor,
-    key: Tensor,
-    *settings,
+    *parameters_and_settings,
 ) -> Tensor:
     """Noisy activations; arguments and errors as in nvrm_fast/reference/direction_noise.py, which serves float64."""
     if s.dtype == torch.float64:
-        return torch.ops.nvrm_fast.direction_noise.reference(
-            s, sq_norm, scale, magnitude_mean, magnitude_std, bias, law_param_0, law_param_1, constants, key, *settings
-        )
-    at = DirectionSettings(*settings)
-    check_direction_noise(s, sq_norm, key, at)
+        return torch.ops.nvrm_fast.direction_noise.reference(s, sq_norm, scale, *parameters_and_settings)
+    p, at = direction_arguments(parameters_and_settings)
+    check_direction_noise(s, sq_norm, p.key, at)
     s = s.contiguous()
     out = torch.empty_like(s)
     if s.numel():
@@ -317,9 +315,8 @@ def direction_noise(
             out,
             sq_norm.contiguous(),
             None,
-            (scale, magnitude_mean, magnitude_std, bias),
-            constants.contiguous(),
-            key,
+            scale,
+            p,
             at,
             None,
             False,
@@ -332,14 +329,7 @@ def direction_noise_backward(
     s: Tensor,
     sq_norm: Tensor,
     scale: Tensor,
-    magnitude_mean: Tensor,
-    magnitude_std: Tensor | None,
-    bias: Tensor | None,
-    law_param_0: Tensor | None,
-    law_param_1: Tensor | None,
-    constants: Tensor,
-    key: Tensor,
-    *settings_and_slopes,
+    *parameters_settings_and_slopes,
 ) -> tuple[Tensor, ...]:
     """Gradients; arguments and results as in nvrm_fast/reference/direction_noise.py, which serves float64."""
     if s.dtype == torch.float64:
@@ -348,18 +338,11 @@ def direction_noise_backward(
             s,
             sq_norm,
             scale,
-            magnitude_mean,
-            magnitude_std,
-            bias,
-            law_param_0,
-            law_param_1,
-            constants,
-            key,
-            *settings_and_slopes,
+            *parameters_settings_and_slopes,
         )
-    *settings, slopes = settings_and_slopes
-    at = DirectionSettings(*settings)
-    check_direction_noise(s, sq_norm, key, at)
+    *rest, slopes = parameters_settings_and_slopes
+    p, at = direction_arguments(rest)
+    check_direction_noise(s, sq_norm, p.key, at)
     s, sq_norm, grad = s.contiguous(), sq_norm.contiguous(), grad.to(s.dtype).contiguous()
     outer, neurons, inner = s.shape
     directed = at.law != NO_DIRECTION
@@ -379,9 +362,8 @@ def direction_noise_backward(
             ds,
             sq_norm,
             tangent,
-            (scale, magnitude_mean, magnitude_std, bias),
-            constants.contiguous(),
-            key,
+            scale,
+            p,
             at,
             (neuron_part, sq_norm_part),
             count > 0,
@@ -395,9 +377,9 @@ def direction_noise_backward(
         True,
         True,
         at.magnitude != NO_MAGNITUDE,
-        bias is not None,
-        count > 0 and law_param_0 is not None,
-        count > 1 and law_param_1 is not None,
+        p.bias is not None,
+        count > 0 and p.law_param_0 is not None,
+        count > 1 and p.law_param_1 is not None,
     )
     return ds, d_sq_norm, *(sums[k].clone() if want else nothing() for k, want in enumerate(wanted))
 

@@ -1,4 +1,4 @@
-"""README, "Works with": each line of the table runs as it stands."""
+"""docs/works_with.md: each line of its table runs as it stands."""
 
 import copy
 import importlib
@@ -13,26 +13,34 @@ from training import Model, loss_of, same, train, weights
 
 import nvrm_fast
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
-SECTION = README[README.index("## Works with") :]
-TABLE = SECTION[: SECTION.index("\n\n", SECTION.index("|---|"))]
+SECTION = (Path(__file__).parents[2] / "docs/works_with.md").read_text()
+TABLE = SECTION[SECTION.index("| with | line") :].partition("\n\n")[0]
 #: What is in lines that train, and so change the weights.
 TRAINS = ("scaler.step", "torch.compile", "step_in_backward", "bfloat16", "optimizer.load_state_dict(torch.optim")
+#: A step of one operator, or of one parameter: not for an optimizer that somebody else wrote.
+NOT_WRAPPED = ("torch.compile", "the step in the backward pass")
+OPTIMIZERS = {
+    "NVRMAdamW": lambda named: nvrm_fast.NVRMAdamW(named, lr=0.01, variability=0.05),
+    "WeightNoise": lambda named: nvrm_fast.WeightNoise(torch.optim.AdamW(named, lr=0.01), variability=0.05),
+}
 ROWS = re.findall(r"^\| ([^|]+) \| `([^`]+)` \|", TABLE, re.MULTILINE)
 
 
 def test_every_row_has_a_line():
-    assert len(ROWS) == TABLE.count("\n| ") - 1 >= 21  # less the head
+    assert len(ROWS) == TABLE.count("\n| ") >= 22
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step", "ignore:Starting from v1.9.0")
 @pytest.mark.parametrize("name, line", ROWS, ids=[name for name, _ in ROWS])
-def test_line(name, line, tmp_path, monkeypatch):
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_line(make, name, line, tmp_path, monkeypatch):
     """After it (and `train()`, where it made a checkpoint) training goes on; inside, weights are clean."""
+    if make is OPTIMIZERS["WeightNoise"] and name in NOT_WRAPPED:
+        pytest.skip("WeightNoise's page says that this is for the fused optimizers")
     monkeypatch.chdir(tmp_path)
     os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
     model, other = Model(), nvrm_fast.NVRMSGD([torch.nn.Parameter(torch.zeros(3))])
-    optimizer = nvrm_fast.NVRMAdamW(model.named_parameters(), lr=0.01, variability=0.05)
+    optimizer = make(model.named_parameters())
     train(model, optimizer, 2)
     noisy = weights(model)
     with optimizer.denoised():

@@ -25,7 +25,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from nvrm_fast import NVRMSGD, NVRMAdamW
+from nvrm_fast import NVRMSGD, NVRMAdamW, WeightNoise
 
 #: Sizes that no world size divides, one smaller than the largest world, a vector and a matrix of one column.
 SHAPES = {"matrix": (7, 10), "small": (3, 4), "kernel": (6, 4, 3, 3), "vector": (9,), "column": (5, 1)}
@@ -96,6 +96,8 @@ def all_of(model: nn.Module, optimizer) -> dict[str, Tensor]:
 def optimizer_of(model: nn.Module, kind: str):
     if kind == "sgd":
         return NVRMSGD(model.named_parameters(), lr=0.1, momentum=0.9, noise="laplace", seed=5)
+    if kind == "wrapped":
+        return WeightNoise(torch.optim.RMSprop(model.named_parameters(), lr=0.01), seed=5, exclude="column")
     return NVRMAdamW(model.named_parameters(), lr=0.01, seed=2**63 + 1)
 
 
@@ -157,7 +159,7 @@ def data_parallel(rank: int, world: int, split: bool = False, accumulate: int = 
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3)).double()
     parallel = DistributedDataParallel(model)
-    optimizer = NVRMAdamW(model.parameters(), lr=0.01, variability=0.05, **options)
+    optimizer = NVRMAdamW(model.parameters(), lr=0.01, variability=0.05, seed=0, **options)
     generator = torch.Generator().manual_seed(3)
     part = slice(rank * (8 // world), (rank + 1) * (8 // world)) if split else slice(None)
     for _ in range(4):
@@ -216,7 +218,7 @@ def written(place: Callable[[nn.Module], object]) -> dict[str, Tensor]:
 
 def scenarios(rank: int, world: int, folder: Path) -> dict[str, dict[str, Tensor]]:
     left = {}
-    for kind, dtype in (("sgd", torch.float32), ("adam", torch.bfloat16)):
+    for kind, dtype in (("sgd", torch.float32), ("adam", torch.bfloat16), ("wrapped", torch.bfloat16)):
         places: dict[str, Callable[[nn.Module], object]] = {
             "fully_shard": fully_shard,
             "fully_shard over the second dimension": lambda m: fully_shard(m, shard_placement_fn=over_second_dimension),

@@ -6,6 +6,7 @@ python tests/helpers/state_fuzz.py --sequences 100000 --seed 1
 from __future__ import annotations
 
 import argparse
+import collections
 import copy
 import io
 import pickle
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from nvrm_fast import NVRMSGD, NVRMAdam
+from nvrm_fast.optim import base, perturbation
 
 SHAPES = {"a": (5, 7), "b": (33,), "c": (140,), "d": ()}
 MOMENTUM, BETAS, EPS = 0.9, (0.9, 0.99), 1e-8
@@ -41,6 +43,31 @@ class Twin:
             buffer = MOMENTUM * self.state[name][0] + g if name in self.state else g
             self.state[name] = (buffer,)
             self.weights[name] = self.weights[name] - lr * buffer
+
+
+class Interrupted:
+    """Inside the block the operators' call of this number raises KeyboardInterrupt."""
+
+    def __init__(self, call: int, is_after: bool) -> None:
+        self.left, self.is_after = call, is_after
+
+    def wrap(self, operator):
+        def wrapped(*args, **kwargs):
+            self.left -= 1
+            if self.left == -1 and not self.is_after:
+                raise KeyboardInterrupt
+            operator(*args, **kwargs)
+            if self.left == -1 and self.is_after:
+                raise KeyboardInterrupt
+
+        return wrapped
+
+    def __enter__(self) -> None:
+        self.real = base.step_, base.steps_, perturbation.reperturb_
+        base.step_, base.steps_, perturbation.reperturb_ = map(self.wrap, self.real)
+
+    def __exit__(self, *_: object) -> None:
+        base.step_, base.steps_, perturbation.reperturb_ = self.real
 
 
 class Run:
@@ -83,9 +110,26 @@ class Run:
         for name, p in self.params.items():
             p.grad = torch.randn(p.shape, generator=self.generator) if name in chosen else None
         lrs = {id(p): group["lr"] for group in self.optimizer.param_groups for p in group["params"]}
-        self.optimizer.step()
-        for name in chosen:
-            self.twin.step(name, self.params[name].grad, lrs[id(self.params[name])])
+        before = {name: self.steps_of(name) for name in chosen}
+        try:
+            self.optimizer.step()
+        finally:  # an interrupted step has been done for the parameters of some operator calls
+            for name in chosen:
+                if self.steps_of(name) > before[name]:
+                    self.twin.step(name, self.params[name].grad, lrs[id(self.params[name])])
+        assert all(self.steps_of(name) == before[name] + 1 for name in chosen)
+
+    def steps_of(self, name: str) -> int:
+        return int(self.optimizer.state.get(self.params[name], {}).get("step", 0))
+
+    def signal(self) -> None:
+        """Ctrl-C while an operator runs: Python raises before it or after it. Then training goes on."""
+        action = self.random.choice([self.step, self.optimizer.eval, self.optimizer.train, self.optimizer.denoise])
+        with Interrupted(self.random.randrange(3), is_after=self.random.random() < 0.5):
+            try:
+                action()
+            except KeyboardInterrupt:
+                pass
 
     def eval(self) -> None:
         self.optimizer.eval()
@@ -106,8 +150,8 @@ class Run:
 
     def write(self) -> None:
         """Other weights into one parameter while no noise is on, by one of several ways."""
-        if not self.is_evaluating() and self.optimizer.is_perturbed():
-            self.optimizer.denoise()
+        if self.optimizer.is_perturbed():  # also where train() was interrupted
+            self.optimizer.eval() if self.is_evaluating() else self.optimizer.denoise()
         name = self.random.choice(list(self.params))
         p, value = self.params[name], torch.randn(SHAPES[name], generator=self.generator) * 0.3
         way = self.random.randrange(4)
@@ -216,7 +260,7 @@ class Run:
 
     OPERATIONS = (
         "step", "step", "step", "step", "eval", "train", "denoise", "denoised", "write", "change", "load",
-        "load_by_name", "copy_or_pickle", "add_group", "regroup", "reset", "lose_state",
+        "load_by_name", "signal", "copy_or_pickle", "add_group", "regroup", "reset", "lose_state",
     )  # fmt: skip
 
     def __call__(self, length: int = 30) -> None:
@@ -228,12 +272,15 @@ class Run:
             self.check()
 
 
-def fuzz(sequences: int, seed: int) -> list[str]:
-    """The failures of so many sequences, each with the seed that repeats it."""
+def fuzz(sequences: int, seed: int, drawn: collections.Counter[str] | None = None) -> list[str]:
+    """The failures of so many sequences, each with the seed that repeats it; counts in `drawn` what they did."""
     failures = []
     for i in range(sequences):
         try:
-            Run(seed + i)()
+            run = Run(seed + i)
+            run()
+            if drawn is not None:
+                drawn.update(run.log)
         except Exception as error:  # whatever it is, it is a finding
             failures.append(f"sequence {seed + i}: {type(error).__name__}: {error}")
     return failures

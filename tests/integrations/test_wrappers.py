@@ -37,12 +37,6 @@ def test_found_in_wrappers():
             find_optimizers(wrong)
 
 
-def test_a_part_of_the_parameters_is_refused():
-    """As in ZeroRedundancyOptimizer: other processes would go on with noisy weights where one has clean ones."""
-    with pytest.raises(TypeError, match="Wrapper gives every process the optimizer of its own part.*use fully_shard"):
-        find_optimizers(Wrapper(optim=NVRMSGD([parameter()])))
-
-
 def test_clean_inside_and_as_before_outside():
     params = [parameter() for _ in range(3)]
     optimizers = [NVRMSGD([params[0]], lr=0.0, variability=0.5), NVRMAdam([params[1]], lr=0.0, variability=0.5)]

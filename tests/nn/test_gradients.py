@@ -7,7 +7,7 @@ import torch
 from law_parameters import PARAMETERS
 
 from nvrm_fast import nn as noisy
-from nvrm_fast.contract.layers import DirectionSettings
+from nvrm_fast.contract.layers import DirectionParameters, DirectionSettings
 from nvrm_fast.ops import direction as direction_ops
 from nvrm_fast.reference import direction_noise as reference
 from nvrm_fast.reference.angles import ANGLES
@@ -45,7 +45,7 @@ def test_first_and_second_derivatives(direction, magnitude, given):
     key = torch.tensor([77])
 
     def function(*inputs):
-        return direction_ops.direction_noise(*inputs, constants, key, settings)
+        return direction_ops.direction_noise(*inputs[:3], DirectionParameters(*inputs[3:], constants, key), settings)
 
     assert torch.autograd.gradcheck(function, inputs)
     assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
@@ -153,8 +153,8 @@ def test_gradient_of_an_expectation():
     settings = DirectionSettings(0, 0, 0, 3, 1, 2, 0.0, 0.0, math.pi / 2, False)
     row = lambda value: torch.full((draws,), float(value))  # noqa: E731
     y = direction_ops.direction_noise(
-        row(s).view(1, draws, 1), x.square().sum().view(1, 1, 1), row(1), row(g), row(spread), None, first, second, law,
-        torch.tensor([11]), settings,
+        row(s).view(1, draws, 1), x.square().sum().view(1, 1, 1), row(1),
+        DirectionParameters(row(g), row(spread), None, first, second, law, torch.tensor([11])), settings,
     )  # fmt: skip
     y.square().sum().backward()
     for found, truth in zip((first.grad, second.grad), expected):

@@ -1,5 +1,7 @@
 """One registry of kernels: calls, use_backend and compiled graphs all go by it."""
 
+import warnings
+
 import pytest
 import torch
 
@@ -85,3 +87,20 @@ def test_a_compiled_call_heeds_its_backend(calls):
     call = torch.compile(lambda x: gaussian_like(x, key, backend="reference"), fullgraph=True, backend="aot_eager")
     assert torch.equal(call(torch.zeros(300)), gaussian_like(torch.zeros(300), key, backend="reference"))
     assert calls == ["gaussian_like reference"] * 2
+
+
+def test_the_reference_is_said_once_where_nobody_asked_for_it(monkeypatch):
+    """Not where it was asked for, and not a second time."""
+    monkeypatch.setattr(registry, "choose", lambda operator, device, backend=None: "reference")
+    monkeypatch.setattr(registry, "why_missing", lambda *args: "no compiler was found")
+    monkeypatch.setattr(registry, "_warned_of", set())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        registry.kernel("step_", CPU, "reference")
+        with registry.use_backend("reference"):
+            registry.kernel("step_", CPU)
+    with pytest.warns(UserWarning, match="plain torch on cpu.*no compiler was found.*use_backend"):
+        registry.kernel("step_", CPU)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        registry.kernel("fill_noise_", CPU)

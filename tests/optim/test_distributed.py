@@ -47,7 +47,7 @@ def assert_same(a, b, what):
         assert torch.equal(a[name], b[name]), (what, name)
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adam"])
+@pytest.mark.parametrize("kind", ["sgd", "adam", "wrapped"])
 @pytest.mark.parametrize(
     "placement",
     [
@@ -66,7 +66,7 @@ def test_shards_are_parts_of_the_whole(left, placement, kind):
 def test_one_process_without_any_mesh_agrees(left):
     from distributed_worker import Bag, optimizer_of, train
 
-    for kind, dtype in (("sgd", torch.float32), ("adam", torch.bfloat16)):
+    for kind, dtype in (("sgd", torch.float32), ("adam", torch.bfloat16), ("wrapped", torch.bfloat16)):
         model = Bag(dtype)
         assert_same(train(model, optimizer_of(model, kind)), left[1][0][f"fully_shard, {kind}"], kind)
 

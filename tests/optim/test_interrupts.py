@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from nvrm_fast import NVRMSGD
+from nvrm_fast.ops import registry
 from nvrm_fast.optim import base, perturbation
 
 STORAGES = pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
@@ -14,8 +15,10 @@ class Interrupter:
 
     def __init__(self, monkeypatch):
         self.name, self.call, self.after, self.calls = "", 0, False, 0
-        for module, name in ((base, "step_"), (perturbation, "reperturb_")):
-            monkeypatch.setattr(module, name, self.wrap(name, getattr(module, name)))
+        for module, name, operator in (
+            (base, "step_", "step_"), (base, "steps_", "step_"), (perturbation, "reperturb_", "reperturb_"),
+        ):  # fmt: skip
+            monkeypatch.setattr(module, name, self.wrap(operator, getattr(module, name)))
 
     def wrap(self, name, operator):
         def wrapped(*args, **kwargs):
@@ -83,11 +86,14 @@ CASES = {
 @STORAGES
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("call", range(8))
+@pytest.mark.parametrize("backend", [None, "reference"], ids=["fastest", "reference"])
 @pytest.mark.parametrize("case", CASES)
-def test_interrupted(interrupter, case, call, after, masters):
-    """Before or after any of the operator's calls; then training goes on, and the clean weights are what they were."""
+def test_interrupted(interrupter, case, backend, call, after, masters):
+    """Before or after any of the operator's calls; then training goes on, and the clean weights are what they were.
+    Native code does both batches of a step in one call."""
     steps, options, action, name = CASES[case]
-    params, clean, optimizer = make(masters, **options)
+    at_once = steps > 0 and name == "step_" and registry.choose(name, torch.device("cpu"), backend) == "native"
+    params, clean, optimizer = make(masters, backend=backend, **options)
     for _ in range(steps):
         optimizer.step()
     interrupter.arm(name, call, after)
@@ -96,7 +102,7 @@ def test_interrupted(interrupter, case, call, after, masters):
     except KeyboardInterrupt:
         pass
     else:
-        if call < 2:
+        if call < (1 if at_once else 2):
             pytest.fail("not interrupted")
     interrupter.disarm()
     if optimizer._is_evaluating():  # interrupted in train(): it is called again
@@ -127,3 +133,43 @@ def test_an_interrupted_eval_has_not_happened(interrupter, masters):
         optimizer.eval()
     assert all(torch.equal(p, value) for p, value in zip(params, noisy))
     optimizer.step()
+
+
+@STORAGES
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("call", range(2))
+@pytest.mark.parametrize("then", ["denoised", "eval", "denoise", "train"])
+def test_after_an_interrupted_train_every_way_on_is_right(interrupter, then, call, after, masters):
+    """It is still evaluation mode, with some of the noise on: whoever evaluates then sees none of it."""
+    params, clean, optimizer = make(masters)
+    optimizer.step()
+    noisy = [p.detach().clone() for p in params]
+    optimizer.eval()
+    off = [p.detach().clone() for p in params]
+    if not masters:  # in place train() copies, and calls no operator, unless something was written
+        for p, before in zip(params, clean):
+            p.data.copy_(before + 1.0)
+        off = [p.detach().clone() for p in params]
+    interrupter.arm("reperturb_", call, after)
+    with pytest.raises(KeyboardInterrupt):
+        optimizer.train()
+    interrupter.disarm()
+
+    def assert_off():
+        for p, before in zip(params, off):
+            torch.testing.assert_close(p.detach(), before, rtol=0, atol=0 if masters else 4.8e-7)
+
+    if then == "denoised":
+        with optimizer.denoised():
+            assert_off()
+    else:
+        getattr(optimizer, then)()
+        if then != "train":
+            assert_off()
+    if then != "denoise":
+        optimizer.train()
+        for p, before in zip(params, noisy if masters else [x - c + o for x, c, o in zip(noisy, clean, off)]):
+            torch.testing.assert_close(p.detach(), before, rtol=0, atol=0 if masters else 1e-6)
+    optimizer.step()
+    optimizer.denoise()
+    assert_off()

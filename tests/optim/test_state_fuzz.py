@@ -1,7 +1,11 @@
 """A few of the random sequences of state_fuzz.py; `make fuzz` runs many."""
 
-from state_fuzz import fuzz
+import collections
+
+from state_fuzz import Run, fuzz
 
 
 def test_sequences():
-    assert fuzz(150, seed=0) == []
+    drawn = collections.Counter()
+    assert fuzz(150, seed=0, drawn=drawn) == []
+    assert set(drawn) == set(Run.OPERATIONS)

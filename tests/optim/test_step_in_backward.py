@@ -1,5 +1,6 @@
 """The step in the backward pass: the same weights, and no two gradients at once."""
 
+import copy
 import warnings
 
 import pytest
@@ -140,3 +141,76 @@ def test_data_parallel_is_refused(monkeypatch):
     with pytest.raises(RuntimeError, match="before DistributedDataParallel has averaged"):
         model(torch.ones(2, 4)).sum().backward()
     assert same(before, weights(model))
+
+
+def unedited(model, optimizer):
+    return optimizer
+
+
+def first_taken_out(model, optimizer):
+    for key in ("params", "param_names"):
+        optimizer.param_groups[0][key].pop(0)
+    return optimizer
+
+
+def moved_to_another_group(model, optimizer):
+    optimizer.add_param_group({"params": [("late", model.late)], "lr": 0.5})
+    for key in ("params", "param_names"):
+        optimizer.param_groups[1][key].append(optimizer.param_groups[0][key].pop(0))
+    return optimizer
+
+
+def put_into_the_list(model, optimizer):
+    optimizer.param_groups[0]["params"].append(model.late)
+    optimizer.param_groups[0]["param_names"].append("late")
+    return optimizer
+
+
+def state_loaded(model, optimizer):
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    return optimizer
+
+
+def state_loaded_with_another_rate(model, optimizer):
+    state = copy.deepcopy(optimizer.state_dict())
+    state["param_groups"][0]["lr"] = 0.5
+    optimizer.load_state_dict(state)
+    return optimizer
+
+
+def reset(model, optimizer):
+    optimizer.reset_state()
+    return optimizer
+
+
+EDITS = [
+    unedited, first_taken_out, moved_to_another_group, put_into_the_list, state_loaded, state_loaded_with_another_rate,
+    reset,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
+@pytest.mark.parametrize("edit", EDITS)
+def test_groups_that_are_edited_and_states_that_are_loaded(edit, masters):
+    """As with step(), whatever is changed between two backward passes."""
+    left = []
+    for in_backward in (False, True):
+        model = layers()
+        model.late = nn.Parameter(torch.ones(4))
+        params = [item for item in model.named_parameters() if item[0] != "late"]
+        optimizer = NVRMSGD(params, lr=0.1, momentum=0.9, variability=0.05, master_weights=masters)
+        if in_backward:
+            optimizer.step_in_backward()
+        for i in range(5):
+            if i == 2:
+                optimizer = edit(model, optimizer)
+            if i == 3:
+                for group in optimizer.param_groups:
+                    group["lr"] *= 0.5
+            model.zero_grad()
+            (model(torch.ones(2, 4)) * model.late).square().sum().backward()
+            if not in_backward:
+                optimizer.step()
+        left.append({**weights(model), "steps": [int(state["step"]) for state in optimizer.state.values()]})
+    assert sorted(left[0].pop("steps")) == sorted(left[1].pop("steps"))
+    assert same(*left)
