@@ -28,6 +28,17 @@ def test_page_and_results_hold_together(page):
         assert all(path.with_name(f"{path.stem}-{name}").exists() for name in pages.report_of(path).figures)
 
 
+def test_the_pair_of_equal_tuning_budgets_is_the_sweeps():
+    """The pages that show it have what the sweep's table has, with b = 0.05 for the best of all NVRM-SGD."""
+    lines = (ROOT / "docs/label_noise_sweep.md").read_text().splitlines()
+    for optimizer, b in (("SGD", "-"), ("NVRM-SGD", "0.05")):
+        (line,) = [line for line in lines if line.startswith(f"| best {optimizer} of the grid (rule 4)")]
+        cells = [cell.strip() for cell in line.split("|")]
+        assert cells[6] == b
+        for name in ("README.md", "docs/label_noise.md", "docs/nvrm_studies.md", "docs/papers/nvrm.md"):
+            assert cells[8] in (ROOT / name).read_text(), name
+
+
 def test_a_page_is_written_from_results(tmp_path):
     settings = label_noise.LabelNoise(**training.tiny())
     run = {
