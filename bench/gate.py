@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from nvrm_fast.contract.distributions import DISTRIBUTIONS, distribution_code
 from nvrm_fast.ops import registry
-from nvrm_fast.ops import step as ops
+from nvrm_fast.ops.step import fill_noise_
 
 from .contestants import FOR_LOOP, RULES, VARIABILITY, make_optimizer
 from .machine import benchmarked_instruction_sets, instruction_set_restored, use_instruction_set
@@ -97,7 +97,7 @@ def _check_noise(noise: str, instruction_set: str) -> None:
     use_instruction_set(instruction_set)
     arguments = (12345, 6, 7, distribution_code(noise), VARIABILITY, 3)
     found, expected = torch.full((4099,), torch.nan), torch.full((4099,), torch.nan)
-    ops.fill_noise_(found, *arguments, backend="native")
-    ops.fill_noise_(expected, *arguments, backend="reference")
+    fill_noise_(found, *arguments, backend="native")
+    fill_noise_(expected, *arguments, backend="reference")
     if not torch.equal(found, expected):
         raise RedGate(f"{noise} noise alone on {instruction_set} differs from the reference")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from nvrm_fast.contract.distributions import DISTRIBUTIONS, distribution_code
-from nvrm_fast.ops import step as ops
+from nvrm_fast.ops.step import fill_noise_
 
 from .contention import waiting_share
 from .machine import benchmarked_instruction_sets, instruction_set_restored, use_instruction_set
@@ -44,7 +44,7 @@ def measure_noise(rounds: int) -> dict[str, Any]:
         for instruction_set in benchmarked_instruction_sets():
             name = f"fill_noise_, {distribution}, {instruction_set}"
             code = distribution_code(distribution)
-            fill = partial(ops.fill_noise_, target, SEED, STREAM, STEP, code, SCALE, OFFSET, backend="native")
+            fill = partial(fill_noise_, target, SEED, STREAM, STEP, code, SCALE, OFFSET, backend="native")
             entrants[name] = Entrant(partial(use_instruction_set, instruction_set), fill)
             rows.append((distribution, name))
     with instruction_set_restored():

@@ -449,12 +449,14 @@ class NoisyOptimizer(Optimizer):
                 else:
                     clean = carried.without_noise(data, state[PERTURBATION], ref, group["backend"])
                 grad = None if param.grad is None else local_gradient(param, param.grad, ref.name)
+                done = int(state[STEP] if STEP in state else state[PERTURBATION][record.RULE_STEPS])
+                carries = ref.is_selected and done >= group.get("start_step", 0)
                 states = {key: local_tensor(x) if isinstance(x, Tensor) else x for key, x in state.items()}
                 rows.append(
                     describe_param(
                         group["param_names"][i] if "param_names" in group else str(len(rows)), param, data,
                         clean.double(), group, states, rule=self._rule(group), hyper=hyper,
-                        b=float(self._noise_scale(group)) if self._is_selected(group, i) else 0.0,
+                        b=float(self._noise_scale(group)) if carries else 0.0,
                         wants_master=self._wants_master(group, param), grad=grad,
                     )
                 )  # fmt: skip

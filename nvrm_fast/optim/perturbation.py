@@ -112,11 +112,12 @@ class NeuralVariableOptimizer(NoisyOptimizer):
                 )
 
     def _make_plan(self, part: Part) -> Plan:
-        self._look_around()  # plans are made by the first step, and seldom afterwards
+        # Plans are made by the first step, and seldom afterwards.
+        self._notice_averages()
         return super()._make_plan(part)
 
-    def _look_around(self) -> None:
-        """Before the first noise: whether a wrapper calls that would get it wrong, and an eye on averages."""
+    def _notice_averages(self) -> None:
+        """Asks who calls, and refuses whoever would average weights that carry noise."""
         self._outer = outer.find_caller()
         self._check_mode()
         averaging.watch()

@@ -230,7 +230,7 @@ class WeightNoise(NeuralVariableOptimizer):
         """Records, and masters where they are wanted, for parameters that have none yet."""
         new = [ref for ref in refs if PERTURBATION not in self.state.get(ref.param, {})]
         if new:
-            self._look_around()
+            self._notice_averages()
         self._take_known_noise_off(group, new)
         taken = self._taken_streams() if new else set()
         for ref in new:

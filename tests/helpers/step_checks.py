@@ -5,7 +5,7 @@ from steps import arguments_of, make_lists, with_noise
 
 from nvrm_fast.contract.arguments import ReperturbArguments
 from nvrm_fast.contract.record import Record, pack
-from nvrm_fast.ops import step as ops
+from nvrm_fast.ops.step import reperturb_, step_
 
 
 def misalign(x):
@@ -46,7 +46,7 @@ def run_reperturb(lists, backend):
     copies = {k: [x.clone() for x in with_noise(lists, 0.25, 2)[k]] for k in ("params", "masters", "records")}
     targets = [record_of(1, 0.5, 3, 1, stream=40 + i, step=2**34 + i) for i in range(len(copies["params"]))]
     arguments = ReperturbArguments(**copies, targets=targets, offsets=lists["offsets"])
-    ops.reperturb_(arguments, backend=backend)
+    reperturb_(arguments, backend=backend)
     return copies
 
 
@@ -56,13 +56,13 @@ def check_versions(backend):
         lists = make_lists([(5,), (2, 70)], "momentum", torch.float32, masters)
         written = [x for key in ("params", "masters", "states") for x in lists[key]]
         before = [x._version for x in written]
-        ops.step_(arguments_of("momentum", lists), backend=backend)
+        step_(arguments_of("momentum", lists), backend=backend)
         assert all(x._version > version for x, version in zip(written, before))
         before = [x._version for x in lists["params"]]
         targets = [record_of(5, 0.1), record_of(140, 0.2)]
         arguments = ReperturbArguments(lists["params"], lists["masters"], lists["records"], targets, [0, 0])
-        ops.reperturb_(arguments, backend=backend)
+        reperturb_(arguments, backend=backend)
         assert all(x._version > version for x, version in zip(lists["params"], before))
     with torch.inference_mode():
         arguments = ReperturbArguments([torch.zeros(3)], [], [record_of(3)], [record_of(3, 0.5)], [0])
-        ops.reperturb_(arguments, backend=backend)
+        reperturb_(arguments, backend=backend)

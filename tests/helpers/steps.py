@@ -13,7 +13,7 @@ from nvrm_fast.contract import rules
 from nvrm_fast.contract.arguments import StepArguments
 from nvrm_fast.contract.record import Record, pack
 from nvrm_fast.contract.rules import Rule
-from nvrm_fast.ops import step as ops
+from nvrm_fast.ops.step import step_
 
 #: A value for every hyper-parameter that a rule may have.
 HYPER = dict(
@@ -109,7 +109,7 @@ def run(
     """
     lists = with_noise(lists, old_scale, old_distribution)
     copies = {k: [copy_of(x) if isinstance(x, Tensor) else x for x in v] for k, v in lists.items()}
-    ops.step_(arguments_of(name, copies, **others), backend=backend)
+    step_(arguments_of(name, copies, **others), backend=backend)
     return {k: v for k, v in copies.items() if v and isinstance(v[0], Tensor)}
 
 

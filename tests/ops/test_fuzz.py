@@ -11,7 +11,7 @@ from steps import RULES, assert_same, copy_of, make_lists, run
 
 from nvrm_fast.contract.arguments import ReperturbArguments, StepArguments
 from nvrm_fast.contract.distributions import DISTRIBUTIONS
-from nvrm_fast.ops import step as ops
+from nvrm_fast.ops.step import fill_noise_, reperturb_, step_
 
 FIXED = settings(
     derandomize=True, deadline=None, max_examples=60, suppress_health_check=list(HealthCheck), database=None
@@ -147,9 +147,9 @@ def test_hostile_arguments_are_refused_and_nothing_is_written(name, backend):
 
 
 CALLS = {
-    "step_": lambda values, backend: ops.step_(StepArguments(**values), backend=backend),
-    "reperturb_": lambda values, backend: ops.reperturb_(ReperturbArguments(**values), backend=backend),
-    "fill_noise_": lambda values, backend: ops.fill_noise_(*values.values(), backend=backend),
+    "step_": lambda values, backend: step_(StepArguments(**values), backend=backend),
+    "reperturb_": lambda values, backend: reperturb_(ReperturbArguments(**values), backend=backend),
+    "fill_noise_": lambda values, backend: fill_noise_(*values.values(), backend=backend),
 }
 
 

@@ -5,7 +5,7 @@ import torch
 from bad_arguments import BAD, BAD_TARGETS, arguments, check_refused, reperturb_arguments
 
 from nvrm_fast.contract.arguments import ReperturbArguments, StepArguments
-from nvrm_fast.ops import step as ops
+from nvrm_fast.ops.step import fill_noise_, reperturb_, step_
 
 BACKENDS = ("reference", "native")
 
@@ -34,7 +34,7 @@ def test_schemas_have_the_arguments(name, arguments):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name, spoil, error, message", BAD, ids=[f"{b[0]}-{i}" for i, b in enumerate(BAD)])
 def test_bad_arguments_leave_everything_as_it_was(backend, name, spoil, error, message):
-    check_refused(ops.step_, arguments(), name, spoil, error, message, backend)
+    check_refused(step_, arguments(), name, spoil, error, message, backend)
 
 
 def test_records_on_another_device():
@@ -42,7 +42,7 @@ def test_records_on_another_device():
     given = arguments()
     given = given._replace(records=[given.records[0], given.records[1].to("meta")])
     with pytest.raises(ValueError, match=r"records\[1\] must be on cpu like params\[0\], got meta"):
-        ops.step_(given, backend="reference")
+        step_(given, backend="reference")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -50,7 +50,7 @@ def test_records_on_another_device():
     "name, spoil, error, message", BAD_TARGETS, ids=[f"{b[0]}-{i}" for i, b in enumerate(BAD_TARGETS)]
 )
 def test_bad_targets_leave_everything_as_it_was(backend, name, spoil, error, message):
-    check_refused(ops.reperturb_, reperturb_arguments(), name, spoil, error, message, backend)
+    check_refused(reperturb_, reperturb_arguments(), name, spoil, error, message, backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -60,11 +60,11 @@ def test_bad_noise_targets(backend):
         (torch.zeros(4, 4).t()[1:], ValueError, "self must be contiguous"),
     ):
         with pytest.raises(error, match=message):
-            ops.fill_noise_(target, 0, 0, 0, 0, 1.0, 0, backend=backend)
+            fill_noise_(target, 0, 0, 0, 0, 1.0, 0, backend=backend)
     with pytest.raises(ValueError, match="offset must not be negative"):
-        ops.fill_noise_(torch.zeros(4), 0, 0, 0, 0, 1.0, -1, backend=backend)
+        fill_noise_(torch.zeros(4), 0, 0, 0, 0, 1.0, -1, backend=backend)
     with pytest.raises(ValueError, match="distribution must be a code"):
-        ops.fill_noise_(torch.zeros(4), 0, 0, 0, 9, 1.0, 0, backend=backend)
+        fill_noise_(torch.zeros(4), 0, 0, 0, 9, 1.0, 0, backend=backend)
 
 
 def test_default_kernel_is_the_reference():

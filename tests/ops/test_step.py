@@ -10,7 +10,7 @@ from nvrm_fast import noise
 from nvrm_fast.contract.arguments import ReperturbArguments
 from nvrm_fast.contract.distributions import DISTRIBUTIONS
 from nvrm_fast.contract.record import Record, pack
-from nvrm_fast.ops import step as ops
+from nvrm_fast.ops.step import reperturb_, step_
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 SIZES = [(0,), (1,), (15,), (16,), (17,), (127,), (128,), (129,), (), (3, 5, 7)]
@@ -123,11 +123,11 @@ def test_a_shard_of_columns_gets_its_place(name, masters):
 def test_a_shard_of_columns_changes_its_noise():
     full, part = torch.zeros(5, 300), torch.zeros(5, 130)
     target = record_of(1500, 0.5, seed=1)
-    ops.reperturb_(ReperturbArguments([full], [], [record_of(1500)], [target], [0]))
+    reperturb_(ReperturbArguments([full], [], [record_of(1500)], [target], [0]))
     for backend in ("reference", "native"):
         part.zero_()
         arguments = ReperturbArguments([part], [], [record_of(1500)], [target], [150], [130], [300])
-        ops.reperturb_(arguments, backend=backend)
+        reperturb_(arguments, backend=backend)
         assert torch.equal(part, full[:, 150:280])
 
 
@@ -187,7 +187,7 @@ def test_records_say_what_comes_off_and_what_was_put_on():
     for backend in ("reference", "native"):
         copies = {k: [x.clone() if isinstance(x, torch.Tensor) else x for x in v] for k, v in lists.items()}
         copies["steps"] = [copies["steps"][0]] * 2 + copies["steps"][2:]
-        ops.step_(arguments_of("momentum", copies, dampening=0.3, distribution=1), backend=backend)
+        step_(arguments_of("momentum", copies, dampening=0.3, distribution=1), backend=backend)
         left.append({k: v for k, v in copies.items() if v and isinstance(v[0], torch.Tensor)})
     assert_same(*left)
     expected = [
@@ -244,7 +244,7 @@ def test_nothing_off_and_nothing_on_writes_no_weights(backend):
     """What somebody wrote into a parameter without noise stays, whatever its master says."""
     params, masters = [torch.ones(5)], [torch.zeros(5)]
     records, targets = [record_of(5)], [record_of(5, stream=9)]
-    ops.reperturb_(ReperturbArguments(params, masters, records, targets, [0]), backend=backend)
+    reperturb_(ReperturbArguments(params, masters, records, targets, [0]), backend=backend)
     assert torch.equal(params[0], torch.ones(5)) and records[0].tolist() == targets[0].tolist()
 
 

@@ -146,3 +146,15 @@ def test_predictions_perturb_what_is_chosen_only():
     optimizer.predict(model, torch.randn(2, 5), samples=2)
     for each in seen:
         assert [key for key in clean if not torch.equal(each[key], clean[key])] == ["2.weight"]
+
+
+@EVERY
+def test_describe_tells_who_carries_noise_and_from_when_on(name):
+    model = model_of()
+    optimizer = CLASSES[name](list(model.named_parameters()), include="*.weight", start_step=1, variability=0.1)
+    expected = dict.fromkeys(dict(model.named_parameters()), 0.0)
+    assert {row.name: row.variability for row in optimizer.describe().rows} == expected
+    steps(model, optimizer, 0, 1)
+    expected.update({key: pytest.approx(0.1) for key in expected if key.endswith("weight")})
+    assert {row.name: row.variability for row in optimizer.describe().rows} == expected
+    assert str(optimizer.describe()).count("\n") >= len(expected)

@@ -10,7 +10,7 @@ from step_checks import check_versions, columns_of, misalign, record_of, run_rep
 from steps import RULES, arguments_of, assert_same, hyper_of, make_lists, run
 
 from nvrm_fast.contract.distributions import DISTRIBUTIONS
-from nvrm_fast.ops import step as ops
+from nvrm_fast.ops.step import reperturb_, step_
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 #: One tensor that fits in a tile, one that does not, a scalar and nothing at all.
@@ -55,7 +55,7 @@ def test_mixed_records_and_first_gradients():
         copies = {k: [x.clone() if isinstance(x, torch.Tensor) else x for x in v] for k, v in lists.items()}
         copies["steps"][2] = copies["steps"][0]
         given = arguments_of("momentum", copies, dampening=0.3, distribution=1)
-        ops.step_(given, backend=backend)
+        step_(given, backend=backend)
         left.append({k: v for k, v in copies.items() if v and isinstance(v[0], torch.Tensor)})
     assert_same(*left)
 
@@ -133,7 +133,7 @@ def test_nothing_off_and_nothing_on_writes_no_weights():
     from nvrm_fast.contract.arguments import ReperturbArguments
 
     params, records, targets = [torch.ones(5)], [record_of(5)], [record_of(5, stream=9)]
-    ops.reperturb_(ReperturbArguments(params, [torch.zeros(5)], records, targets, [0]), backend="triton")
+    reperturb_(ReperturbArguments(params, [torch.zeros(5)], records, targets, [0]), backend="triton")
     assert torch.equal(params[0], torch.ones(5)) and records[0].tolist() == targets[0].tolist()
 
 
@@ -149,14 +149,14 @@ def test_special_gradients(special):
 
 @pytest.mark.parametrize("name, spoil, error, message", BAD, ids=[f"{b[0]}-{i}" for i, b in enumerate(BAD)])
 def test_bad_arguments_leave_everything_as_it_was(name, spoil, error, message):
-    check_refused(ops.step_, arguments(), name, spoil, error, message, "triton")
+    check_refused(step_, arguments(), name, spoil, error, message, "triton")
 
 
 @pytest.mark.parametrize(
     "name, spoil, error, message", BAD_TARGETS, ids=[f"{b[0]}-{i}" for i, b in enumerate(BAD_TARGETS)]
 )
 def test_bad_targets_leave_everything_as_it_was(name, spoil, error, message):
-    check_refused(ops.reperturb_, reperturb_arguments(), name, spoil, error, message, "triton")
+    check_refused(reperturb_, reperturb_arguments(), name, spoil, error, message, "triton")
 
 
 def test_autograd_hears_of_the_write():

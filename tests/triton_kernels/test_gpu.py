@@ -8,8 +8,8 @@ from torch import Tensor
 
 from nvrm_fast import NVRMAdamW
 from nvrm_fast.contract.distributions import DISTRIBUTIONS
-from nvrm_fast.ops import step as ops
 from nvrm_fast.ops.registry import why_missing
+from nvrm_fast.ops.step import fill_noise_, step_
 
 if not torch.cuda.is_available():
     pytest.skip("no GPU", allow_module_level=True)
@@ -27,7 +27,7 @@ def step(lists, name, device, backend, **others):
         for key, values in with_noise(lists, 0.03, DISTRIBUTIONS["laplace"]).items()
     }
     others = {key: x.to(device) if isinstance(x, Tensor) else x for key, x in others.items()}
-    ops.step_(arguments_of(name, copies, **others), backend=backend)
+    step_(arguments_of(name, copies, **others), backend=backend)
     return {key: [x.cpu() for x in v] for key, v in copies.items() if v and isinstance(v[0], Tensor)}
 
 
@@ -64,8 +64,8 @@ def test_gradient_scaling():
 def test_noise():
     expected, found = torch.empty(100_003), torch.empty(100_003, device="cuda")
     for distribution in DISTRIBUTIONS.values():
-        ops.fill_noise_(expected, -3, 7, 11, distribution, 0.5, 2**36 + 5, backend="reference")
-        ops.fill_noise_(found, -3, 7, 11, distribution, 0.5, 2**36 + 5, backend="triton")
+        fill_noise_(expected, -3, 7, 11, distribution, 0.5, 2**36 + 5, backend="reference")
+        fill_noise_(found, -3, 7, 11, distribution, 0.5, 2**36 + 5, backend="triton")
         assert torch.equal(expected, found.cpu()), distribution
 
 
