@@ -145,3 +145,24 @@ def test_small_and_large_parameters_go_by_the_others(is_reloaded):
         step(model, fresh)
     assert len(said) == (0 if is_reloaded else 6)
     assert_clean(model, clean.values())
+
+
+@STORAGES
+@pytest.mark.parametrize("numel", [1, 1000])
+def test_memory_that_a_parameter_got_since(masters, numel):
+    """`p.data = x` while the noise is off, a step there, and the state is lost: the record goes by the parameter."""
+    param = nn.Parameter(torch.zeros(numel))
+    optimizer = NVRMSGD([param], lr=0.1, variability=0.1, master_weights=masters)
+    for _ in range(2):
+        param.grad = torch.zeros(numel)
+        optimizer.step()
+    optimizer.param_groups[0]["variability"] = 0.0
+    optimizer.step()
+    param.data = torch.full((numel,), 2.0)
+    optimizer.param_groups[0]["variability"] = 0.1
+    optimizer.step()
+    optimizer.state.clear()
+    with pytest.warns(UserWarning, match="carried noise"):
+        optimizer.step()
+    optimizer.denoise()
+    torch.testing.assert_close(param.detach(), torch.full((numel,), 2.0), rtol=0, atol=1e-6)
