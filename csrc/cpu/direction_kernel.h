@@ -23,8 +23,8 @@ template <class L, class Law, bool by_neuron>
 NVRM_INLINE Neuron<L, Law> load_neuron(const DirectionPlan& plan, int64_t neuron) {
   Neuron<L, Law> n;
   n.scale = parameter<L, by_neuron>(plan.scale, neuron);
-  n.gain = parameter<L, by_neuron>(plan.gain, neuron);
-  n.spread = parameter<L, by_neuron>(plan.spread, neuron);
+  n.magnitude_mean = parameter<L, by_neuron>(plan.magnitude_mean, neuron);
+  n.magnitude_std = parameter<L, by_neuron>(plan.magnitude_std, neuron);
   n.bias = parameter<L, by_neuron>(plan.bias, neuron);
   for (int k = 0; k < Law::rows; ++k) n.constant[k] = parameter<L, by_neuron>(plan.constants + k * plan.padded, neuron);
   return n;
@@ -35,38 +35,40 @@ template <class L, class Law>
 NVRM_INLINE Neuron<Pair<L>, Law> twice(const Neuron<L, Law>& n) {
   Neuron<Pair<L>, Law> both;
   both.scale = {n.scale, n.scale};
-  both.gain = {n.gain, n.gain};
-  both.spread = {n.spread, n.spread};
+  both.magnitude_mean = {n.magnitude_mean, n.magnitude_mean};
+  both.magnitude_std = {n.magnitude_std, n.magnitude_std};
   both.bias = {n.bias, n.bias};
   for (int k = 0; k < Law::rows; ++k) both.constant[k] = {n.constant[k], n.constant[k]};
   return both;
 }
 
-// One vector of activations. square: |x|^2 in the lanes (unused if the tangent part is given or nothing is turned);
+// One vector of activations. sq_norm: |x|^2 in the lanes (unused if the tangent part is given or nothing is turned);
 // square_sum: adds to the sum for it.
 template <class L, class Law, bool backward>
 NVRM_INLINE void step(const DirectionPlan& plan, const Neuron<L, Law>& neuron, int64_t index, int count,
-                      typename L::F square, typename L::F* sums, typename L::F* square_sum) {
+                      typename L::F sq_norm, typename L::F* sums, typename L::F* sq_norm_sum) {
   using F = typename L::F;
   const Magnitude magnitude = static_cast<Magnitude>(plan.magnitude);
   const Blocks<L> blocks{&plan.key, static_cast<uint64_t>(plan.offset + index)};
   const F s = load_lanes<L>(plan.s, index, plan.storage, count);
-  if (Law::rows > 0 && plan.given) square = load_lanes<L>(plan.square, index, ScalarKind::float32, count);
+  if (Law::rows > 0 && plan.tangent_given) sq_norm = load_lanes<L>(plan.sq_norm, index, ScalarKind::float32, count);
   if constexpr (!backward) {
-    const auto a = activate<L, Law, false>(blocks, s, square, neuron, magnitude, plan.given, *plan.scalars, false);
+    const auto a =
+        activate<L, Law, false>(blocks, s, sq_norm, neuron, magnitude, plan.tangent_given, *plan.scalars, false);
     store_lanes<L>(plan.out, index, plan.storage, count, L::fma(a.factor, a.d, neuron.bias));
   } else {
     const F grad = load_lanes<L>(plan.grad, index, plan.storage, count);
-    const auto a = activate<L, Law, true>(blocks, s, square, neuron, magnitude, plan.given, *plan.scalars, plan.slopes);
+    const auto a =
+        activate<L, Law, true>(blocks, s, sq_norm, neuron, magnitude, plan.tangent_given, *plan.scalars, plan.slopes);
     F tangent = L::broadcast(0.0f), parts[neuron_sums];
-    const F ds = differentiate<L, Law>(a, s, grad, neuron, plan.given, parts, &tangent);
+    const F ds = differentiate<L, Law>(a, s, grad, neuron, plan.tangent_given, parts, &tangent);
     for (int k = 0; k < used_sums<Law>; ++k) sums[k] = sums[k] + parts[k];
     store_lanes<L>(plan.out, index, plan.storage, count, ds);
     if constexpr (Law::rows > 0) {
-      if (plan.given) {
+      if (plan.tangent_given) {
         store_lanes<L>(plan.tangent, index, ScalarKind::float32, count, tangent);
       } else {
-        *square_sum = *square_sum + tangent;
+        *sq_norm_sum = *sq_norm_sum + tangent;
       }
     }
   }
@@ -75,8 +77,8 @@ NVRM_INLINE void step(const DirectionPlan& plan, const Neuron<L, Law>& neuron, i
 // Two vectors of one neuron's activations side by side, at two indices; sums grow in the order of two steps.
 template <class L, class Law, bool backward>
 NVRM_INLINE void step_two(const DirectionPlan& plan, const Neuron<Pair<L>, Law>& neuron, int64_t index_a,
-                          int64_t index_b, int count, Two<typename L::F> square, typename L::F* sums,
-                          typename L::F* square_sum_a, typename L::F* square_sum_b) {
+                          int64_t index_b, int count, Two<typename L::F> sq_norm, typename L::F* sums,
+                          typename L::F* sq_norm_sum_a, typename L::F* sq_norm_sum_b) {
   using F = Two<typename L::F>;
   const auto load = [&](const void* data, ScalarKind storage) __attribute__((always_inline)) {
     return F{load_lanes<L>(data, index_a, storage, count), load_lanes<L>(data, index_b, storage, count)};
@@ -89,25 +91,25 @@ NVRM_INLINE void step_two(const DirectionPlan& plan, const Neuron<Pair<L>, Law>&
   const Blocks<Pair<L>> blocks{&plan.key, static_cast<uint64_t>(plan.offset + index_a),
                                static_cast<uint64_t>(plan.offset + index_b)};
   const F s = load(plan.s, plan.storage);
-  if (Law::rows > 0 && plan.given) square = load(plan.square, ScalarKind::float32);
+  if (Law::rows > 0 && plan.tangent_given) sq_norm = load(plan.sq_norm, ScalarKind::float32);
   if constexpr (!backward) {
     const auto a =
-        activate<Pair<L>, Law, false>(blocks, s, square, neuron, magnitude, plan.given, *plan.scalars, false);
+        activate<Pair<L>, Law, false>(blocks, s, sq_norm, neuron, magnitude, plan.tangent_given, *plan.scalars, false);
     store(plan.out, plan.storage, Pair<L>::fma(a.factor, a.d, neuron.bias));
   } else {
     const F grad = load(plan.grad, plan.storage);
-    const auto a =
-        activate<Pair<L>, Law, true>(blocks, s, square, neuron, magnitude, plan.given, *plan.scalars, plan.slopes);
+    const auto a = activate<Pair<L>, Law, true>(blocks, s, sq_norm, neuron, magnitude, plan.tangent_given,
+                                                *plan.scalars, plan.slopes);
     F tangent = Pair<L>::broadcast(0.0f), parts[neuron_sums];
-    const F ds = differentiate<Pair<L>, Law>(a, s, grad, neuron, plan.given, parts, &tangent);
+    const F ds = differentiate<Pair<L>, Law>(a, s, grad, neuron, plan.tangent_given, parts, &tangent);
     for (int k = 0; k < used_sums<Law>; ++k) sums[k] = (sums[k] + parts[k].a) + parts[k].b;
     store(plan.out, plan.storage, ds);
     if constexpr (Law::rows > 0) {
-      if (plan.given) {
+      if (plan.tangent_given) {
         store(plan.tangent, ScalarKind::float32, tangent);
       } else {
-        *square_sum_a = *square_sum_a + tangent.a;
-        *square_sum_b = *square_sum_b + tangent.b;
+        *sq_norm_sum_a = *sq_norm_sum_a + tangent.a;
+        *sq_norm_sum_b = *sq_norm_sum_b + tangent.b;
       }
     }
   }
@@ -122,9 +124,9 @@ void tile_by_neuron(const DirectionPlan& plan, int64_t tile) {
   const int64_t rows = plan.outer - row < DirectionPlan::tile_rows ? plan.outer - row : DirectionPlan::tile_rows;
   const int64_t last =
       first + DirectionPlan::tile_neurons < plan.neurons ? first + DirectionPlan::tile_neurons : plan.neurons;
-  const bool with_square = Law::rows > 0 && !plan.given;
-  F square_sum[DirectionPlan::tile_rows];
-  for (int64_t i = 0; i < rows; ++i) square_sum[i] = L::broadcast(0.0f);
+  const bool with_sq_norm = Law::rows > 0 && !plan.tangent_given;
+  F sq_norm_sum[DirectionPlan::tile_rows];
+  for (int64_t i = 0; i < rows; ++i) sq_norm_sum[i] = L::broadcast(0.0f);
 
   for (int64_t j = first; j < last; j += L::width) {
     const int count = last - j < L::width ? static_cast<int>(last - j) : L::width;
@@ -135,16 +137,16 @@ void tile_by_neuron(const DirectionPlan& plan, int64_t tile) {
     if constexpr (L::width > 1) {
       const auto both = twice<L, Law>(neuron);
       for (; i + 2 <= rows; i += 2) {
-        Two<F> square = Pair<L>::broadcast(0.0f);
-        if (with_square) square = {L::broadcast(plan.square[row + i]), L::broadcast(plan.square[row + i + 1])};
+        Two<F> sq_norm = Pair<L>::broadcast(0.0f);
+        if (with_sq_norm) sq_norm = {L::broadcast(plan.sq_norm[row + i]), L::broadcast(plan.sq_norm[row + i + 1])};
         const int64_t index = (row + i) * plan.neurons + j;
-        step_two<L, Law, backward>(plan, both, index, index + plan.neurons, count, square, sums, &square_sum[i],
-                                   &square_sum[i + 1]);
+        step_two<L, Law, backward>(plan, both, index, index + plan.neurons, count, sq_norm, sums, &sq_norm_sum[i],
+                                   &sq_norm_sum[i + 1]);
       }
     }
     for (; i < rows; ++i) {
-      const F square = with_square ? L::broadcast(plan.square[row + i]) : L::broadcast(0.0f);
-      step<L, Law, backward>(plan, neuron, (row + i) * plan.neurons + j, count, square, sums, &square_sum[i]);
+      const F sq_norm = with_sq_norm ? L::broadcast(plan.sq_norm[row + i]) : L::broadcast(0.0f);
+      step<L, Law, backward>(plan, neuron, (row + i) * plan.neurons + j, count, sq_norm, sums, &sq_norm_sum[i]);
     }
     if constexpr (backward) {
       for (int k = 0; k < neuron_sums; ++k) {
@@ -153,9 +155,9 @@ void tile_by_neuron(const DirectionPlan& plan, int64_t tile) {
       }
     }
   }
-  if (backward && with_square) {
+  if (backward && with_sq_norm) {
     for (int64_t i = 0; i < rows; ++i)
-      plan.square_part[neuron_tile * plan.outer + row + i] = sum_of_lanes<L>(square_sum[i]);
+      plan.sq_norm_part[neuron_tile * plan.outer + row + i] = sum_of_lanes<L>(sq_norm_sum[i]);
   }
 }
 
@@ -169,9 +171,9 @@ void tile_by_position(const DirectionPlan& plan, int64_t tile) {
   const int64_t end_of_group = (group + 1) * plan.group_channels();
   const int64_t last =
       first + DirectionPlan::block_channels < end_of_group ? first + DirectionPlan::block_channels : end_of_group;
-  const bool with_square = Law::rows > 0 && !plan.given;
-  float* const square_part =
-      backward && with_square ? plan.square_part + (block * plan.outer + object) * plan.inner : nullptr;
+  const bool with_sq_norm = Law::rows > 0 && !plan.tangent_given;
+  float* const sq_norm_part =
+      backward && with_sq_norm ? plan.sq_norm_part + (block * plan.outer + object) * plan.inner : nullptr;
 
   for (int64_t channel = first; channel < last; ++channel) {
     const Neuron<L, Law> neuron = load_neuron<L, Law, false>(plan, channel);
@@ -181,36 +183,36 @@ void tile_by_position(const DirectionPlan& plan, int64_t tile) {
     if constexpr (L::width > 1) {
       const auto both = twice<L, Law>(neuron);
       for (; i + 2 * L::width <= plan.inner; i += 2 * L::width) {
-        Two<F> square = Pair<L>::broadcast(0.0f), square_sum = square;
-        if (with_square) {
-          const float* at = plan.square + (object * plan.groups + group) * plan.inner + i;
-          L::load(at, square.a);
-          L::load(at + L::width, square.b);
+        Two<F> sq_norm = Pair<L>::broadcast(0.0f), sq_norm_sum = sq_norm;
+        if (with_sq_norm) {
+          const float* at = plan.sq_norm + (object * plan.groups + group) * plan.inner + i;
+          L::load(at, sq_norm.a);
+          L::load(at + L::width, sq_norm.b);
           if (backward && channel != first) {
-            L::load(square_part + i, square_sum.a);
-            L::load(square_part + i + L::width, square_sum.b);
+            L::load(sq_norm_part + i, sq_norm_sum.a);
+            L::load(sq_norm_part + i + L::width, sq_norm_sum.b);
           }
         }
         const int64_t index = (object * plan.neurons + channel) * plan.inner + i;
-        step_two<L, Law, backward>(plan, both, index, index + L::width, L::width, square, sums, &square_sum.a,
-                                   &square_sum.b);
-        if (backward && with_square) {
-          L::store(square_part + i, square_sum.a);
-          L::store(square_part + i + L::width, square_sum.b);
+        step_two<L, Law, backward>(plan, both, index, index + L::width, L::width, sq_norm, sums, &sq_norm_sum.a,
+                                   &sq_norm_sum.b);
+        if (backward && with_sq_norm) {
+          L::store(sq_norm_part + i, sq_norm_sum.a);
+          L::store(sq_norm_part + i + L::width, sq_norm_sum.b);
         }
       }
     }
     for (; i < plan.inner; i += L::width) {
       const int count = plan.inner - i < L::width ? static_cast<int>(plan.inner - i) : L::width;
-      F square = L::broadcast(0.0f), square_sum = L::broadcast(0.0f);
-      if (with_square) {
-        square =
-            load_lanes<L>(plan.square, (object * plan.groups + group) * plan.inner + i, ScalarKind::float32, count);
-        if (backward && channel != first) square_sum = load_lanes<L>(square_part, i, ScalarKind::float32, count);
+      F sq_norm = L::broadcast(0.0f), sq_norm_sum = L::broadcast(0.0f);
+      if (with_sq_norm) {
+        sq_norm =
+            load_lanes<L>(plan.sq_norm, (object * plan.groups + group) * plan.inner + i, ScalarKind::float32, count);
+        if (backward && channel != first) sq_norm_sum = load_lanes<L>(sq_norm_part, i, ScalarKind::float32, count);
       }
       const int64_t index = (object * plan.neurons + channel) * plan.inner + i;
-      step<L, Law, backward>(plan, neuron, index, count, square, sums, &square_sum);
-      if (backward && with_square) store_lanes<L>(square_part, i, ScalarKind::float32, count, square_sum);
+      step<L, Law, backward>(plan, neuron, index, count, sq_norm, sums, &sq_norm_sum);
+      if (backward && with_sq_norm) store_lanes<L>(sq_norm_part, i, ScalarKind::float32, count, sq_norm_sum);
     }
     if constexpr (backward) {
       for (int k = 0; k < neuron_sums; ++k) {

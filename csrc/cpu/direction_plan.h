@@ -17,24 +17,24 @@ struct DirectionPlan {
   int64_t offset;
   const LayerScalars* scalars;
   int magnitude;
-  bool given, slopes;
+  bool tangent_given, slopes;
 
   int64_t outer, neurons, inner, groups;
   int64_t padded;  // length of a row of parameters: neurons and then the last one again, to whole vectors
   const float* scale;
-  const float* gain;
-  const float* spread;
+  const float* magnitude_mean;
+  const float* magnitude_std;
   const float* bias;
   const float* constants;  // rows of `padded`
 
   ScalarKind storage;  // of s, out, grad
   const void* s;
-  const void* grad;     // backward only
-  void* out;            // y, or the gradient for s
-  const float* square;  // (outer, groups, inner), or, if given, of s's shape
-  float* tangent;       // backward, if given: the gradient for it
-  float* neuron_part;   // backward: (parts, neuron_sums, neurons)
-  float* square_part;   // backward, if not given: (parts, outer, inner), twice the gradient's parts
+  const void* grad;      // backward only
+  void* out;             // y, or the gradient for s
+  const float* sq_norm;  // (outer, groups, inner), or, if given, of s's shape
+  float* tangent;        // backward, if given: the gradient for it
+  float* neuron_part;    // backward: (parts, neuron_sums, neurons)
+  float* sq_norm_part;   // backward, if not given: (parts, outer, inner), twice the gradient's parts
 
   bool by_neuron() const { return inner == 1 && groups <= 1; }
   static constexpr int64_t tile_rows = 64;
@@ -49,7 +49,7 @@ struct DirectionPlan {
   int64_t tiles() const { return by_neuron() ? row_tiles() * neuron_tiles() : outer * channel_blocks(); }
   // How many parts the two kinds of sums have.
   int64_t neuron_parts() const { return by_neuron() ? row_tiles() : outer; }
-  int64_t square_parts() const { return by_neuron() ? neuron_tiles() : channel_blocks(); }
+  int64_t sq_norm_parts() const { return by_neuron() ? neuron_tiles() : channel_blocks(); }
 };
 
 }  // namespace nvrm

@@ -26,6 +26,14 @@ struct LayerScalars {
 enum class Magnitude { none, normal, gamma };
 
 // Sums over a neuron's activations, in this order in the partial sums.
-enum NeuronSum { sum_scale, sum_gain, sum_spread, sum_bias, sum_first, sum_second, neuron_sums };
+enum NeuronSum {
+  sum_scale,
+  sum_magnitude_mean,
+  sum_magnitude_std,
+  sum_bias,
+  sum_law_param_0,
+  sum_law_param_1,
+  neuron_sums
+};
 
 }  // namespace nvrm

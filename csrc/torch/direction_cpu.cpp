@@ -55,10 +55,10 @@ LayerScalars layer_scalars(int64_t fan_in, double alpha, double low, double high
 struct Settings {
   int64_t stream, step, offset, direction, magnitude, fan_in;
   double alpha, low, high;
-  bool given;
+  bool tangent_given;
 };
 
-void check(const Tensor& s, const Tensor& square, const Tensor& key, const Settings& at) {
+void check(const Tensor& s, const Tensor& sq_norm, const Tensor& key, const Settings& at) {
   TORCH_CHECK_VALUE(s.dim() == 3, "s must have shape (outer, neurons, inner), got ", s.sizes());
   TORCH_CHECK_TYPE(at::isFloatingType(s.scalar_type()), "s must be a floating-point tensor, got ", s.scalar_type());
   TORCH_CHECK_TYPE(key.scalar_type() == at::kLong && key.numel() == 1, "key must be an int64 tensor with one element");
@@ -71,15 +71,15 @@ void check(const Tensor& s, const Tensor& square, const Tensor& key, const Setti
   TORCH_CHECK_VALUE(at.fan_in >= 2,
                     "a weight vector of one element has no direction to turn: fan_in must be at least 2");
   TORCH_CHECK_VALUE(at.fan_in <= (int64_t{1} << 30), "fan_in must be at most 2^30, got ", at.fan_in);
-  if (at.given) {
-    TORCH_CHECK_VALUE(square.sizes() == s.sizes(), "a given tangent part must have s's shape ", s.sizes(), ", got ",
-                      square.sizes());
+  if (at.tangent_given) {
+    TORCH_CHECK_VALUE(sq_norm.sizes() == s.sizes(), "a given tangent part must have s's shape ", s.sizes(), ", got ",
+                      sq_norm.sizes());
     return;
   }
-  TORCH_CHECK_VALUE(square.dim() == 3 && square.size(0) == s.size(0) && square.size(2) == s.size(2),
-                    "sq_norm must have shape (", s.size(0), ", groups, ", s.size(2), "), got ", square.sizes());
-  TORCH_CHECK_VALUE(square.size(1) > 0 && s.size(1) % square.size(1) == 0,
-                    "sq_norm must have a number of groups that divides ", s.size(1), ", got ", square.size(1));
+  TORCH_CHECK_VALUE(sq_norm.dim() == 3 && sq_norm.size(0) == s.size(0) && sq_norm.size(2) == s.size(2),
+                    "sq_norm must have shape (", s.size(0), ", groups, ", s.size(2), "), got ", sq_norm.sizes());
+  TORCH_CHECK_VALUE(sq_norm.size(1) > 0 && s.size(1) % sq_norm.size(1) == 0,
+                    "sq_norm must have a number of groups that divides ", s.size(1), ", got ", sq_norm.size(1));
 }
 
 // Parameters of all neurons for the kernels, rows padded to whole vectors with the last neuron's, so that lanes beyond
@@ -110,22 +110,23 @@ class Parameters {
 };
 
 struct Pass {
-  Tensor s, square;
+  Tensor s, sq_norm;
   LayerScalars scalars;
   Parameters parameters;
   DirectionPlan plan;
 
-  Pass(const Tensor& s_, const Tensor& square_, const Tensor& scale, const Tensor& gain, const OptionalTensor& spread,
-       const OptionalTensor& bias, const Tensor& constants, const Tensor& key, const Settings& at)
+  Pass(const Tensor& s_, const Tensor& sq_norm_, const Tensor& scale, const Tensor& magnitude_mean,
+       const OptionalTensor& magnitude_std, const OptionalTensor& bias, const Tensor& constants, const Tensor& key,
+       const Settings& at)
       : s(s_.contiguous()),
-        square(square_.contiguous()),
+        sq_norm(sq_norm_.contiguous()),
         scalars(layer_scalars(at.fan_in, at.alpha, at.low, at.high)),
         parameters(s.size(1), law_sizes[at.direction].rows) {
     parameters.set(0, 1, scale, "scale");
-    parameters.set(1, 1, gain, "magnitude_mean");
+    parameters.set(1, 1, magnitude_mean, "magnitude_mean");
     if (at.magnitude != 0) {
-      TORCH_CHECK_VALUE(spread.has_value(), "magnitude noise needs magnitude_std");
-      parameters.set(2, 1, *spread, "magnitude_std");
+      TORCH_CHECK_VALUE(magnitude_std.has_value(), "magnitude noise needs magnitude_std");
+      parameters.set(2, 1, *magnitude_std, "magnitude_std");
     }
     if (bias.has_value()) parameters.set(3, 1, *bias, "bias");
     parameters.set(4, law_sizes[at.direction].rows, constants, "constants");
@@ -134,22 +135,22 @@ struct Pass {
     plan.offset = at.offset;
     plan.scalars = &scalars;
     plan.magnitude = static_cast<int>(at.magnitude);
-    plan.given = at.given;
+    plan.tangent_given = at.tangent_given;
     plan.outer = s.size(0);
     plan.neurons = s.size(1);
     plan.inner = s.size(2);
-    plan.groups = at.direction == 0 || at.given ? 1 : square.size(1);
+    plan.groups = at.direction == 0 || at.tangent_given ? 1 : sq_norm.size(1);
     plan.padded = parameters.padded();
     plan.scale = parameters.row(0);
-    plan.gain = parameters.row(1);
-    plan.spread = parameters.row(2);
+    plan.magnitude_mean = parameters.row(1);
+    plan.magnitude_std = parameters.row(2);
     plan.bias = parameters.row(3);
     plan.constants = parameters.row(4);
     plan.storage = scalar_kind(s.scalar_type(), "s");
     plan.s = s.const_data_ptr();
     if (at.direction != 0) {
-      TORCH_CHECK_TYPE(square.scalar_type() == at::kFloat, "sq_norm must be float32, got ", square.scalar_type());
-      plan.square = square.const_data_ptr<float>();
+      TORCH_CHECK_TYPE(sq_norm.scalar_type() == at::kFloat, "sq_norm must be float32, got ", sq_norm.scalar_type());
+      plan.sq_norm = sq_norm.const_data_ptr<float>();
     }
   }
 
@@ -162,21 +163,21 @@ struct Pass {
 };
 
 // float64 goes on to the reference, whose formulas are torch's functions.
-Tensor direction_noise(const Tensor& s, const Tensor& square, const Tensor& scale, const Tensor& gain,
-                       const OptionalTensor& spread, const OptionalTensor& bias, const OptionalTensor& first,
-                       const OptionalTensor& second, const Tensor& constants, const Tensor& key, int64_t stream,
-                       int64_t step, int64_t offset, int64_t direction, int64_t magnitude, int64_t fan_in, double alpha,
-                       double low, double high, bool given) {
-  const Settings at{stream, step, offset, direction, magnitude, fan_in, alpha, low, high, given};
-  check(s, square, key, at);
+Tensor direction_noise(const Tensor& s, const Tensor& sq_norm, const Tensor& scale, const Tensor& magnitude_mean,
+                       const OptionalTensor& magnitude_std, const OptionalTensor& bias,
+                       const OptionalTensor& law_param_0, const OptionalTensor& law_param_1, const Tensor& constants,
+                       const Tensor& key, int64_t stream, int64_t step, int64_t offset, int64_t direction,
+                       int64_t magnitude, int64_t fan_in, double alpha, double low, double high, bool tangent_given) {
+  const Settings at{stream, step, offset, direction, magnitude, fan_in, alpha, low, high, tangent_given};
+  check(s, sq_norm, key, at);
   if (s.scalar_type() == at::kDouble) {
     static const auto op = c10::Dispatcher::singleton()
                                .findSchemaOrThrow("nvrm_fast::direction_noise", "reference")
                                .typed<decltype(direction_noise)>();
-    return op.call(s, square, scale, gain, spread, bias, first, second, constants, key, stream, step, offset, direction,
-                   magnitude, fan_in, alpha, low, high, given);
+    return op.call(s, sq_norm, scale, magnitude_mean, magnitude_std, bias, law_param_0, law_param_1, constants, key,
+                   stream, step, offset, direction, magnitude, fan_in, alpha, low, high, tangent_given);
   }
-  Pass pass(s, square, scale, gain, spread, bias, constants, key, at);
+  Pass pass(s, sq_norm, scale, magnitude_mean, magnitude_std, bias, constants, key, at);
   Tensor y = pass.s.new_empty(pass.s.sizes());
   pass.plan.out = y.mutable_data_ptr();
   pass.run(false, direction);
@@ -185,23 +186,23 @@ Tensor direction_noise(const Tensor& s, const Tensor& square, const Tensor& scal
 
 using Eight = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
-Eight direction_noise_backward(const Tensor& grad, const Tensor& s, const Tensor& square, const Tensor& scale,
-                               const Tensor& gain, const OptionalTensor& spread, const OptionalTensor& bias,
-                               const OptionalTensor& first, const OptionalTensor& second, const Tensor& constants,
-                               const Tensor& key, int64_t stream, int64_t step, int64_t offset, int64_t direction,
-                               int64_t magnitude, int64_t fan_in, double alpha, double low, double high, bool given,
-                               bool slopes) {
-  const Settings at{stream, step, offset, direction, magnitude, fan_in, alpha, low, high, given};
-  check(s, square, key, at);
+Eight direction_noise_backward(const Tensor& grad, const Tensor& s, const Tensor& sq_norm, const Tensor& scale,
+                               const Tensor& magnitude_mean, const OptionalTensor& magnitude_std,
+                               const OptionalTensor& bias, const OptionalTensor& law_param_0,
+                               const OptionalTensor& law_param_1, const Tensor& constants, const Tensor& key,
+                               int64_t stream, int64_t step, int64_t offset, int64_t direction, int64_t magnitude,
+                               int64_t fan_in, double alpha, double low, double high, bool tangent_given, bool slopes) {
+  const Settings at{stream, step, offset, direction, magnitude, fan_in, alpha, low, high, tangent_given};
+  check(s, sq_norm, key, at);
   TORCH_CHECK_VALUE(grad.sizes() == s.sizes(), "grad must have s's shape ", s.sizes(), ", got ", grad.sizes());
   if (s.scalar_type() == at::kDouble) {
     static const auto op = c10::Dispatcher::singleton()
                                .findSchemaOrThrow("nvrm_fast::direction_noise_backward", "reference")
                                .typed<decltype(direction_noise_backward)>();
-    return op.call(grad, s, square, scale, gain, spread, bias, first, second, constants, key, stream, step, offset,
-                   direction, magnitude, fan_in, alpha, low, high, given, slopes);
+    return op.call(grad, s, sq_norm, scale, magnitude_mean, magnitude_std, bias, law_param_0, law_param_1, constants,
+                   key, stream, step, offset, direction, magnitude, fan_in, alpha, low, high, tangent_given, slopes);
   }
-  Pass pass(s, square, scale, gain, spread, bias, constants, key, at);
+  Pass pass(s, sq_norm, scale, magnitude_mean, magnitude_std, bias, constants, key, at);
   DirectionPlan& plan = pass.plan;
   const Tensor dy = grad.to(s.scalar_type()).contiguous();
   Tensor ds = pass.s.new_empty(pass.s.sizes());
@@ -209,13 +210,13 @@ Eight direction_noise_backward(const Tensor& grad, const Tensor& s, const Tensor
   plan.out = ds.mutable_data_ptr();
   plan.slopes = slopes;
   const Tensor nothing = scale.new_empty({0});
-  Tensor d_square = nothing.clone(), square_part;
-  if (direction != 0 && given) {
-    d_square = pass.square.new_empty(pass.square.sizes());
-    plan.tangent = d_square.mutable_data_ptr<float>();
+  Tensor d_sq_norm = nothing.clone(), sq_norm_part;
+  if (direction != 0 && tangent_given) {
+    d_sq_norm = pass.sq_norm.new_empty(pass.sq_norm.sizes());
+    plan.tangent = d_sq_norm.mutable_data_ptr<float>();
   } else if (direction != 0) {
-    square_part = scale.new_empty({plan.square_parts(), plan.outer, plan.inner});
-    plan.square_part = square_part.mutable_data_ptr<float>();
+    sq_norm_part = scale.new_empty({plan.sq_norm_parts(), plan.outer, plan.inner});
+    plan.sq_norm_part = sq_norm_part.mutable_data_ptr<float>();
   }
   Tensor neuron_part = scale.new_empty({plan.neuron_parts(), neuron_sums, plan.neurons});
   plan.neuron_part = neuron_part.mutable_data_ptr<float>();
@@ -223,23 +224,23 @@ Eight direction_noise_backward(const Tensor& grad, const Tensor& s, const Tensor
 
   if (s.numel() == 0) {
     neuron_part = scale.new_zeros({1, neuron_sums, plan.neurons});
-    if (direction != 0) d_square.resize_(square.sizes()).zero_();
-  } else if (direction != 0 && !given) {
+    if (direction != 0) d_sq_norm.resize_(sq_norm.sizes()).zero_();
+  } else if (direction != 0 && !tangent_given) {
     // Parts of one group are neighbours: (groups, blocks, outer, inner) to (outer, groups, inner).
-    d_square =
-        square_part.reshape({plan.groups, -1, plan.outer, plan.inner}).sum(1).mul_(0.5).transpose(0, 1).contiguous();
+    d_sq_norm =
+        sq_norm_part.reshape({plan.groups, -1, plan.outer, plan.inner}).sum(1).mul_(0.5).transpose(0, 1).contiguous();
   }
   const Tensor sum = neuron_part.sum(0);
   const auto of = [&](int64_t k, bool wanted) { return wanted ? sum.select(0, k).clone() : nothing.clone(); };
   const int64_t count = slopes ? law_sizes[direction].parameters : 0;
   return {ds,
-          d_square,
+          d_sq_norm,
           of(sum_scale, true),
-          of(sum_gain, true),
-          of(sum_spread, magnitude != 0),
+          of(sum_magnitude_mean, true),
+          of(sum_magnitude_std, magnitude != 0),
           of(sum_bias, bias.has_value()),
-          of(sum_first, count > 0 && first.has_value()),
-          of(sum_second, count > 1 && second.has_value())};
+          of(sum_law_param_0, count > 0 && law_param_0.has_value()),
+          of(sum_law_param_1, count > 1 && law_param_1.has_value())};
 }
 
 Tensor gaussian_like(const Tensor& like, const Tensor& key, int64_t stream, int64_t step, int64_t offset) {
