@@ -4,11 +4,15 @@
 
 #include <pybind11/pybind11.h>
 
+#include <cstdint>
+#include <vector>
+
 namespace nvrm {
 
 // calls: StepArguments of nvrm_fast/contract/arguments.py. Every tensor must be torch.Tensor or Parameter itself, and
 // no transform or mode may be at work that has to see the operator: whoever calls has made sure of it.
 // Raises as step_, and TypeError for other tensors and for fields of another type; nothing has been written then.
-void steps_from_python(const pybind11::list& calls);
+// Returns a number for each call that tells (nearly always) whether its parameters lie where they lay before.
+std::vector<int64_t> steps_from_python(const pybind11::list& calls);
 
 }  // namespace nvrm

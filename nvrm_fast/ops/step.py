@@ -85,13 +85,15 @@ def serves_at_once(places: Iterable[tuple[torch.device, str | None]]) -> bool:
     return is_native and torch._C._len_torch_dispatch_stack() == 0
 
 
-def steps_(calls: list[StepArguments]) -> None:
+def steps_(calls: list[StepArguments]) -> list[int]:
     """Several steps by native kernels, every one of them checked before the first one writes.
 
     It goes around torch's dispatcher, which takes longer to convert the lists of a hundred small tensors than the
     kernels to step them. So nothing but `serves_at_once` tells whether it may be called.
+
+    Returns a number for each call that tells (nearly always) whether its parameters lie where they lay before.
     """
-    registry._native.steps_(calls)
+    return registry._native.steps_(calls)
 
 
 def reperturb_(arguments: ReperturbArguments, *, backend: str | None = None) -> None:

@@ -327,17 +327,32 @@ class NoisyOptimizer(Optimizer):
         for part, plan in zip(parts, plans):
             if plan.has_masters and self._may_be_written(part, plan):
                 self._take_writes_over(part.group, plan.refs, plan.data(part))
+        places: list[Any]
         if at_once:
-            steps_([arguments for arguments, _ in calls])
+            places = list(steps_([arguments for arguments, _ in calls]))
         else:
             for arguments, backend in calls:
                 step_(arguments, backend=backend)
+            places = [[param.data_ptr() for param in arguments.params] for arguments, _ in calls]
+        self._note_places(parts, plans, places)
         for plan in plans:
             if plan.has_shards:  # the kernels have told the local tensors' versions only
                 torch.autograd.graph.increment_version(plan.params)
         for part, plan in zip(parts, plans):
             if plan.has_masters:
                 plan.mark = None if self._may_be_clean(part.group, plan) else written.mark(part.params, plan.data(part))
+
+    def _note_places(self, parts: list[Part], plans: list[Plan], places: list[Any]) -> None:
+        """A parameter may have got other memory since (`p.data = x`), and that carries its noise now."""
+        first = 0
+        for part, plan in zip(parts, plans):
+            own = places[first : first + len(plan.batches)]
+            first += len(plan.batches)
+            if part.data is None and plan.places != own:
+                if plan.places is not None:
+                    for ref, state in zip(plan.refs, plan.states):
+                        carried.note(ref.param, state[PERTURBATION], state.get(MASTER))
+                plan.places = own
 
     def _may_be_clean(self, group: dict[str, Any], plan: Plan) -> bool:
         """Whether the last step may have left weights without noise. The host does not ask the records."""

@@ -162,6 +162,8 @@ class Plan:
         self.is_shared = any(x.device.type == "cpu" and x.is_shared() for x in map(local_tensor, self.params))
         #: Of parameters with masters, as the last step left them (written.py); None: not known, or without noise.
         self.mark: tuple[list[int], list[int], list[int]] | None = None
+        #: What tells where the parameters lay in the last step, a batch each; None: there was none.
+        self.places: list[Any] | None = None
 
     def is_valid(self, part: Part, state: dict[Tensor, Any], options: tuple[Any, ...]) -> bool:
         """Whether the operator does what a new plan would have it do, or refuses."""

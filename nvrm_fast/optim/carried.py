@@ -31,8 +31,6 @@ class Carried(NamedTuple):
 
 
 _known: dict[tuple[int, int], Carried] = {}
-#: The same by the parameter's id: it may get other memory (`p.data = x`) and be stepped there without being noted anew.
-_by_param: dict[int, tuple[weakref.ref[Tensor], Carried]] = {}
 _purge_at = 1024
 
 
@@ -49,12 +47,9 @@ def note(param: Tensor, record: Tensor, master: Tensor | None) -> None:
     if len(_known) >= _purge_at:
         for key in [key for key, carried in _known.items() if carried.storage.expired()]:
             del _known[key]
-        for i in [i for i, (param_ref, _) in _by_param.items() if param_ref() is None]:
-            del _by_param[i]
         _purge_at = max(1024, 2 * len(_known))
     own = None if master is None else weakref.ref(local_tensor(master))
-    _known[_key(data)] = carried = Carried(StorageWeakRef(data.untyped_storage()), record, own)
-    _by_param[id(param)] = weakref.ref(param), carried
+    _known[_key(data)] = Carried(StorageWeakRef(data.untyped_storage()), record, own)
 
 
 def find(param: Tensor) -> Carried | None:
@@ -63,11 +58,7 @@ def find(param: Tensor) -> Carried | None:
     if not _known or data.numel() == 0 or data.device.type == "meta":
         return None
     carried = _known.get(_key(data))
-    if carried is None or carried.storage.expired():
-        noted, carried = _by_param.get(id(param), (None, None))
-        if carried is None or noted is None or noted() is not param:
-            return None
-    if carried.record.device != data.device:
+    if carried is None or carried.storage.expired() or carried.record.device != data.device:
         return None
     record = unpack(carried.record.tolist())
     return carried if record.scale != 0 and record.numel == param.numel() else None
@@ -138,7 +129,6 @@ def take_off(carried: Carried, ref: ParamRef, backend: str | None) -> None:
 
 def forget(param: Tensor) -> None:
     _known.pop(_key(local_tensor(param)), None)
-    _by_param.pop(id(param), None)
 
 
 def carries_noise(param: Tensor) -> bool:

@@ -56,9 +56,10 @@ class Interrupted:
             self.left -= 1
             if self.left == -1 and not self.is_after:
                 raise KeyboardInterrupt
-            operator(*args, **kwargs)
+            result = operator(*args, **kwargs)
             if self.left == -1 and self.is_after:
                 raise KeyboardInterrupt
+            return result
 
         return wrapped
 

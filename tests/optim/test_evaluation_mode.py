@@ -171,7 +171,7 @@ def test_a_step_that_the_host_does_not_see(masters, b):
     train(model, optimizer, 2)
     at_once = base.steps_
     try:
-        base.steps_ = lambda calls: (captured.extend(calls), at_once(calls))
+        base.steps_ = lambda calls: captured.extend(calls) or at_once(calls)
         base.step_ = lambda arguments, backend: (captured.append(arguments), step_(arguments, backend=backend))
         train(model, optimizer, 1, start=2)
     finally:

@@ -26,9 +26,10 @@ class Interrupter:
             self.calls += name == self.name
             if mine and not self.after:
                 raise KeyboardInterrupt
-            operator(*args, **kwargs)
+            result = operator(*args, **kwargs)
             if mine:
                 raise KeyboardInterrupt
+            return result
 
         return wrapped
 
