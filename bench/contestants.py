@@ -67,7 +67,8 @@ def make_optimizer(rule: str, variant: str, params: Iterable[Tensor]) -> Optimiz
         return classes.compiled(params, **classes.options, variability=VARIABILITY)
     if variant == IVON:
         return SampledIvon(params, lr=IVON_RATE)
-    return classes.nvrm(params, **classes.options, variability=VARIABILITY, master_weights=variant == MASTER)
+    # The gate compares two of them: one noise for all.
+    return classes.nvrm(params, **classes.options, variability=VARIABILITY, master_weights=variant == MASTER, seed=0)
 
 
 def contestants(rule: str, dtype: torch.dtype = torch.float32, *, compiled: bool = False) -> list[Contestant]:

@@ -99,6 +99,7 @@ def make_optimizer(
         variability=VARIABILITY,
         master_weights=row.variant == MASTER,
         backend=row.backend,
+        seed=0,
         **options,
     )
 

@@ -190,3 +190,17 @@ def test_the_gate_is_green_on_layers_and_red_on_a_wrong_kernel(monkeypatch):
     monkeypatch.setattr(gate, "fill_noise_", wrong)
     with pytest.raises(gate.RedGate, match="noise alone"):
         gate._check_noise("gaussian", _native.instruction_set())
+
+
+def test_all_contestants_draw_one_noise(monkeypatch):
+    """The gate compares optimizers; without a seed each would have another."""
+    monkeypatch.setattr("nvrm_fast.optim.base.default_seed", lambda earlier: 7)
+    for variant in (contestants.IN_PLACE, contestants.MASTER):
+        optimizer = contestants.make_optimizer("SGD", variant, [torch.nn.Parameter(torch.zeros(3))])
+        assert optimizer.param_groups[0]["seed"] == 0
+
+
+@needs_native
+def test_the_gate_is_green_whatever_seeds_optimizers_get(monkeypatch):
+    monkeypatch.setattr("nvrm_fast.optim.base.default_seed", lambda earlier: earlier)
+    gate._check_native("SGD", torch.float32, False, "uniform", [_native.instruction_set()])
