@@ -110,6 +110,10 @@ class NoisyOptimizer(Optimizer):
         """Whether the group's i-th parameter carries noise."""
         return True
 
+    def _is_served(self, group: dict[str, Any], i: int) -> bool:
+        """Whether kernels are called for the group's i-th parameter: others may be of any kind."""
+        return True
+
     def _wants_master(self, group: dict[str, Any], param: Tensor) -> bool:
         wish = group["master_weights"]
         return param.dtype in LOW_PRECISION if wish is None else wish
@@ -143,12 +147,18 @@ class NoisyOptimizer(Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch.optim's; also checks parameters and hyper-parameters."""
         super().add_param_group(param_group)
+        self._accept_last_group()
+
+    def _accept_last_group(self) -> None:
+        """Checks the group that was just added, and takes it out again if something is wrong with it."""
         group = self.param_groups[-1]
         if group["seed"] is None:
             group["seed"] = self.defaults["seed"]
         try:
             self._check_group(group)
-            for name, param in self._named(group):
+            for i, (name, param) in enumerate(self._named(group)):
+                if not self._is_served(group, i):
+                    continue
                 check_param(param, name)
                 try:
                     place_of(param)

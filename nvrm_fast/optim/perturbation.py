@@ -15,7 +15,7 @@ from ..contract.record import NOISE_WORDS, SCALE, SEED, unpack
 from ..contract.seeds import check_integer, seed_of_rank, signed_seed
 from ..ops.step import reperturb_
 from ..prediction import Prediction
-from . import averaging, capture, carried, ensemble, outer
+from . import averaging, capture, carried, ensemble, outer, written
 from .base import NoisyOptimizer, read_records
 from .batches import MASTER, PERTURBATION, ParamRef, Part, Plan, make_batches
 from .checkpoint import SUSPENDED, SUSPENDED_PARAM
@@ -290,7 +290,7 @@ class NeuralVariableOptimizer(NoisyOptimizer):
             run_strides=batch.run_strides,
         )
         reperturb_(arguments, backend=group["backend"])
-        return _same_bits(clean, here)
+        return written.equal_bits(clean, here)
 
     def _take_noise_off(self, group: dict[str, Any], refs: list[ParamRef]) -> None:
         self._reperturb(group, refs, clean_targets([self.state[ref.param][PERTURBATION] for ref in refs]))
@@ -364,9 +364,3 @@ def clean_targets(records: list[Tensor]) -> list[Tensor]:
     targets = torch.stack(records)
     targets[:, SCALE] = 0
     return list(targets.unbind())
-
-
-def _same_bits(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors hold the same bits; NaN counts as a value like another."""
-    words = {2: torch.int16, 4: torch.int32, 8: torch.int64}[a.element_size()]
-    return torch.equal(a.view(words), b.view(words))

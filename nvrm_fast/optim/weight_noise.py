@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..contract.checks import wide_dtype
-from ..contract.distributions import DISTRIBUTIONS, NOISE_CONTRACT
+from ..contract.distributions import DISTRIBUTIONS
 from ..contract.record import DISTRIBUTION, RULE_STEPS, SCALE, SEED, STEP, TURN, scale_bits
 from ..contract.rules import Rule
 from ..contract.seeds import signed_seed
 from . import capture, checkpoint, written
 from .batches import MASTER, PERTURBATION, ParamRef, Part
-from .checks import check_param, check_record
+from .checks import check_record
 from .memory import allocate
 from .perturbation import NeuralVariableOptimizer
 from .selection import Choices
@@ -38,9 +38,6 @@ def _set_groups(optimizer: Optimizer, groups: list[dict[str, Any]]) -> None:
                 _set_groups(inner, groups)
                 return
     optimizer.param_groups = groups
-
-
-_Refs = list[tuple[dict[str, Any], list[ParamRef]]]
 
 
 class WeightNoise(NeuralVariableOptimizer):
@@ -138,24 +135,9 @@ class WeightNoise(NeuralVariableOptimizer):
         else:
             self.optimizer.add_param_group(param_group)
         group = self.param_groups[-1]
-        added = [key for key in self.defaults if key not in group]
-        for key in added:
-            group[key] = self.defaults[key]
-        if group["seed"] is None:
-            group["seed"] = self.defaults["seed"]
-        try:
-            self._check_group(group)
-            for ref in self._refs_of(group):
-                check_param(ref.param, ref.name)
-            if not self._is_being_made:
-                self._check_overlap()
-        except Exception:
-            self.param_groups.pop()
-            raise
-        group["checkpoint_version"] = checkpoint.VERSION
-        group["noise_contract"] = NOISE_CONTRACT
-        if not self._is_being_made:
-            self._set_up()
+        for key, value in self.defaults.items():
+            group.setdefault(key, value)
+        self._accept_last_group()
 
     def _set_up(self) -> None:
         super()._set_up()
@@ -169,15 +151,12 @@ class WeightNoise(NeuralVariableOptimizer):
 
     # Which parameters.
 
-    def _refs_of(self, group: dict[str, Any]) -> list[ParamRef]:
-        """The group's parameters that noise is for, whether they carry it or not."""
-        return [self._ref(group, i) for i in range(len(group["params"])) if self._is_selected(group, i)]
+    def _is_served(self, group: dict[str, Any], i: int) -> bool:
+        return self._is_selected(group, i)
 
     def _all_refs(self, group: dict[str, Any]) -> list[ParamRef]:
-        return self._refs_of(group)
-
-    def _perturbed(self) -> _Refs:
-        return [(group, self._refs_of(group)) for group in self.param_groups]
+        """The group's parameters that noise is for, whether they carry it or not."""
+        return [self._ref(group, i) for i in range(len(group["params"])) if self._is_selected(group, i)]
 
     # One step.
 
@@ -201,7 +180,7 @@ class WeightNoise(NeuralVariableOptimizer):
         with torch.no_grad():
             stepped = [
                 (group, [ref for ref in refs if closure is not None or ref.param.grad is not None])
-                for group, refs in self._perturbed()
+                for group, refs in ((group, self._all_refs(group)) for group in self.param_groups)
             ]
             parts = [part for group in self.param_groups if (part := Part.of_group(group)).params]
             is_initialization = not self.state and checkpoint.is_state_initialization(self, parts)

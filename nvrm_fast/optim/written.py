@@ -58,13 +58,13 @@ def take_over(data: Tensor, master: Tensor, state: dict[str, Any], ref: ParamRef
         return
     is_clean = unpack(words.tolist()).scale == 0
     if is_clean and data.dtype == master.dtype and data.is_contiguous() and master.is_contiguous():
-        if _equal(data.view(-1), master.view(-1)):  # one pass by all threads
+        if equal_bits(data.view(-1), master.view(-1)):  # one pass by all threads
             return
     for own, clean, start in _pieces(data, master, ref.place, is_clean):
         place = ref.place._replace(offset=ref.place.offset + start)
         # Cast in either case, so that the comparison is one of bits.
         expected = clean.to(own.dtype) if is_clean else _expected(own, clean, words, place, backend)
-        if not _equal(own, expected):
+        if not equal_bits(own, expected):
             _take_differences(own, clean, expected, is_clean)
 
 
@@ -78,7 +78,7 @@ def _pieces(data: Tensor, master: Tensor, place: Place, is_clean: bool) -> Itera
         yield data, master, 0
 
 
-def _equal(a: Tensor, b: Tensor) -> bool:
+def equal_bits(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors of one dtype and shape hold the same bits."""
     words = torch.int64
     if a.dim() != 1 or any(x.nbytes % 8 or x.data_ptr() % 8 or not x.is_contiguous() for x in (a, b)):
