@@ -11,7 +11,7 @@ from nvrm_fast import nn as noisy
 from studies.data import ImageData
 from studies.models import started
 from studies.stochastic.pruning import importance, loop, networks
-from studies.stochastic.pruning.loop import SE_SNN
+from studies.stochastic.pruning.loop import SE_SNN, log_sigmas
 from studies.stochastic.pruning.study import STUDY, Pruning
 from studies.stochastic.pruning.surgery import Surgeon
 
@@ -223,6 +223,30 @@ def test_the_loop_stops_at_the_target_and_repeats():
     assert points[-1]["test_error"] < 0.1
     assert first["neurons"] == points[0]["widths"] == [4, 10, 100]
     assert sum(points[0]["widths"]) - sum(points[1]["widths"]) == sum(first["never_firing"])
+
+
+def test_the_entropy_criterion_removes_the_noisiest(monkeypatch):
+    """Scores keep pace with the surgery: at every turn those that are left are the calmest of each layer."""
+    data, chosen = stripes(MNIST), tiny(at_once=0.1, target=0.3, criterion="entropy", flops_weight=0.0)
+    seen, ranked = [], []
+    monkeypatch.setattr(loop, "log_sigmas", lambda *given: seen.append(log_sigmas(*given)) or seen[-1])
+    monkeypatch.setattr(loop, "least", lambda scores, *more: ranked.append(scores) or importance.least(scores, *more))
+    given = {"method": SE_SNN, "weight": 0.0, "margin": 0.0, "seed": 0}
+    points = loop.one_run(data, chosen, **given)["points"]
+    assert points[-1]["multiplications"] <= 0.3 * points[0]["multiplications"]
+    entropies = seen[-1]
+    assert list(entropies) == [0, 3, 7] and [len(entropy) for entropy in entropies.values()] == points[0]["widths"]
+    assert [len(score) for score in ranked[0].values()] == points[1]["widths"]
+    for before, after in itertools.pairwise(ranked):
+        for place, score in after.items():
+            assert torch.equal(score.sort().values, before[place].sort().values[-len(score) :])
+    for place, score in ranked[0].items():
+        assert torch.isin(-score, entropies[place]).all()
+    # The baseline has no entropies.
+    taylor = loop.one_run(data, tiny(at_once=0.1, target=0.3), method="baseline", weight=0.0, margin=0.0, seed=0)
+    entropy = loop.one_run(data, chosen.__class__(**(vars(chosen) | {"flops_weight": 1.0})), method="baseline",
+                           weight=0.0, margin=0.0, seed=0)  # fmt: skip
+    assert taylor["points"] == entropy["points"]
 
 
 def test_the_loop_ends_where_nothing_is_left_to_remove():

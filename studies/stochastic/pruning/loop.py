@@ -67,7 +67,7 @@ def one_run(
             network, seed=derive(seed, "deviations"), initial_deviation=settings.initial_deviation
         )
         if weight > 0:
-            noisy.set_regularizer(network, noisy.MaxEntropy(settings.over, margin))
+            noisy.set_regularizer(network, noisy.MaxEntropy(settings.over, margin, settings.reduction))
     device = part.images.device
     network = network.to(device).train()
     began = now(device)
@@ -78,7 +78,8 @@ def one_run(
     # Batch normalisation's mean and variance without the noise of training.
     update_bn(part.images.split(500), plain.train())
     facts = inactive(network, plain, part.images)
-    points = prune(plain, part, settings, seed)
+    entropies = log_sigmas(network, plain, part.images) if settings.criterion == "entropy" else None
+    points = prune(plain, part, settings, seed, entropies)
     return {"points": points, "seconds": {"training": trained - began, "pruning": now(device) - trained}} | facts
 
 
@@ -107,16 +108,9 @@ def inactive(network: nn.Sequential, plain: nn.Sequential, images: Tensor) -> di
     others in the stochastic layers, None where there is no such neuron."""
     silent = never_firing(plain, images)
     logs: dict[bool, list[Tensor]] = {True: [], False: []}
-    x = images[:500]
-    plain.eval()
-    for place, (module, noiseless) in enumerate(zip(network, plain)):
-        if isinstance(module, noisy.NoisyModule):
-            # softplus of very negative values is 0 in float32.
-            deviation = module.gaussian(x)[1].clamp_min(torch.finfo(torch.float32).tiny)
-            log_sigma = deviation.log().transpose(0, 1).flatten(1).mean(1)
-            logs[True].append(log_sigma[silent[place]])
-            logs[False].append(log_sigma[~silent[place]])
-        x = noiseless(x)
+    for place, log_sigma in log_sigmas(network, plain, images).items():
+        logs[True].append(log_sigma[silent[place]])
+        logs[False].append(log_sigma[~silent[place]])
     means = {key: torch.cat(values).double().mean() if values else None for key, values in logs.items()}
     found = {key: None if value is None or bool(value.isnan()) else float(value) for key, value in means.items()}
     return {
@@ -126,8 +120,28 @@ def inactive(network: nn.Sequential, plain: nn.Sequential, images: Tensor) -> di
     }
 
 
-def prune(network: nn.Sequential, part: Split, settings: Any, seed: int) -> list[dict[str, Any]]:
+@torch.no_grad()
+def log_sigmas(network: nn.Sequential, plain: nn.Sequential, images: Tensor) -> dict[int, Tensor]:
+    """Mean log sigma of each neuron of the stochastic layers, by place, over 500 images that come to a layer without
+    noise. It is a Gaussian's entropy up to a constant."""
+    found = {}
+    x = images[:500]
+    plain.eval()
+    for place, (module, noiseless) in enumerate(zip(network, plain)):
+        if isinstance(module, noisy.NoisyModule):
+            # softplus of very negative values is 0 in float32.
+            deviation = module.gaussian(x)[1].clamp_min(torch.finfo(torch.float32).tiny)
+            found[place] = deviation.log().transpose(0, 1).flatten(1).mean(1)
+        x = noiseless(x)
+    return found
+
+
+def prune(
+    network: nn.Sequential, part: Split, settings: Any, seed: int, entropies: dict[int, Tensor] | None = None
+) -> list[dict[str, Any]]:
     """Prunes a deterministic network in place until its multiplications are at most the target share of those it had.
+    entropies: of the neurons that it had when it was stochastic, by place; those of the largest go first, in the layers
+    that have them, and the Taylor criterion is not looked at. None or empty: the Taylor criterion.
 
     Returns points: stage (WHOLE; ACTIVE, after the inactive went; LOOP; END, after the last fine-tuning), widths, what
     ``cost`` says, validation_error and test_error as fractions, and test_changed: the share of test images whose class
@@ -154,7 +168,16 @@ def prune(network: nn.Sequential, part: Split, settings: Any, seed: int) -> list
 
     point(WHOLE)
     goal = settings.target * points[0]["multiplications"]
-    surgeon.remove(never_firing(network, part.images))
+    importances = {place: -entropy for place, entropy in (entropies or {}).items()}
+
+    def remove(masks: dict[int, Tensor]) -> int:
+        for place, mask in masks.items():
+            if place in importances:
+                stays = ~mask if not bool(mask.all()) else torch.arange(len(mask), device=mask.device) == 0
+                importances[place] = importances[place][stays.to(importances[place].device)]
+        return surgeon.remove(masks)
+
+    remove(never_firing(network, part.images))
     point(ACTIVE)
     order = torch.Generator().manual_seed(derive(seed, "pruning"))
     batches = endless(len(part.labels), settings.batch_size, order)
@@ -164,7 +187,7 @@ def prune(network: nn.Sequential, part: Split, settings: Any, seed: int) -> list
         if turn and turn % settings.every == 0:
             point(LOOP)
         at_once = max(1, round(settings.at_once * sum(networks.widths(network))))
-        if not surgeon.remove(least(worth(scores, network, shape, settings.flops_weight), at_once)):
+        if not remove(least(worth(importances or scores, network, shape, settings.flops_weight), at_once)):
             break
         turn += 1
     updates = settings.last_epochs * -(-len(part.labels) // settings.batch_size)
