@@ -4,9 +4,9 @@ and appendix C.2; Figure 5).
 After each task the diagonal of the Fisher information is taken at the clean weights (exactly over labels, a mean over
 up to --fisher-images training images; --fisher batch: squared gradients of mini-batches, as much code has it, which are
 about as many times smaller as a mini-batch has images, and lambda stands for as much weaker a penalty), and from then
-on lambda / 2 * F (weight - anchor)^2 is part of the loss. With NVRM-Adam the penalty sees the noisy weights like the rest
-of the loss (--penalty-at clean: the clean ones); in the mean over the noise both have the same gradient. Tasks, weights
-and batches are those of the study forgetting.
+on lambda / 2 * F (weight - anchor)^2 is part of the loss. With NVRM-Adam the penalty sees the noisy weights like the
+rest of the loss (--penalty-at clean: the clean ones); in the mean over the noise both have the same gradient. Tasks,
+weights and batches are those of the study forgetting.
 
 Written to --out: table.md, figure5.png and results.json.
 """
