@@ -61,7 +61,7 @@ class StoredNoise:
             self.eps[p] = torch.zeros_like(p)
 
 
-@pytest.mark.parametrize("distribution", ["gaussian", "uniform", "laplace"])
+@pytest.mark.parametrize("distribution", ["gaussian", "uniform", "laplace", "rademacher"])
 @pytest.mark.parametrize(
     "ours, theirs, options",
     [
