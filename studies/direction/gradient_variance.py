@@ -216,7 +216,7 @@ def draw(settings: GradientVariance, rows: list[Row]) -> Figure:
         )  # fmt: skip
         figures.tick_scales(panel, batches)
         panel.set_yscale("log")
-    figures.legend_below(figure, grid[0, 0], columns=5 if len(laws) > 1 else 3)
+    figures.legend_below(figure, grid[0, 0], columns=6 if len(laws) > 1 else 3)
     return figure
 
 

@@ -17,6 +17,7 @@ Written to --out: table.md, pruning.png and results.json.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -44,8 +45,8 @@ class Pruning(ImageSettings):
     """what is trained before pruning"""
     weights: tuple[NotNegative, ...] = (1e-4,)
     """weights of the regularizer; each is trained with each margin"""
-    margins: tuple[Finite, ...] = (4.0,)
-    """margins b"""
+    margins: tuple[Finite, ...] = (math.log(4),)
+    """margins b; the paper's "4" is read as log 4, as its "16" is as log 16"""
     over: Literal["neuron", "sample", "element"] = "neuron"
     """what the regularizer averages first: equation 5, 6 or 7"""
     reduction: Literal["mean", "sum"] = "mean"
