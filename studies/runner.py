@@ -10,8 +10,9 @@ import json
 import multiprocessing
 import os
 import platform
+import sys
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -33,11 +34,13 @@ Row = dict[str, Any]
 @dataclass(frozen=True)
 class Report:
     """What a study makes of its rows. text: Markdown. figures: by file name. found: JSON values that it derived, such
-    as the settings that a search chose."""
+    as the settings that a search chose. conclusion: a sentence, printed at the end with the first
+    figure's path."""
 
     text: str
     figures: dict[str, Figure] = field(default_factory=dict)
     found: dict[str, Any] = field(default_factory=dict)
+    conclusion: str = ""
 
 
 @dataclass(frozen=True)
@@ -193,6 +196,8 @@ def run(name: str, module: str, settings: Settings, options: Options) -> None:
             written.append(options.out / file)
         written.append(_write_text(options.out / "results.json", _results(content, rows)))
     print(f"\n{report.text}\n\nwritten: {', '.join(map(str, written))}")
+    if report.conclusion:
+        print(f"\n{report.conclusion} The picture: {options.out / next(iter(report.figures))}")
 
 
 def _results(content: dict[str, Any], rows: list[Row]) -> str:
@@ -233,13 +238,32 @@ class _Work:
 
 def _run_cells(cells: list[Cell], work: _Work, study: Study, kept: Record, options: Options) -> None:
     todo = [cell for cell in cells if cell not in kept]
-    with tqdm(total=len(cells), initial=len(cells) - len(todo), unit=" cells", disable=None, dynamic_ncols=True,
-              bar_format="{desc}{percentage:3.0f} %|{bar}| {elapsed}<{remaining}") as bar:  # fmt: skip
-        processes = min(_processes(work.settings, options, study.parallel), len(todo))
+    processes = min(_processes(work.settings, options, study.parallel), len(todo))
+    if len(todo) < len(cells):
+        print(f"{len(cells) - len(todo)} of {len(cells)} runs are in {options.out} already (--fresh makes them anew)")
+    if todo:
+        print(f"{work.name}: {len(todo)} runs, {processes} at a time, on {work.settings.device}")
+    kind = tqdm if sys.stderr.isatty() else _Lines
+    with kind(total=len(cells), initial=len(cells) - len(todo), dynamic_ncols=True, leave=False,
+              bar_format="{percentage:3.0f} %|{bar}| {elapsed}, about {remaining} left") as bar:  # fmt: skip
         for cell, result in _in_processes(todo, work, processes, bar) if processes > 1 else _here(todo, work, bar):
             kept.add(cell, result)
             words = ", ".join(f"{key} {value}" for key, value in cell.items())
             bar.write(f"{words}: {study.summary(kept.row(cell))}".rstrip(": "))
+
+
+class _Lines(tqdm):
+    """Progress where there is no terminal to draw a bar on: a line now and then."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**{**given, "mininterval": 20.0, "ncols": 60, "dynamic_ncols": False})
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        if self.initial < self.n < self.total:
+            print(str(self), file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        self.disable = True  # there is nothing to clear
 
 
 def _processes(settings: Settings, options: Options, parallel: bool) -> int:
@@ -263,29 +287,40 @@ def _in_processes(cells: list[Cell], work: _Work, processes: int, bar: tqdm) -> 
     """Each cell with its result, in the order in which they end."""
     # Spawned, not forked: torch's threads do not survive a fork. What was prepared is prepared again there.
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, spawn, _start, (dataclasses.replace(work, prepared=None),)) as pool:
-        futures = {pool.submit(_run_there, cell): cell for cell in cells}
+    told: multiprocessing.SimpleQueue[tuple[int, float]] = spawn.SimpleQueue()
+    given = dataclasses.replace(work, prepared=None), told
+    shares, begun = dict.fromkeys(range(len(cells)), 0.0), bar.n
+    with ProcessPoolExecutor(processes, spawn, _start, given) as pool:
+        futures = {pool.submit(_run_there, number, cell): number for number, cell in enumerate(cells)}
+        waiting = set(futures)
         try:
-            for done in as_completed(futures):
-                yield futures[done], done.result()
-                bar.update()
+            while waiting:
+                done, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+                while not told.empty():
+                    number, share = told.get()
+                    shares[number] = min(1.0, shares[number] + share)
+                for future in done:
+                    shares[futures[future]] = 1.0
+                    yield cells[futures[future]], future.result()
+                bar.update(begun + sum(shares.values()) - bar.n)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
 
 
 _work: _Work  # of a process of the pool
+_told: multiprocessing.SimpleQueue[tuple[int, float]]  # to the process that shows the progress
 
 
-def _start(work: _Work) -> None:
-    global _work
+def _start(work: _Work, told: multiprocessing.SimpleQueue[tuple[int, float]]) -> None:
+    global _work, _told
     torch.set_num_threads(work.settings.threads)
     prepared = study_of(work.name, work.module).prepare(work.settings)
-    _work = dataclasses.replace(work, prepared=prepared)
+    _work, _told = dataclasses.replace(work, prepared=prepared), told
 
 
-def _run_there(cell: Cell) -> dict[str, Any]:
-    return _work.run(cell)
+def _run_there(number: int, cell: Cell) -> dict[str, Any]:
+    return _work.run(cell, lambda share: _told.put((number, share)))
 
 
 def versions(device: str, packages: Iterable[str] = ()) -> dict[str, Any]:

@@ -15,13 +15,14 @@ from pathlib import Path
 from fontTools import subset
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File, Files
+from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).parents[2]
 #: What of the repository is on the site; all else is code.
 PATTERNS = (
-    "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "CITATION.cff", "docs/**/*.md", "docs/**/*.png",
-    "docs/**/*.svg", "docs/site/*.css", "bench/README.md", "bench/results/*.md", "bench/results/*.png", "examples/*.md",
-    "examples/*.py", "studies/README.md",
+    "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "LICENSE", "CITATION.cff", "docs/**/*.md",
+    "docs/**/*.png", "docs/**/*.svg", "docs/site/*.css", "bench/README.md", "bench/results/*.md",
+    "bench/results/*.png", "examples/*.md", "examples/*.py", "studies/README.md",
 )  # fmt: skip
 #: A browser needs a mathematical font for roots and large brackets, and not every system has one: STIX Two Math (SIL
 #: Open Font License), which ziamath brings, cut down to these characters.
@@ -41,8 +42,19 @@ def on_files(files: Files, config) -> Files:
     for path in sorted({path for pattern in PATTERNS for path in ROOT.glob(pattern)}):
         name = path.relative_to(ROOT).as_posix()
         files.append(File(name, str(ROOT), config.site_dir, config.use_directory_urls))
+    for path in sorted(ROOT.glob("docs/*.ipynb")):
+        files_of_notebook(path, files, config)
     files.append(File.generated(config, "docs/site/math.woff", content=_font()))
     return files
+
+
+def files_of_notebook(path: Path, files: Files, config) -> None:
+    """A page of a notebook, with the outputs that it was saved with."""
+    name = path.relative_to(ROOT).with_suffix("")
+    text, resources = MarkdownExporter().from_filename(str(path), resources={"output_files_dir": f"{path.stem}_files"})
+    files.append(File.generated(config, f"{name}.md", content=text))
+    for picture, content in resources["outputs"].items():
+        files.append(File.generated(config, (name.parent / picture).as_posix(), content=content))
 
 
 def _font() -> bytes:

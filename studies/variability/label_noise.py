@@ -30,6 +30,7 @@ from studies.variability.training import DecaySettings
 
 RATES = {"asymmetric": (0.1, 0.2, 0.3, 0.4), "symmetric": (0.2, 0.4, 0.6, 0.8), "patterned": (0.1, 0.2, 0.3, 0.4)}
 BOTH = ("asymmetric", "symmetric")
+BANDS = "\nmean and, as bands, one standard deviation over seeds"
 PANELS = (("test_accuracy", "Test accuracy"), ("train_accuracy", "Training accuracy on the corrupted labels"))
 
 
@@ -81,7 +82,27 @@ def report(settings: LabelNoise, rows: list[Row]) -> Report:
     for (kind, decay), mine in tables.groups(rows, "noise_kind", "weight_decay").items():
         several = [kind] * (len(settings.noise_kind) > 1) + [f"{decay:g}"] * (len(settings.weight_decay) > 1)
         drawn["-".join(["curves", *several]) + ".png"] = draw(settings, kind, decay, mine)
-    return Report(text, drawn)
+    return Report(text, drawn, conclusion=conclusion(rows))
+
+
+def conclusion(rows: list[Row]) -> str:
+    """One sentence where the rows are of one problem and one b; otherwise the table says it."""
+    ways = tables.groups([row for row in rows if row["optimizer"] in (SGD, NVRM_SGD)], "optimizer", "variability")
+    problems = tables.groups(rows, "noise_kind", "noise_rate", "weight_decay")
+    if len(problems) > 1 or sorted(name for name, _ in ways) != [NVRM_SGD, SGD]:
+        return ""
+
+    def told(runs: list[Row]) -> str:
+        memorized = training.last(runs, "memorized")
+        words = f"{tables.percent(training.last(runs, 'test_accuracy'))} % of the test images right"
+        return words if None in memorized else f"{words} and repeats {tables.percent(memorized)} % of the wrong labels"
+
+    (sgd,), (noisy,) = ([runs for (name, _), runs in ways.items() if name == which] for which in (SGD, NVRM_SGD))
+    place = sgd[0]
+    return (
+        f"With {100 * place['noise_rate']:g} % of the training labels flipped ({place['noise_kind']}), {SGD} ends with "
+        f"{told(sgd)}; {training.name(noisy[0])}, ends with {told(noisy)}."
+    )
 
 
 def flips(row: Row) -> str:
@@ -98,7 +119,7 @@ def draw(settings: LabelNoise, kind: str, decay: float, rows: list[Row]) -> Figu
     figure, panels = figures.new_figure(
         *((1, 2) if alone else (2, len(rates))), width=9.6 if alone else 3.1 * len(rates) + 0.6,
         height=4.2 if alone else 6.2, sharex=True, sharey=False if alone else "row",
-        title=looks.title(settings, what, settings.network, f"weight decay {decay:g}"),
+        title=looks.title(settings, what, settings.network, f"weight decay {decay:g}") + BANDS * (settings.seeds > 1),
     )  # fmt: skip
     for column, ((rate,), mine) in enumerate(rates.items()):
         for row, (measure, heading) in enumerate(PANELS):

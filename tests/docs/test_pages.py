@@ -52,7 +52,8 @@ def test_links():
 def test_every_page_is_in_the_navigation():
     nav = page("mkdocs.yml").split("\nnav:")[1].split("\n\n")[0]
     listed = re.findall(r"(?:- |: )(\S+\.md)$", nav, re.MULTILINE)
-    pages = {name for name in markdown() if not name.startswith(("tests/", "nvrm_fast/", "csrc/"))}
+    pages = {name for name in markdown() if not name.startswith((".github/", "tests/", "nvrm_fast/", "csrc/"))}
+    pages |= {path.relative_to(ROOT).with_suffix(".md").as_posix() for path in ROOT.glob("docs/*.ipynb")}
     assert len(listed) == len(set(listed)) and set(listed) == pages
 
 

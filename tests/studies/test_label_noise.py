@@ -246,3 +246,19 @@ def test_presets_are_what_the_paper_shows():
     assert (paper.batch_size, paper.weight_decay, paper.seeds, paper.augmentation) == (128, (1e-4,), 10, "crop-flip")
     rates = {(cell["noise_kind"], cell["noise_rate"]) for cell in label_noise.cells(paper)}
     assert rates == {("asymmetric", p) for p in (0.1, 0.2, 0.3, 0.4)} | {("symmetric", p) for p in (0.2, 0.4, 0.6, 0.8)}
+
+
+def test_the_conclusion_is_of_the_rows():
+    settings = LabelNoise(seeds=2, epochs=1)
+    rows = [
+        {**cell, "test_accuracy": [0.5 + 0.1 * cell["seed"] + bool(cell["variability"]) / 4], "memorized": [0.25],
+         "train_accuracy": [0.5], "seconds": [1.0], "state_bytes_a_parameter": 4.0}
+        for cell in label_noise.cells(settings)
+    ]  # fmt: skip
+    assert label_noise.report(settings, rows).conclusion == (
+        "With 40 % of the training labels flipped (asymmetric), SGD ends with 55.0 ± 7.1 % of the test images right "
+        "and repeats 25.0 ± 0.0 % of the wrong labels; NVRM-SGD, b = 0.05, ends with 80.0 ± 7.1 % of the test images "
+        "right and repeats 25.0 ± 0.0 % of the wrong labels."
+    )
+    assert label_noise.conclusion([*rows, {**rows[0], "noise_rate": 0.2}]) == ""  # the table says it
+    assert label_noise.conclusion([row for row in rows if row["optimizer"] == SGD]) == ""

@@ -16,7 +16,7 @@ import torch
 from filelock import FileLock
 
 from studies import __main__ as command
-from studies import record
+from studies import record, runner
 from studies.runner import Report, Study
 
 ROOT = Path(__file__).parents[2]
@@ -278,3 +278,32 @@ def test_what_several_cells_need_is_made_once(tmp_path):
         found = list(pool.map(lambda _: record.once(path, make, "cpu"), range(4)))
     assert made == [1]
     assert all(one["text"] == ["a", None] and torch.equal(one["tensor"], torch.arange(3)) for one in found)
+
+
+def test_progress_without_a_terminal_is_lines(capsys):
+    with runner._Lines(total=4, bar_format="{percentage:3.0f} %") as bar:
+        bar.update(0.5)
+        assert capsys.readouterr().err == ""  # not at every update
+        bar.mininterval = 0
+        bar.update(0.5)
+        assert capsys.readouterr().err == " 25 %\n"
+        bar.update(3)
+    assert capsys.readouterr().err == ""  # the table comes next
+
+
+def test_progress_of_processes_reaches_the_bar(mnist, tmp_path, capsys, monkeypatch):
+    seen = []
+    monkeypatch.setattr(runner._Lines, "update", lambda bar, n=1: (seen.append(n), setattr(bar, "n", bar.n + n)))
+    options = (
+        f"label-noise --preset tiny --epochs 3 --data mnist --data-dir {mnist} --processes 2 --noise-kind symmetric"
+    )
+    options += (
+        f" --noise-rate 0.4 --optimizers SGD NVRM-SGD --weight-decay 0 --variability 0.02 --out {tmp_path / 'out'}"
+    )
+    assert command.main(options.split()) == 0
+    assert sum(seen) == pytest.approx(2)  # both are done
+    said = capsys.readouterr().out
+    assert "label-noise: 2 runs, 2 at a time, on cpu" in said
+    assert said.rstrip().endswith(f"The picture: {tmp_path / 'out' / 'curves.png'}")
+    assert command.main(options.split()) == 0
+    assert f"2 of 2 runs are in {tmp_path / 'out'} already" in capsys.readouterr().out
