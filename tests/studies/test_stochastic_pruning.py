@@ -279,16 +279,24 @@ def test_branches_are_pruned_with_the_means(name, shape):
 
 
 @pytest.mark.parametrize("criterion", ["taylor", "entropy"])
-def test_noise_in_the_loop(criterion):
-    data = stripes(MNIST)
+def test_noise_in_the_loop(criterion, monkeypatch):
+    data, seen, fine_tune = stripes(MNIST), [], loop.fine_tune
+    monkeypatch.setattr(
+        loop,
+        "fine_tune",
+        lambda network, *given, **more: seen.append((network, more)) or fine_tune(network, *given, **more),
+    )
     given = {"method": SE_SNN, "weight": 1e-3, "margin": 1.0, "seed": 0}
     chosen = tiny(at_once=0.2, target=0.4, updates=2, criterion=criterion, loop_noise=True)
     state = torch.get_rng_state()
     first, second = (loop.one_run(data, chosen, **given)["points"] for _ in range(2))
     assert first == second and torch.equal(torch.get_rng_state(), state)
     assert first[-1]["multiplications"] <= 0.4 * first[0]["multiplications"]
-    without = loop.one_run(data, chosen.__class__(**(vars(chosen) | {"loop_noise": False})), **given)["points"]
-    assert without[1] == first[1] and without[-1] != first[-1]
+    for network, more in seen:
+        assert len(noisy.noisy_modules(network)) == 3 and more["weight"] == 1e-3
+    seen.clear()
+    loop.one_run(data, chosen, method="baseline", weight=0.0, margin=0.0, seed=0)
+    assert seen and not any(noisy.noisy_modules(network) for network, _ in seen)
 
 
 def test_the_loop_ends_where_nothing_is_left_to_remove():
