@@ -7,9 +7,10 @@ from typing import Any
 
 from studies.figures import COLORS as PALETTE
 from studies.figures import FAINT, INK
-from studies.optimizers import ADAM, IVON, NVRM_ADAM, NVRM_SGD, PERTURBED_SGD, SAM, SGD
+from studies.optimizers import ADAM, ANTI_PGD, IVON, M_RWP, MSAM, NVRM_ADAM, NVRM_SGD, PERTURBED_SGD, SAM, SGD
 
 COLORS = dict(zip((SGD, NVRM_SGD, PERTURBED_SGD, SAM, IVON, ADAM, NVRM_ADAM), PALETTE))
+COLORS |= {ANTI_PGD: "#7a5195", M_RWP: "#2f6f4f", MSAM: "#8c564b"}
 
 
 def title(settings: Any, *words: str) -> str:
