@@ -5,7 +5,8 @@ deterministic one (the baseline) from the same means and batches. Both are prune
 never fire on the training images go in one step; then, in a loop, fine-tuning and removal of the least important
 neuron by the Taylor criterion (Molchanov et al., 2017b), until the target's share of multiplications is left; then
 fine-tuning. The deviation branches are dropped before; --network mlp has its inputs pruned as well. --criterion entropy
-takes the neurons of the largest mean log sigma, as it was before the branches were dropped, in place of Taylor's.
+takes the neurons of the largest mean log sigma, as it was before the branches were dropped, in place of Taylor's;
+with --loop-noise the branches stay until the end, noise and regularizer on.
 
 Several --weights or --margins are the sweep of Figure B.1; --network mlp --noise-rate 0.4 is appendix B.2. Errors are
 of clean test labels. No setting was chosen by the test set; held-out training images say which of a run's networks is
@@ -68,6 +69,8 @@ class Pruning(ImageSettings):
     criterion: Literal["taylor", "entropy"] = "taylor"
     """which neurons the loop removes first: those of the least Taylor importance, or of stochastic layers those of the
     largest entropy (the paper's introduction; inputs then stay); the baseline's are always Taylor's"""
+    loop_noise: bool = False
+    """SE-SNN keeps its noise and its regularizer in the loop, until the means are judged"""
     flops_weight: NotNegative = 1.0
     """how much of the share of multiplications that a neuron's removal saves is taken off its importance"""
     updates: Count = 30
