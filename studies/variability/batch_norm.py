@@ -97,7 +97,11 @@ def draw(settings: BatchNorm, rows: list[Row]) -> Figure:
     """A panel a network: test accuracy against b with both statistics."""
     names = list(tables.groups(rows, "network"))
     figure, panels = figures.new_figure(
-        1, len(names), width=5.2 * len(names), height=4.2, title=f"Clean weights: {looks.title(settings)}"
+        1,
+        len(names),
+        width=5.2 * len(names),
+        height=4.2,
+        title=f"Clean weights, {looks.title(settings)}; mean, standard deviation",
     )
     kinds = (("statistics of training", "SGD", lambda runs: training.last(runs, "test_accuracy")),
              ("computed anew", NVRM_SGD, anew))  # fmt: skip
@@ -107,6 +111,7 @@ def draw(settings: BatchNorm, rows: list[Row]) -> Figure:
             look = {"color": looks.COLORS[color], "label": label, "marker": "o", "capsize": 3}
             figures.over_scale(panel, [b for (b,) in places], [accuracy(runs) for runs in places.values()], **look)
         figures.name_axes(panel, name, "b", "test accuracy")
+        panel.set_xticks([b for (b,) in places], [f"{b:g}" for (b,) in places])
     figures.legend_below(figure, panels[0, 0])
     return figure
 
