@@ -8,6 +8,8 @@ with optimizer.denoised():       # evaluate and save on clean weights
     evaluate(model)
 """
 
+from typing import TYPE_CHECKING, Any
+
 from ._version import __version__
 from .noise import noise
 from .ops.registry import use_backend
@@ -23,6 +25,9 @@ from .optim import (
     mixed_gradient,
 )
 
+if TYPE_CHECKING:
+    from .probe.suggest import suggest_variability
+
 __all__ = [
     "MomentumSAM",
     "NVRMSGD",
@@ -35,5 +40,15 @@ __all__ = [
     "__version__",
     "mixed_gradient",
     "noise",
+    "suggest_variability",
     "use_backend",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The probe is imported by whoever asks for it."""
+    if name == "suggest_variability":
+        from .probe.suggest import suggest_variability
+
+        return suggest_variability
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

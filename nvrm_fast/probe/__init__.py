@@ -34,6 +34,7 @@ from .phases import PHASES, Criteria, classify
 from .recorder import Recorder
 from .scan import Plan, scan
 from .stacked_models import CheckpointMismatch
+from .suggest import Suggestion, suggest_variability
 from .variability import (
     NeuralVariability,
     NoiseCurve,
@@ -57,6 +58,7 @@ __all__ = [
     "PhaseDiagram",
     "Plan",
     "Recorder",
+    "Suggestion",
     "UpdateSides",
     "accuracy",
     "accuracy_against_noise",
@@ -76,6 +78,7 @@ __all__ = [
     "probe",
     "scan",
     "squared_distance",
+    "suggest_variability",
     "update_sides",
     "weight_count",
     "zero_one_loss",

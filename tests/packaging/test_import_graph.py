@@ -28,7 +28,7 @@ BELOW = {
     "integrations": {"optim"},
     "variable_optim": {"optim"},
     "info": {"ops", "_version"},
-    "__init__": {"_version", "noise", "ops", "optim"},
+    "__init__": {"_version", "noise", "ops", "optim", "probe"},
 }
 
 
