@@ -45,9 +45,9 @@ $(VENV)/bench: $(VENV)/installed
 	-for package in ivon-opt bayesian-torch torch-uncertainty; do $(RUN) -m pip install --quiet --no-deps $$package; done
 	touch $@
 
-# The CUDA kernels without a GPU: registers and spills on each, and the launch emulated on the CPU.
+# The CUDA kernels without a GPU: registers and spills on each, the launch emulated, and the compiler's PTX run on the CPU.
 cuda-check: $(VENV)/installed
-	$(RUN) -m pytest -s tests/csrc/test_cuda_compiles.py tests/csrc/test_launch_emulation.py
+	$(RUN) -m pytest -s tests/csrc/test_cuda_compiles.py tests/csrc/test_launch_emulation.py tests/ptx
 
 # The noise through dieharder and PractRand, about an hour (python release/noise_battery.py --help).
 battery:

@@ -47,6 +47,7 @@ MARKS = {
         "optim/test_torch_suite_state.py",
         "packaging/test_import.py::test_an_environment_with_torch_alone",
         "packaging/test_install.py",
+        "ptx",
         "probe/test_layer_derivatives.py::test_hutchinson_finds_the_trace_within_its_error",
         "probe/test_layer_derivatives.py::test_the_averages_of_eq_2_are_those_of_many_batches",
         "probe/test_linear.py::test_sigma_div_on_true_batches",

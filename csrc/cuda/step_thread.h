@@ -146,7 +146,7 @@ NVRM_INLINE void step_part(const View& view, const CtaArguments<Rule, Math>& cta
   if (i >= tensor.numel) return;
   const bool whole = tensor.takes_rows && is_whole(i, tensor.numel);
   const bool has_off = !master && cta.old_noise.scale != 0, has_on = cta.new_noise.scale != 0;
-  const bool keep_noise = header.noise.keep_noise;
+  const bool keep_noise = Rule::reads_gradient && header.noise.keep_noise;
   const float* grad_scale = header.grad_scale;
 
   if (has_off) draw_words(part, cta.old_noise.key, thread, words.off);

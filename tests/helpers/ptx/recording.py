@@ -1,0 +1,81 @@
+"""The file that recorded_launches.cpp writes: cases with their launches, and memory before and after."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+Allocations = dict[int, np.ndarray]
+
+
+@dataclass
+class Launched:
+    """kernel: "step", "records" or "noise". arguments: the kernel's parameters as they lie in memory."""
+
+    kernel: str
+    ctas: int
+    arguments: bytes
+
+
+@dataclass
+class Case:
+    """A call of an operator: before and after are what every allocation holds, in the same order."""
+
+    name: str
+    kind: str
+    rule: int
+    master: bool
+    before: Allocations
+    launches: list[Launched] = field(default_factory=list)
+    after: list[np.ndarray] = field(default_factory=list)
+
+
+class _Reader:
+    def __init__(self, data: memoryview) -> None:
+        self.data, self.at = data, 0
+
+    def number(self, code: str) -> int:
+        (value,) = struct.unpack_from(f"<{code}", self.data, self.at)
+        self.at += struct.calcsize(f"<{code}")
+        return value
+
+    def bytes(self) -> bytes:
+        size = self.number("Q")
+        self.at += size
+        return bytes(self.data[self.at - size : self.at])
+
+    def text(self) -> str:
+        return self.bytes().decode()
+
+    def pieces(self) -> list[tuple[int, np.ndarray]]:
+        found = []
+        for _ in range(self.number("Q")):
+            address = self.number("Q")
+            found.append((address, np.frombuffer(self.bytes(), np.uint8)))
+        return found
+
+
+def cases(path: Path) -> Iterator[Case]:
+    """All cases of a file, one after the other."""
+    reader = _Reader(memoryview(path.read_bytes()))
+    while (word := reader.text()) != "done":
+        if word == "noise":
+            ctas, arguments, address = reader.number("I"), reader.bytes(), reader.number("Q")
+            after = np.frombuffer(reader.bytes(), np.uint8)
+            before = {address: np.zeros_like(after)}
+            yield Case("noise", "", 0, False, before, [Launched("noise", ctas, arguments)], [after])
+            continue
+        case = Case(reader.text(), reader.text(), reader.number("i"), bool(reader.number("i")), dict(reader.pieces()))
+        while (word := reader.text()) != "end":
+            if word == "step":
+                ctas, arguments = reader.number("I"), reader.bytes()
+            else:
+                flags = bytes([reader.number("i"), reader.number("i")])
+                ctas, arguments = 1, reader.bytes() + flags
+            case.launches.append(Launched(word, ctas, arguments))
+        case.after = [content for _, content in reader.pieces()]
+        yield case

@@ -1,0 +1,149 @@
+// The launches of many steps, as the host would make them, with all memory that they touch before and, by the CPU's
+// kernels, after: written to a file for test_ptx.py, which runs nvcc's PTX in their place. Nothing of CUDA is linked.
+#include "../csrc/emulated_launch.h"
+
+static FILE* out;
+
+template <class T>
+static void put(const T& value) {
+  fwrite(&value, sizeof value, 1, out);
+}
+static void put_bytes(const void* data, size_t size) {
+  put(static_cast<uint64_t>(size));
+  fwrite(data, 1, size, out);
+}
+static void put_text(const std::string& text) { put_bytes(text.data(), text.size()); }
+
+struct Piece {
+  const void* address;
+  size_t size;
+};
+
+// All that the kernels of this table may touch, every tensor no longer than it is.
+static std::vector<Piece> pieces_of(std::vector<Parameter>& list, const Case& c, const Table& table) {
+  std::vector<Piece> found;
+  for (Parameter& p : list) {
+    for (int o = 0; o < operand_count; ++o) {
+      if (has_operand(c, o)) found.push_back({start(p, c, o), static_cast<size_t>(p.numel * operand_bytes(c, o))});
+    }
+    found.push_back({p.record, sizeof p.record});
+    if (c.rule == no_rule) found.push_back({p.target, sizeof p.target});
+    if (c.rule != no_rule) found.push_back({&p.step, sizeof p.step});
+    if (c.scales_on_device) found.push_back({&p.scale, sizeof p.scale});
+  }
+  if (table.plan.hyper_tensor != nullptr) found.push_back({table.plan.hyper_tensor, table.hyper.size() * 8});
+  if (table.plan.grad_scale != nullptr) found.push_back({table.plan.grad_scale, 4});
+  if (table.plan.found_inf != nullptr) found.push_back({table.plan.found_inf, 4});
+  return found;
+}
+
+static void put_pieces(const std::vector<Piece>& pieces) {
+  put(static_cast<uint64_t>(pieces.size()));
+  for (const Piece& piece : pieces) {
+    put(reinterpret_cast<uint64_t>(piece.address));
+    put_bytes(piece.address, piece.size);
+  }
+}
+
+// Raw hyper-parameters; options take turns.
+static std::vector<double> hyper_of(int rule, int turn) {
+  const double decay = turn % 3 ? 1e-2 : 0, maximize = turn % 3 == 1, option = turn % 2 == 0;
+  if (rule == no_rule) return {};
+  std::vector<double> raw = {1e-2, 0.9, 0.999, decay, maximize};
+  if (rule <= 1) raw = {0.1, 0.9, 0.1, decay, option, maximize};
+  if (rule == 2 || rule == 3) raw = {1e-2, 0.9, 0.999, 1e-8, decay, option, maximize};
+  return raw;
+}
+
+static const char* const kinds[] = {"float32", "float64", "bfloat16", "float16"};
+
+static void record(const Case& c, int turn) {
+  static const float grad_scale = 4.0f, is_inf = 1.0f, is_finite = 0.0f;
+  constexpr int64_t most = 4224;  // 33 superblocks: a second CTA begins
+  const auto seed = static_cast<uint32_t>(turn);
+  std::vector<Parameter> mine = make_parameters(c, seed, most), theirs = make_parameters(c, seed, most);
+  for (auto* list : {&mine, &theirs}) {  // so long a dimension that its division needs 64 bits
+    (*list)[13].sizes = {1, int64_t{1} << 33};
+    (*list)[13].strides = {0, 1};
+  }
+  Table my_table(mine, c, hyper_of(c.rule, turn)), their_table(theirs, c, hyper_of(c.rule, turn));
+  for (Table* table : {&my_table, &their_table}) {
+    if (c.rule != no_rule && turn % 2 == 1) table->plan.grad_scale = &grad_scale;
+    if (c.rule != no_rule && turn % 4 == 1) table->plan.found_inf = turn % 8 == 5 ? &is_inf : &is_finite;
+  }
+  put_text("case");
+  char name[200];
+  std::snprintf(name, sizeof name, "%s, rule %d, %s, turn %d", kinds[static_cast<int>(c.kind)], c.rule,
+                c.has_master ? "master" : "in place", turn);
+  put_text(name);
+  put_text(kinds[static_cast<int>(c.kind)]);
+  put(c.rule);
+  put(static_cast<int>(c.has_master));
+  put_pieces(pieces_of(mine, c, my_table));
+  for_each_launch(my_table, [&](const LaunchTable& launch) {
+    put_text("step");
+    put(launch.header.cta_count);
+    put_bytes(&launch, sizeof launch);
+  });
+  for_each_record_table(my_table.places, my_table.plan, [&](const RecordTable& table, bool writes, bool counts) {
+    put_text("records");
+    put(static_cast<int>(writes));
+    put(static_cast<int>(counts));
+    put_bytes(&table, sizeof table);
+  });
+  put_text("end");
+  run_on_cpu(their_table);
+  put_pieces(pieces_of(theirs, c, their_table));
+}
+
+static void record_noise() {
+  const NoiseKey key{1, 2, 3, 4};
+  for (int distribution = 0; distribution < distribution_count; ++distribution) {
+    for (int64_t offset : {int64_t{0}, int64_t{131}, (int64_t{1} << 36) - 77}) {
+      for (int64_t count : {1, 5, 128, 9999}) {
+        alignas(16) static float values[10016];
+        const FillArguments arguments{philox_schedule(key), values, offset, count, 0.5f, distribution, offset % 4 == 0};
+        const int64_t superblocks = (offset + count + 127) / 128 - offset / 128;
+        put_text("noise");
+        put(static_cast<uint32_t>((superblocks + superblocks_per_round - 1) / superblocks_per_round));
+        put_bytes(&arguments, sizeof arguments);
+        put(reinterpret_cast<uint64_t>(values));
+        portable_kernels.noise(key, distribution, 0.5f, offset, values, count);
+        put_bytes(values, static_cast<size_t>(count) * 4);
+      }
+    }
+  }
+}
+
+// Every rule on every kind, with and without master weights; distributions and options take turns.
+int main(int, char** argv) {
+  out = std::fopen(argv[1], "wb");
+  const int turns = std::atoi(argv[2]);
+  record_noise();
+  int turn = 0;
+  for (int k = 0; k < 4; ++k) {
+    for (int master = 0; master < 2; ++master) {
+      for (int n = 0; n < turns; ++n, ++turn) {
+        const int distribution = turn % distribution_count;
+        Case c{static_cast<ScalarKind>(k),
+               master != 0,
+               0,
+               turn % 4 == 3,
+               (distribution + turn % 2) % distribution_count,
+               distribution,
+               0.02f,
+               0.01f,
+               turn % 5 == 0};
+        c.denoise_every = turn % 4 == 1 ? 2 : 0;
+        c.scales_on_device = turn % 3 == 2;
+        c.hyper_on_device = turn % 2 == 1;
+        for (c.rule = 0; c.rule < rule_count; ++c.rule) record(c, turn);
+        c.rule = no_rule;
+        c.keep_noise = false;
+        record(c, turn);
+      }
+    }
+  }
+  put_text("done");
+  return std::fclose(out);
+}

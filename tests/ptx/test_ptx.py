@@ -1,0 +1,248 @@
+"""The device code itself: nvcc's PTX of every kernel instance, run on small tensors without a GPU.
+
+Host code makes the launches (recorded_launches.cpp), tests/helpers/ptx runs them, and all memory must be afterwards,
+byte for byte, what the CPU's kernels make of it. Every access is checked: inside of an allocation, aligned, of bytes
+that have a value, in no race; and every register has a value before it is read. `make cuda-check` prints which blocks
+were executed.
+"""
+
+import collections
+import functools
+import os
+import re
+import shutil
+import subprocess
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ptx import arithmetic, recording
+from ptx.machine import Program
+from ptx.memory import Fault
+from ptx.source import kernels_of
+
+ROOT = Path(__file__).parents[2]
+COMPILER = os.environ.get("CXX", "c++").split()[0]
+pytestmark = pytest.mark.skipif(
+    shutil.which("nvcc") is None or shutil.which(COMPILER) is None, reason="no nvcc or no C++ compiler"
+)
+KINDS = ("float32", "float64", "bfloat16", "float16")
+RULES = ("Sgd<false>", "Sgd<true>", "Adam<false>", "Adam<true>", "Lion")  # by their codes; -1: NoUpdate
+THREADS = {"step": 128, "noise": 128, "records": 124}
+#: Turns of options for each kind, with and without master weights.
+TURNS = 3
+#: Square roots start from it and end in a correction that makes them exact whatever it is off by (csrc/math/lanes.h).
+APPROXIMATE = "rsqrt.approx.ftz.f32"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("ptx")
+
+
+@pytest.fixture(scope="module")
+def ptx(folder):
+    """The text of a source's PTX; compiled when it is first asked for."""
+
+    @functools.cache
+    def text(source):
+        path = folder / f"{source}.ptx"
+        command = ["nvcc", "-O3", "-std=c++17", "-fmad=false", "-arch=sm_90", "-ptx", "-o", str(path)]
+        subprocess.run([*command, str(ROOT / f"csrc/cuda/{source}.cu")], check=True)
+        return path.read_text()
+
+    return text
+
+
+@pytest.fixture(scope="module")
+def programs(ptx):
+    """Kernels of a source, made executable, by rule and master weights (one alone: by nothing)."""
+
+    @functools.cache
+    def made(source):
+        found = {}
+        for name, kernel in kernels_of(ptx(source)).items():
+            match = re.search(
+                r"step_kernelIN\d?\d?(?:S_|4nvrm)?\d*(Sgd|Adam|Lion|NoUpdate)(?:ILb([01])E)?E.*?Lb([01])E", name
+            )
+            if match is None:
+                found[None] = Program(kernel)
+                continue
+            rule, option, master = match.groups()
+            rule += {None: "", "0": "<false>", "1": "<true>"}[option]
+            found[rule, master == "1"] = Program(kernel)
+        return found
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def recorded(folder):
+    """The path of all cases."""
+    program, path = folder / "recorded_launches", folder / "launches.bin"
+    sources = [Path(__file__).with_name("recorded_launches.cpp"), ROOT / "csrc/cpu/kernels_portable.cpp"]
+    flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-Wno-psabi"]
+    subprocess.run([COMPILER, *flags, "-I", str(ROOT / "csrc"), *sources, "-o", program], check=True)
+    subprocess.run([program, path, str(TURNS)], check=True)
+    return path
+
+
+def run(case, programs):
+    """Run a case's launches one after the other; which of its allocations are not as the CPU leaves them."""
+    held = dict(case.before)
+    for launch in case.launches:
+        if launch.kernel == "step":
+            rule = RULES[case.rule] if case.rule >= 0 else "NoUpdate"
+            program = programs(f"step_{case.kind}")[rule, case.master]
+        else:
+            program = programs(launch.kernel)[None]
+        memory = program.launch(launch.ctas, THREADS[launch.kernel], launch.arguments, held)
+        held = {address: memory.result(address).copy() if len(old) else old for address, old in held.items()}
+    return [i for i, (mine, theirs) in enumerate(zip(held.values(), case.after)) if not np.array_equal(mine, theirs)]
+
+
+def report(kind, programs):
+    """Blocks that were executed of each kernel, and what the others do."""
+    print(f"\n{kind}: blocks executed")
+    shares = {}
+    for name, program in programs.items():
+        blocks = program.kernel.blocks
+        missed = collections.Counter()
+        for place, block in enumerate(blocks):
+            if place not in program.covered:
+                opcodes = [".".join(instruction.parts) for instruction in block.instructions]
+                missed["64-bit division" if {"div.s64", "rem.s64"} & set(opcodes) else opcodes[0]] += 1
+        shares[name] = len(program.covered) / len(blocks)
+        words = ", ".join(f"{count} {what}" for what, count in missed.most_common(4))
+        print(f"  {'' if name is None else name}: {len(program.covered)} of {len(blocks)}; not: {words or '-'}")
+    return shares
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_steps_are_the_cpu_kernels_byte_for_byte(kind, recorded, programs):
+    seen = 0
+    for case in recording.cases(recorded):
+        if case.kind == kind:
+            assert len(case.after) == len(case.before)
+            assert run(case, programs) == [], case.name
+            seen += 1
+    assert seen == 2 * TURNS * (len(RULES) + 1)
+    shares = report(kind, programs(f"step_{kind}"))
+    assert len(shares) == 2 * (len(RULES) + 1) and min(shares.values()) >= 0.9
+
+
+def test_noise_is_the_cpu_kernels_byte_for_byte(recorded, programs, monkeypatch):
+    """And does not depend on how far off the approximate reciprocal root is."""
+    cases = [case for case in recording.cases(recorded) if case.kind == ""]
+    for error in (0, -2, 2):
+        monkeypatch.setattr(arithmetic, "rsqrt_error", error)
+        for case in cases:
+            assert run(case, programs) == []
+    (program,) = programs("noise").values()
+    report("noise", programs("noise"))
+    missed = [block for place, block in enumerate(program.kernel.blocks) if place not in program.covered]
+    # A distribution that is none of the list draws nothing.
+    assert all(len(block.instructions) <= 2 for block in missed) and len(missed) <= 1
+
+
+def test_no_instruction_may_be_contracted_or_rounded_otherwise(ptx):
+    for source in ("noise", "records", *(f"step_{kind}" for kind in KINDS)):
+        for kernel in kernels_of(ptx(source)).values():
+            for block in kernel.blocks:
+                for instruction in block.instructions:
+                    name = ".".join(instruction.parts)
+                    if name == APPROXIMATE:
+                        continue
+                    assert not {"approx", "ftz", "full", "sat"} & set(instruction.parts), instruction.text
+                    if re.match(r"(add|sub|mul|fma|div|sqrt|rcp)\..*f(32|64)$", name):
+                        assert "rn" in instruction.parts, instruction.text
+                    assert not name.startswith(("sin", "cos", "ex2", "lg2", "tanh", "mad.f", "fma.f")), instruction.text
+
+
+# Faults that are planted are found.
+
+
+@pytest.fixture(scope="module")
+def planted(ptx, recorded):
+    """Runs a case of float32 SGD in place with the PTX changed by a function."""
+    case = next(case for case in recording.cases(recorded) if case.name == "float32, rule 1, in place, turn 0")
+
+    def go(change):
+        (name,) = [name for name in kernels_of(ptx("step_float32")) if "3SgdILb1EEEffLb0E" in name]
+        text = ptx("step_float32")
+        begin = text.index(f".entry {name}(")
+        end = text.index("\n}\n", begin)
+        changed = change(text[begin:end])
+        assert changed != text[begin:end]
+        program = Program(kernels_of(changed + "\n}\n")[name])
+        launch = case.launches[0]
+        return program.launch(launch.ctas, 128, launch.arguments, dict(case.before))
+
+    return go
+
+
+def first(pattern, into):
+    return lambda text: re.sub(pattern, into, text, count=1)
+
+
+def test_an_overrun_is_found(planted):
+    with pytest.raises(Fault, match=r"outside of every allocation \[st.global.v4"):
+        planted(first(r"st\.global\.v4\.f32 \[(%rd\d+)\]", r"st.global.v4.f32 [\1+65536]"))
+
+
+def test_one_element_too_many_is_found(planted):
+    """The bound of an element at a time is one off: i <= numel in place of i < numel."""
+    with pytest.raises(Fault, match="outside of every allocation"):
+        planted(lambda text: re.sub(r"setp\.gt\.s64 (\t%p\d+, %rd\d+, %rd\d+;)", r"setp.ge.s64 \1", text))
+
+
+def test_a_missing_barrier_is_found(planted):
+    with pytest.raises(Fault, match=r"race|nobody has written"):
+        planted(lambda text: text.replace("bar.sync \t0;", ""))
+
+
+def test_two_threads_at_one_place_are_found(planted):
+    """Everybody takes part 0 of the superblock."""
+    with pytest.raises(Fault, match="race"):
+        planted(lambda text: re.sub(r"mov\.u32 \t(%r\d+), %tid\.x;", r"and.b32 \t\1, %tid.x, -2;", text))
+
+
+def test_a_misaligned_row_is_found(planted):
+    with pytest.raises(Fault, match="not aligned"):
+        planted(first(r"ld\.global\.v4\.f32 (\t\{[^}]*\}), \[(%rd\d+)\]", r"ld.global.v4.f32 \1, [\2+4]"))
+
+
+def test_a_register_without_value_is_found(planted):
+    with pytest.raises(Fault, match="has no value"):
+        planted(first(r"mov\.u32 \t%r\d+, %ctaid\.x;", ""))
+
+
+def test_shared_memory_without_value_is_found(planted):
+    with pytest.raises(Fault, match="nobody has written"):
+        planted(first(r"st\.shared\.f32 [^;]*;", ""))
+
+
+def test_a_write_to_the_arguments_is_found(planted):
+    with pytest.raises(Fault, match="arguments"):
+        planted(first(r"ld\.param\.u64 \t(%rd\d+), \[([\w$]+)[^\]]*\];",
+                      r"ld.param.u64 \t\1, [\2];\n\tmov.b64 \t%rd1, \2;\n\tst.global.u64 [%rd1], %rd1;"))  # fmt: skip
+
+
+def test_one_rounding_of_a_product_and_sum():
+    """fma32 against exact rational numbers, at random and where two roundings differ from one."""
+    generator = np.random.default_rng(0)
+    bits = generator.integers(0, 1 << 32, (3, 3000), dtype=np.uint32)
+    bits = (bits & np.uint32(0x807FFFFF)) | (generator.integers(90, 165, bits.shape, dtype=np.uint32) << 23)
+    a, b, c = (row.view(np.float32) for row in bits)
+    near = np.float32(1 + 2**-12)
+    a = np.concatenate([a, [near, near, np.float32(1)]])
+    b = np.concatenate([b, [near, near, np.float32(1)]])
+    c = np.concatenate([c, np.array([2**-40, -(2**-60), 2**-24], np.float32)])
+    for x, y, z, got in zip(a, b, c, arithmetic.fma32(a, b, c)):
+        exact = Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z))
+        around = [np.nextafter(got, np.float32(-np.inf)), got, np.nextafter(got, np.float32(np.inf))]
+        apart = [abs(Fraction(float(value)) - exact) for value in around]
+        assert apart[1] == min(apart)
+        if apart[1] in (apart[0], apart[2]):  # a tie goes to the even one
+            assert got.view(np.uint32) % 2 == 0
