@@ -23,10 +23,15 @@ SEED, STREAM, STEP, SCALE, OFFSET = 1, 2, 3, 0.01, 0
 def torch_contestants(target: torch.Tensor) -> dict[str, tuple[str, Entrant]]:
     """What torch offers for each distribution. The Laplace sample has no way to write into a tensor that exists."""
     laplace = torch.distributions.Laplace(0.0, SCALE)
+
+    def signs() -> None:
+        target.bernoulli_(0.5).sub_(0.5).mul_(2 * SCALE)
+
     return {
         "gaussian": ("tensor.normal_", Entrant(lambda: None, partial(target.normal_, 0, SCALE))),
         "uniform": ("tensor.uniform_", Entrant(lambda: None, partial(target.uniform_, -SCALE, SCALE))),
         "laplace": ("distributions.Laplace.sample", Entrant(lambda: None, partial(laplace.sample, target.shape))),
+        "rademacher": ("tensor.bernoulli_, sub_, mul_", Entrant(lambda: None, signs)),
     }
 
 

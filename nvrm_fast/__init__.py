@@ -11,9 +11,20 @@ with optimizer.denoised():       # evaluate and save on clean weights
 from ._version import __version__
 from .noise import noise
 from .ops.registry import use_backend
-from .optim import NVRMSGD, SGLD, NVRMAdam, NVRMAdamW, NVRMLion, PerturbedSGD, WeightNoise
+from .optim import (
+    NVRMSGD,
+    SGLD,
+    MomentumSAM,
+    NVRMAdam,
+    NVRMAdamW,
+    NVRMLion,
+    PerturbedSGD,
+    WeightNoise,
+    mixed_gradient,
+)
 
 __all__ = [
+    "MomentumSAM",
     "NVRMSGD",
     "NVRMAdam",
     "NVRMAdamW",
@@ -22,6 +33,7 @@ __all__ = [
     "SGLD",
     "WeightNoise",
     "__version__",
+    "mixed_gradient",
     "noise",
     "use_backend",
 ]

@@ -31,8 +31,9 @@ def noise(
         seed: 64 bits, in [0, 2^64).
         stream: which tensor draws, in [0, 2^32).
         step: which draw of that tensor, in [0, 2^32).
-        distribution: "gaussian" (N(0, scale^2)), "uniform" (on (-scale, scale)) or "laplace" (Laplace(0, scale)):
-            scale is the paper's b for each noise type, not always the standard deviation.
+        distribution: "gaussian" (N(0, scale^2)), "uniform" (on (-scale, scale)), "laplace" (Laplace(0, scale)) or
+            "rademacher" (scale or -scale, as often): scale is the paper's b for each noise type, not always the
+            standard deviation.
         scale: b; multiplied last.
         offset: index of the first element, so that a stretch equals the slice of a longer draw.
         device: where the result lives.
@@ -45,7 +46,8 @@ def noise(
         TypeError, ValueError: an argument out of its range, named.
         RuntimeError: the backend asked for cannot serve the device; says why.
 
-    Source: Philox4x32-7 (Salmon et al., SC 2011); noise types of Xie et al. 2021, section 4 (6) and appendix C.1.
+    Source: Philox4x32-7 (Salmon et al., SC 2011); noise types of Xie et al. 2021, section 4 (6) and appendix C.1;
+    Rademacher noise of anti-PGD, Orvieto et al. 2022 (arXiv 2202.02831).
     """
     check_integer(numel, 62, "numel")
     check_integer(stream, 32, "stream")

@@ -1,7 +1,8 @@
 """The optimizers that studies hold against each other, by the paper's names, and how each takes a step.
 
 IVON (Shen et al., 2024) and SAM (Foret et al., 2021) come from their well-kept packages: ivon-opt and
-pytorch_optimizer.
+pytorch_optimizer. Anti-PGD (Orvieto et al., 2022) is NVRM-SGD with noise of b or -b, m-RWP (Li et al., 2024) is
+NVRM-SGD with the noise in one half of each batch, MSAM (Becker et al., 2024) goes around SGD.
 """
 
 from __future__ import annotations
@@ -15,16 +16,17 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from nvrm_fast.optim import NVRMSGD, NVRMAdam, PerturbedSGD
+from nvrm_fast.optim import NVRMSGD, MomentumSAM, NVRMAdam, PerturbedSGD, mixed_gradient
 from studies import StudyError
 
 SGD, NVRM_SGD, PERTURBED_SGD = "SGD", "NVRM-SGD", "PSGD"  # the paper's names
 ADAM, NVRM_ADAM = "Adam", "NVRM-Adam"
 IVON, SAM = "IVON", "SAM"
+ANTI_PGD, M_RWP, MSAM = "anti-PGD", "m-RWP", "MSAM"
 #: Those that have a scale b.
-NOISY = (NVRM_SGD, PERTURBED_SGD, NVRM_ADAM)
-OPTIMIZERS = (SGD, NVRM_SGD, PERTURBED_SGD, ADAM, NVRM_ADAM, IVON, SAM)
-OptimizerName = Literal["SGD", "NVRM-SGD", "PSGD", "Adam", "NVRM-Adam", "IVON", "SAM"]
+NOISY = (NVRM_SGD, PERTURBED_SGD, NVRM_ADAM, ANTI_PGD, M_RWP)
+OPTIMIZERS = (SGD, NVRM_SGD, PERTURBED_SGD, ADAM, NVRM_ADAM, IVON, SAM, ANTI_PGD, M_RWP, MSAM)
+OptimizerName = Literal["SGD", "NVRM-SGD", "PSGD", "Adam", "NVRM-Adam", "IVON", "SAM", "anti-PGD", "m-RWP", "MSAM"]
 #: What is not in torch or nvrm_fast: (module, distribution).
 PACKAGES = {IVON: ("ivon", "ivon-opt"), SAM: ("pytorch_optimizer", "pytorch_optimizer")}
 
@@ -39,6 +41,7 @@ class Recipe(Protocol):
     noise: str
     adam_lr: float
     sam_rho: float
+    msam_rho: float
     ivon_lr: float
     ivon_hessian: float
 
@@ -64,7 +67,7 @@ def make_optimizer(
         name: one of ``OPTIMIZERS``.
         network: what it trains.
         settings: hyper-parameters. Adam takes `adam_lr` and its usual moments, IVON `ivon_lr` and `ivon_hessian`, SAM
-            `sam_rho`.
+            `sam_rho`, MSAM `msam_rho`; anti-PGD has its own noise.
         seed: of the weight noise (not of IVON's, which draws from torch's generator).
         examples: training images, which IVON needs.
 
@@ -74,8 +77,12 @@ def make_optimizer(
     noise = {"variability": settings.variability, "noise": settings.noise, "seed": seed}
     if name == SGD:
         return torch.optim.SGD(weights, **descent)
-    if name == NVRM_SGD:
+    if name in (NVRM_SGD, M_RWP):
         return NVRMSGD(weights, **descent, **noise)
+    if name == ANTI_PGD:
+        return NVRMSGD(weights, **descent, **{**noise, "noise": "rademacher"})
+    if name == MSAM:
+        return MomentumSAM(torch.optim.SGD(weights, **descent), rho=settings.msam_rho)
     if name == PERTURBED_SGD:
         return PerturbedSGD(weights, **descent, **noise)
     if name in (ADAM, NVRM_ADAM):
@@ -93,13 +100,17 @@ def make_optimizer(
     raise StudyError(f"--optimizers has {name!r}: choose of {', '.join(OPTIMIZERS)}")
 
 
-def step(name: str, optimizer: torch.optim.Optimizer, loss_of: Callable[[], Tensor]) -> Tensor:
+def step(
+    name: str, optimizer: torch.optim.Optimizer, loss_of: Callable[[], Tensor],
+    loss_of_part: Callable[[int, int], Tensor] | None = None,
+) -> Tensor:  # fmt: skip
     """One step of an optimizer of that name; returns the loss it started from, without graph.
 
     Args:
         name: one of ``OPTIMIZERS``.
         optimizer: of ``make_optimizer``.
         loss_of: computes the loss of the step's batch at the weights as they are.
+        loss_of_part: computes that of the i-th of so many equal parts of the batch, which m-RWP needs.
     """
 
     def backward() -> Tensor:
@@ -108,6 +119,13 @@ def step(name: str, optimizer: torch.optim.Optimizer, loss_of: Callable[[], Tens
         loss.backward()
         return loss.detach()
 
+    if name == M_RWP:
+        if loss_of_part is None:
+            raise StudyError("m-RWP takes a noisy and a clean half of each batch, and this study has none")
+        optimizer.zero_grad()
+        loss = mixed_gradient(optimizer, lambda i: loss_of_part(i, 2), 0, 1)
+        optimizer.step()
+        return loss
     if name == IVON:
         with optimizer.sampled_params(train=True):
             loss = backward()

@@ -55,7 +55,8 @@ def test_every_integer_matters(distribution):
         draws.append(noise(256, distribution=distribution, **{**base, name: value}))
     for i, a in enumerate(draws):
         for b in draws[:i]:
-            assert (a == b).float().mean() < 0.05
+            # Signs agree in half of their places; five standard deviations are 0.16.
+            assert (a == b).float().mean() < (0.66 if distribution == "rademacher" else 0.05)
 
 
 def test_layout_of_blocks():

@@ -48,12 +48,23 @@ struct Laplace {
   }
 };
 
+// 1 or -1 with probability 1/2 each: the sign bits of Laplace's halves.
+struct Rademacher {
+  template <class L>
+  NVRM_INLINE static void values(typename L::U word, typename L::F* first, typename L::F* second) {
+    const typename L::F one = L::broadcast(1.0f);
+    *first = flip_sign<L>(one, word);
+    *second = flip_sign<L>(one, word << 16);
+  }
+};
+
 // Code of each distribution in operator arguments and checkpoints: never renumber.
 // clang-format off
 #define NVRM_FOR_EACH_DISTRIBUTION(visit) \
   visit(0, Gaussian)                      \
   visit(1, Uniform)                       \
-  visit(2, Laplace)
+  visit(2, Laplace)                       \
+  visit(3, Rademacher)
 // clang-format on
 
 #define NVRM_COUNT(code, name) +1

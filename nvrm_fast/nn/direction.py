@@ -22,15 +22,15 @@ class DirectionLinear(WeightNormalized):
     """A weight-normalised dense layer with noise on direction and magnitude: nn.Linear otherwise.
 
     sampling "local" gives each object and neuron noise of its own, exactly as if each had drawn a weight vector, for
-    one matrix product and one pass (nvrm_fast/reference/direction_noise.py); "shared" is the thesis's: the plane of
-    rotation is drawn once for the mini-batch (equation 48); "flipout" flips a shared draw by random signs of each
-    object.
+    one matrix product and one pass (nvrm_fast/reference/direction_noise.py); "shared": the plane of rotation is drawn
+    once for the mini-batch, the angle for each object (the thesis's equation 48); "batch": plane and angle once for the
+    mini-batch (the thesis's experiments); "flipout" flips a shared draw by random signs of each object.
 
     Args:
         in_features, out_features, bias, device, dtype: as nn.Linear.
         direction: a noise such as nvrm_fast.nn.Projected(alpha=0.01), or None.
         magnitude: NormalMagnitude(alpha), GammaMagnitude(alpha) or None.
-        sampling: "local", "shared" or "flipout".
+        sampling: "local", "shared", "batch" or "flipout".
         normalize: "output", a weight vector for each output unit, or "input", one for each input unit (section 4.3).
 
     Shapes: input (..., in_features), output (..., out_features), of the input's dtype (autocast's under autocast).

@@ -17,6 +17,7 @@ from ..contract.layers import DIVERGENCE, ELEMENT, NEURON, SAMPLE
 from ..ops.transforms import transformed
 
 _OVER = {"neuron": NEURON, "sample": SAMPLE, "element": ELEMENT}
+_REDUCTIONS = ("mean", "sum")
 
 
 class _MissingEntropy(torch.autograd.Function):
@@ -43,18 +44,24 @@ class MaxEntropy:
           "sample"   averaged over neurons for each sample (equation 6, label noise)
           "element"  not averaged before the margin (equation 7, adversarial defence)
     margin: b. In a convolution neurons are channels in equation 5, whose samples are then all positions of all
-    objects; equation 6 averages over channels and positions of one object.
+    objects; equations 6 and 7 take every channel and position of an object for a neuron.
+    reduction: "mean" over neurons, as the equations print it, or "sum": as many times that as a layer has neurons, so
+    that each is paid for by itself, as StandardNormal's are. The margin stays that of one log sigma. At the weights
+    that the paper names the mean hardly acts on a layer of a hundred neurons.
 
-    Raises ValueError for another `over` or a margin that is not finite. Source: "Simple and Effective Stochastic Neural
-    Networks", section 2.
+    Raises ValueError for another `over` or `reduction`, or a margin that is not finite. Source: "Simple and Effective
+    Stochastic Neural Networks", section 2.
     """
 
     over: str
     margin: float
+    reduction: str = "mean"
 
     def __post_init__(self) -> None:
         if self.over not in _OVER:
             raise ValueError(f"over must be one of {', '.join(_OVER)}; got {self.over!r}")
+        if self.reduction not in _REDUCTIONS:
+            raise ValueError(f"reduction must be one of {', '.join(_REDUCTIONS)}; got {self.reduction!r}")
         if not math.isfinite(self.margin):
             raise ValueError(f"margin must be finite, got {self.margin}")
 
@@ -65,6 +72,12 @@ class MaxEntropy:
 
     def loss(self, sums: Tensor, samples: int, neurons: int, positions: int) -> Tensor:
         """The penalty of one pass, a scalar, from the kernel's sums."""
+        mean = self._mean(sums, samples, neurons, positions)
+        if self.reduction == "mean":
+            return mean
+        return mean * (neurons if self.over == "neuron" else neurons * positions)
+
+    def _mean(self, sums: Tensor, samples: int, neurons: int, positions: int) -> Tensor:
         if self.over == "element":
             return sums.sum() / (samples * neurons * positions)
         averaged = samples * positions if self.over == "neuron" else neurons * positions

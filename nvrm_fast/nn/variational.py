@@ -145,7 +145,7 @@ class VariationalLinear(Variational, DirectionLinear):
 
     Args:
         in_features, out_features, bias, sampling, normalize, device, dtype: as DirectionLinear; normalize="input" is
-            section 4.3's ("Var FC reverse") and needs sampling="shared" or "flipout".
+            section 4.3's ("Var FC reverse") and needs sampling="shared", "batch" or "flipout".
         alpha, angle_mean, angle_deviation: the posterior at the start: alpha, mu and sigma of every neuron.
 
     Add elbo's penalty to the loss (nvrm_fast.nn.elbo_loss). Modes as every noisy layer; in the mode mean the weight is

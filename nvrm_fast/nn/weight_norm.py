@@ -20,7 +20,7 @@ from .base import NoisyModule, wide
 #: law_param_0, law_param_1 and constants of the law of the angle.
 LawTensors = tuple[Tensor | None, Tensor | None, Tensor]
 
-SAMPLINGS = ("local", "shared", "flipout")
+SAMPLINGS = ("local", "shared", "batch", "flipout")
 
 
 class WeightNormalized(NoisyModule):
@@ -49,7 +49,7 @@ class WeightNormalized(NoisyModule):
         if normalize == "input" and direction is not None and sampling == "local":
             raise ValueError(
                 "a weight vector of an input unit reaches every output, so its direction has no local sampling: "
-                'use sampling="shared" or "flipout"'
+                'use sampling="shared", "batch" or "flipout"'
             )
         self.direction = direction
         self.magnitude = magnitude

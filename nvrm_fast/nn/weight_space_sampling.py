@@ -1,8 +1,10 @@
 """Noise that objects share: one tangent direction for each weight vector, drawn once for the mini-batch.
 
 shared    the draw as it is. Rotation angles and magnitudes are drawn for each object and neuron, as equation 48 of the
-          thesis of P. Kirichenko (2018) proposes; its experiments shared the angle as well (sections 5.1.2 and 5.2).
-          The other laws, whose noise is one Gaussian weight matrix, draw once a neuron.
+          thesis of P. Kirichenko (2018) proposes. The other laws, whose noise is one Gaussian weight matrix, draw
+          once a neuron.
+batch     as shared, and every law draws one angle a neuron, so that each weight vector is turned once for the whole
+          mini-batch: what the thesis's experiments did (sections 5.1.2 and 5.2). Magnitudes are drawn for each object.
 flipout   each object flips the signs of the shared Gaussian matrix's columns by its own random signs and each
           activation the sign of its row (after Wen et al., 2018), and every angle is drawn for each activation. The
           flipped Gaussian is projected into the tangent space again and normalised for each object, by one more small
@@ -73,7 +75,10 @@ def _finish(layer: WeightNormalized, s: Tensor, across: Tensor, key: Tensor, bia
     dtype = magnitude_mean.dtype
     law_param_0, law_param_1, constants = layer._law_tensors(dtype)
     direction = layer.direction
-    if layer.sampling == "shared" and direction is not None and direction.angle_of_weights:
+    of_weights = layer.sampling == "batch" or (
+        layer.sampling == "shared" and direction is not None and direction.angle_of_weights
+    )
+    if direction is not None and of_weights:
         cosine, sine = _weight_angles(layer, key, dtype)
         s = (cosine * s + sine * across).to(s.dtype)
         direction, law_param_0, law_param_1, constants = None, None, None, constants[:0]
@@ -103,7 +108,7 @@ def dense(layer: WeightNormalized, x: Tensor, key: Tensor) -> Tensor:
     def shared_part(x: Tensor, unit: Tensor, s: Tensor) -> Tensor:
         noise = _gaussian(layer, key)
         along, squares = _projections(unit, noise)
-        if layer.sampling == "shared":
+        if layer.sampling != "flipout":
             return (F.linear(x, noise) - along * s) * _inverse_length(squares, along)
         signs = _signs(x, key, layer.stream, SIGNS_IN)
         along = F.linear(signs, noise * unit)
@@ -134,7 +139,7 @@ def convolution(
         noise = _gaussian(layer, key)
         along, squares = _projections(unit.flatten(1), noise.flatten(1))
         along, squares = along.view(-1, *ones), squares.view(-1, *ones)
-        if layer.sampling == "shared":
+        if layer.sampling != "flipout":
             flipped = convolve(x, noise)
             return (flipped - along * s) * _inverse_length(squares, along)
         # One sign for each object and channel: the kernels of one object are flipped alike at all positions.
@@ -167,7 +172,7 @@ def input_normalized(layer: WeightNormalized, x: Tensor, key: Tensor) -> Tensor:
     def shared_part(along_part: Tensor, across_part: Tensor, unit: Tensor) -> Tensor:
         noise = _gaussian(layer, key)
         along, squares = _projections(unit.t(), noise.t())
-        if layer.sampling == "shared":
+        if layer.sampling != "flipout":
             tangent = (noise - along * unit) * _inverse_length(squares, along)
             return F.linear(across_part, tangent)
         signs = _signs(x.new_empty(x.shape[0], layer.weight_v.shape[0]), key, layer.stream, SIGNS_OUT)

@@ -1,41 +1,99 @@
-"""torch.optim.swa_utils.AveragedModel fed with noisy weights: said once, with the line that mends it."""
+"""torch's, timm's and diffusers' averages fed with noisy weights: said once, with the line that mends it."""
 
 from __future__ import annotations
 
 import functools
+import sys
 import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from . import carried
 
+
+class _Average(NamedTuple):
+    """A class that takes weights into an average, if it has been imported."""
+
+    module: str
+    name: str
+    method: str
+    call: str  # as users write it
+
+    def find(self) -> Any:
+        """The class, or None: nothing is imported for it."""
+        return getattr(sys.modules.get(self.module), self.name, None)
+
+
+_AVERAGES = (
+    _Average("torch.optim.swa_utils", "AveragedModel", "update_parameters", "average.update_parameters(model)"),
+    _Average("timm.utils.model_ema", "ModelEmaV3", "update", "model_ema.update(model, step)"),
+    _Average("timm.utils.model_ema", "ModelEmaV2", "update", "model_ema.update(model)"),
+    _Average("diffusers.training_utils", "EMAModel", "step", "ema.step(model.parameters())"),
+)
+
 _update = AveragedModel.update_parameters
 
 
-@functools.wraps(_update)
-def _watched(self: AveragedModel, model: nn.Module) -> None:
-    """AveragedModel.update_parameters for as long as nobody has averaged noisy weights in this process."""
-    if any(carried.carries_noise(param) for param in model.parameters()):
-        unwatch()
-        warnings.warn(
-            "AveragedModel.update_parameters() takes in weights that carry noise, so that the average is noisy, too: "
-            "write `with optimizer.denoised(): average.update_parameters(model)`",
-            stacklevel=2,
-        )
-    _update(self, model)
+def _parameters(source: Any) -> Iterator[Tensor]:
+    """Of a model, or of an iterable of them that may be gone through more than once."""
+    if isinstance(source, nn.Module):
+        yield from source.parameters()
+    elif isinstance(source, Iterable):
+        yield from (param for param in source if isinstance(param, Tensor))
+
+
+def _watched(average: _Average, cls: type, own: Callable[..., Any]) -> Callable[..., Any]:
+    """The class's method for as long as nobody has averaged noisy weights with it in this process."""
+
+    @functools.wraps(own)
+    def watched(self: Any, source: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(source, nn.Module) and isinstance(source, Iterator):
+            source = list(source)  # model.parameters() can be gone through once
+        if any(carried.carries_noise(param) for param in _parameters(source)):
+            _restore(average, cls)
+            warnings.warn(
+                f"{average.name}.{average.method}() takes in weights that carry noise, so that the average is noisy, "
+                f"too: write `with optimizer.denoised(): {average.call}`",
+                stacklevel=2,
+            )
+        return own(self, source, *args, **kwargs)
+
+    return watched
+
+
+#: The methods that are watched, and those that were there before, by class.
+_methods: dict[type, tuple[Callable[..., Any], Callable[..., Any]]] = {}
+#: Each class is watched once in a process.
+_watched_before: list[type] = []
 
 
 def watch() -> None:
     """From the first noise on. Whoever has put another function in its place keeps that."""
-    if not _watched_before and AveragedModel.update_parameters is _update:
-        AveragedModel.update_parameters = _watched  # type: ignore[method-assign]  # it calls the one that was there
-        _watched_before.append(True)
+    for average in _AVERAGES:
+        cls = average.find()
+        if cls is None or cls in _watched_before:
+            continue
+        own = getattr(cls, average.method, None)
+        if own is None or (cls is AveragedModel and own is not _update):
+            continue
+        watched = _watched(average, cls, own)
+        setattr(cls, average.method, watched)
+        _methods[cls] = watched, own
+        _watched_before.append(cls)
+
+
+def _restore(average: _Average, cls: type) -> None:
+    watched, own = _methods.pop(cls, (None, None))
+    if watched is not None and getattr(cls, average.method) is watched:
+        setattr(cls, average.method, own)
 
 
 def unwatch() -> None:
-    if AveragedModel.update_parameters is _watched:
-        AveragedModel.update_parameters = _update  # type: ignore[method-assign]
-
-
-_watched_before: list[bool] = []
+    """Puts all methods back."""
+    for average in _AVERAGES:
+        cls = average.find()
+        if cls is not None:
+            _restore(average, cls)

@@ -16,7 +16,7 @@ from ..ops.step import step_
 from .batches import MASTER, PERTURBATION, STEP
 
 #: Standard deviation of each noise type over b.
-DEVIATION = {"gaussian": 1.0, "uniform": 3**-0.5, "laplace": 2**0.5}
+DEVIATION = {"gaussian": 1.0, "uniform": 3**-0.5, "laplace": 2**0.5, "rademacher": 1.0}
 
 #: From this share of lost updates on master weights are advised.
 TO_ADVISE = 0.1

@@ -12,8 +12,8 @@ from .selection import Choices
 _NOISE_ARGUMENTS = """
         variability: b, the scale of the noise, in the units of the weights; 0 is the plain optimizer (default: 0.01).
             Its meaning depends on the noise type, as in the paper: N(0, b^2) has standard deviation b,
-            Uniform(-b, b) b / sqrt(3), Laplace(0, b) b * sqrt(2).
-        noise: "gaussian", "uniform" or "laplace" (default: "gaussian").
+            Uniform(-b, b) b / sqrt(3), Laplace(0, b) b * sqrt(2), "rademacher" (b or -b) b.
+        noise: "gaussian", "uniform", "laplace" or "rademacher" (default: "gaussian").
         seed: 64 bits; noise is a function of it, of the parameter and of the step, never of torch's generators. None
             (default): 0 in the first optimizer that a process makes, another in each further one, so that no two draw
             the same noise. Every rank of a distributed training must then make its optimizers in the same order; a

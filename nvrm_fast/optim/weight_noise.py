@@ -29,13 +29,13 @@ OWN_KEYS = (PERTURBATION, MASTER, MEASURE, checkpoint.SUSPENDED, checkpoint.SUSP
 _NO_RULE = Rule("none", -1, (), ())
 
 
-def _set_groups(optimizer: Optimizer, groups: list[dict[str, Any]]) -> None:
+def set_groups(optimizer: Optimizer, groups: list[dict[str, Any]]) -> None:
     """Gives an optimizer its groups, or the one inside where it only shows that one's (a Lookahead's property)."""
     own = getattr(type(optimizer), "param_groups", None)
     if isinstance(own, property) and own.fset is None:
         for inner in vars(optimizer).values():
             if isinstance(inner, Optimizer) and inner.param_groups is optimizer.param_groups:
-                _set_groups(inner, groups)
+                set_groups(inner, groups)
                 return
     optimizer.param_groups = groups
 
@@ -121,7 +121,7 @@ class WeightNoise(NeuralVariableOptimizer):
                 group.update(options)
             raise
         finally:
-            _set_groups(optimizer, groups)  # torch's constructor has made a new list of the same groups
+            set_groups(optimizer, groups)  # torch's constructor has made a new list of the same groups
 
     # The groups are the wrapped optimizer's: whoever changes a learning rate changes it there.
 
@@ -131,7 +131,7 @@ class WeightNoise(NeuralVariableOptimizer):
 
     @param_groups.setter
     def param_groups(self, groups: list[dict[str, Any]]) -> None:
-        _set_groups(self.optimizer, groups)
+        set_groups(self.optimizer, groups)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As the wrapped optimizer's; the noise's options are this object's where the group has none."""

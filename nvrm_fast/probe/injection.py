@@ -50,7 +50,7 @@ class NoiseInjection:
         kind: "redrawn": a new eps at every forward pass; its key is one 64-bit draw from torch's generator for the
             device, as with dropout. "fixed": eps is a function of the seed and the example's index, which
             `with injection.examples(indices):` supplies; torch's generators are not touched.
-        distribution: "gaussian", "uniform" or "laplace".
+        distribution: "gaussian", "uniform", "laplace" or "rademacher".
         seed: 64 bits, for "fixed" only. Layers of different names get different noise at one seed.
         weight_std: standard deviation of the initial W_NI; 1 / sqrt(fan-in of the layer) by default, as in the paper.
         features: length of the feature dimension; needed for layers other than linear and convolutional ones.
@@ -136,8 +136,9 @@ class NoiseInjection:
 
     @property
     def variance(self) -> float:
-        """<eps^2>: sigma^2 for "gaussian", sigma^2 / 3 for "uniform", 2 sigma^2 for "laplace"."""
-        return self._sigma**2 * (1.0, 1 / 3, 2.0)[self._distribution]
+        """<eps^2>: sigma^2 for "gaussian", sigma^2 / 3 for "uniform", 2 sigma^2 for "laplace",
+        sigma^2 for "rademacher"."""
+        return self._sigma**2 * (1.0, 1 / 3, 2.0, 1.0)[self._distribution]
 
     def draw(self, count: int, seed: int = 0) -> Tensor:
         """eps of the node's law for so many examples, (count, nodes), a function of the seed: for measurements."""

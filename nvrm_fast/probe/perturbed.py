@@ -78,7 +78,7 @@ def measure(
         seed: 64 bits. The noise of a parameter is `nvrm_fast.noise(numel, seed=seed, stream=s, step=draw.step,
             distribution=distribution, scale=draw.scale)`, where s is `stream_of_name(STREAM_PREFIX + name)`, or the
             next free one.
-        distribution: "gaussian", "uniform" or "laplace"; what the scale means is in `nvrm_fast.noise`.
+        distribution: "gaussian", "uniform", "laplace" or "rademacher"; what the scale means is in `nvrm_fast.noise`.
         parameters: names of those that are perturbed; None: all.
         batch_size: examples a pass, where the data are two tensors.
         at_once: copies in one vmap; fewer need less memory. None: up to 32, and 2^25 weights.

@@ -111,7 +111,7 @@ def neural_variability(
         samples: perturbed models; 2 or more.
         seed: of the noise, 64 bits: sample k is the noise contract's step k. Results do not depend on `batch_size` and
             `at_once` but for rounding.
-        distribution: "gaussian", which is Definition 1's, "uniform" on (-b, b) or "laplace".
+        distribution: "gaussian", which is Definition 1's, "uniform" on (-b, b), "laplace" or "rademacher".
         confidence: of the interval, such as 0.95. It accounts for the samples of noise and not for those of the data:
             Definition 1 speaks of the training set as it is.
         antithetic: samples in pairs theta + eps, theta - eps, whose mean has no odd part of the loss, so that a slope

@@ -1,7 +1,8 @@
 """From one random word to two noise values of unit scale (multiplied by b last).
 
 b keeps the meaning that the NVRM paper gives it for each noise type (appendix C.1): N(0, b^2), whose standard
-deviation is b; Uniform(-b, b), b / sqrt(3); Laplace(0, b), b * sqrt(2).
+deviation is b; Uniform(-b, b), b / sqrt(3); Laplace(0, b), b * sqrt(2). Rademacher noise is b or -b, standard
+deviation b, as in anti-PGD (Orvieto et al., arXiv 2202.02831).
 """
 
 from __future__ import annotations
@@ -54,3 +55,10 @@ def laplace(word: Tensor) -> tuple[Tensor, Tensor]:
         magnitude = negative_ln_of_bits(((half & 0x7FFF) << 1) | 1, bits=15, factor=1)
         values.append(torch.where(half & 0x8000 != 0, -magnitude, magnitude))
     return values[0], values[1]
+
+
+@distribution("rademacher", code=3)
+def rademacher(word: Tensor) -> tuple[Tensor, Tensor]:
+    """Two values, 1 or -1 with probability 1/2 each: the sign bits of Laplace's halves."""
+    signs = [torch.where(half & 0x8000 != 0, -1.0, 1.0) for half in (word >> 16, word & 0xFFFF)]
+    return signs[0], signs[1]

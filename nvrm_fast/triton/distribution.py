@@ -11,6 +11,7 @@ from .special_functions import cosine_sine_of_half_turns, negative_ln_of_bits, s
 GAUSSIAN = tl.constexpr(DISTRIBUTIONS["gaussian"])
 UNIFORM = tl.constexpr(DISTRIBUTIONS["uniform"])
 LAPLACE = tl.constexpr(DISTRIBUTIONS["laplace"])
+RADEMACHER = tl.constexpr(DISTRIBUTIONS["rademacher"])
 
 
 @triton.jit
@@ -46,12 +47,25 @@ def laplace(word):
 
 
 @triton.jit
+def sign_of(word):
+    return ((word & 0x80000000) | 0x3F800000).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def rademacher(word):
+    """Two values, 1 or -1 with probability 1/2 each: the sign bits of Laplace's halves."""
+    return sign_of(word), sign_of(word << 16)
+
+
+@triton.jit
 def values(word, distribution):
     """A word's two values: float32 tensors of its shape. distribution: a code, of the compiler or of a record."""
     if distribution == GAUSSIAN:
         first, second = gaussian(word)
     elif distribution == UNIFORM:
         first, second = uniform(word)
+    elif distribution == RADEMACHER:
+        first, second = rademacher(word)
     else:
         first, second = laplace(word)
     return first, second

@@ -2,12 +2,14 @@
 
 Weights are fixed. A mini-batch is chosen, the noise is drawn twice, and half the squared distance of both gradients
 estimates without bias the trace of the gradient's covariance matrix that the noise alone causes, over all parameters;
-it is averaged over mini-batches. So for several mini-batch sizes M, for direction noise on the weights with shared,
-flipout and local sampling, and on the signal. Independent noise makes it fall as 1 / M (equation 42); a covariance
-between objects keeps it up. That covariance is measured too, on the objects' losses at the largest mini-batch.
+it is averaged over mini-batches. So for several mini-batch sizes M, for direction noise on the weights with batch,
+shared, flipout and local sampling, and on the signal. Independent noise makes it fall as 1 / M (equation 42); a
+covariance between objects keeps it up. That covariance is measured too, on the objects' losses at the largest
+mini-batch.
 
 All samplings are measured at the same weights and mini-batches: the weights of the initialisation, and those after
-training with local sampling. Shared sampling shares the plane of rotation; the angle is each object's own.
+training with local sampling. Shared sampling shares the plane of rotation, batch sampling the angle as well, as the
+thesis's experiments did.
 
 Written to --out: table.md, gradients.png and results.json.
 """
@@ -37,7 +39,7 @@ from studies.runner import Context, Report, Row, Study, images
 from studies.seeds import derive
 from studies.settings import SOME, Count
 
-PLACES = ("shared", "flipout", "local", "signal")
+PLACES = ("batch", "shared", "flipout", "local", "signal")
 LAWS = ("rot-n", "rot-half", "rot-n-magn-n", "rot-b", "proj", "tang", "vmf")
 STATES = {"start": "weights at the start", "trained": "trained weights"}
 
@@ -199,7 +201,8 @@ def draw(settings: GradientVariance, rows: list[Row]) -> Figure:
     )  # fmt: skip
     for (line, state), (column, law) in itertools.product(enumerate(STATES), enumerate(laws)):
         panel, mine = grid[line, column], tables.select(rows, law=law, state=state)
-        for place in reversed(PLACES):
+        measured = {row["place"] for row in mine}
+        for place in (place for place in reversed(PLACES) if place in measured):
             values = np.array([row["variance"] for row in tables.select(mine, place=place)])
             color, marker, words = kinds.PLACES[place]
             panel.plot(batches, values.T, color=color, alpha=0.25, linewidth=0.8)
@@ -213,7 +216,7 @@ def draw(settings: GradientVariance, rows: list[Row]) -> Figure:
         )  # fmt: skip
         figures.tick_scales(panel, batches)
         panel.set_yscale("log")
-    figures.legend_below(figure, grid[0, 0], columns=5 if len(laws) > 1 else 3)
+    figures.legend_below(figure, grid[0, 0], columns=6 if len(laws) > 1 else 3)
     return figure
 
 

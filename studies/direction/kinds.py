@@ -15,7 +15,7 @@ from studies.figures import INK
 
 Strength = tuple[float, ...]
 PLAIN, GAUSS_INPUT, GAUSS_WEIGHT = "none", "gauss-input", "gauss-weight"
-SIGNAL, SAMPLINGS = "signal", ("local", "flipout", "shared")
+SIGNAL, SAMPLINGS = "signal", ("local", "flipout", "shared", "batch")
 #: Colour, marker and label of where noise is; told apart with any kind of colour vision, and in grey by their markers.
 PLACES = {
     "reference": (INK, "s", "no noise, Gaussian, magnitude"),
@@ -23,6 +23,7 @@ PLACES = {
     "local": ("#1f5fa8", "o", "direction, on the weights, local"),
     "flipout": ("#8a5fb5", "v", "direction, on the weights, flipout"),
     "shared": ("#c1440e", "^", "direction, on the weights, shared"),
+    "batch": ("#b8860b", "P", "direction, on the weights, batch"),
 }
 
 

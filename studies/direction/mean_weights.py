@@ -58,7 +58,7 @@ class MeanWeights(DirectionSettings):
     """direction noise"""
     alpha: Positive = 0.03
     """its variance in training"""
-    sampling: Literal["shared", "flipout", "local"] = "local"
+    sampling: Literal["batch", "shared", "flipout", "local"] = "local"
     """shared is the thesis's"""
     size: Count = 2000
     """training images"""

@@ -24,6 +24,7 @@ from studies.direction.training import WAYS
 from studies.runner import Report, Row
 
 _SAMPLINGS = {
+    "batch": "one plane and angle for the mini-batch",
     "shared": "one plane for the mini-batch",
     "flipout": "random signs",
     "local": "each object and neuron its own",
@@ -78,8 +79,8 @@ def _ways(runs: list[Row]) -> str:
 def pairs(runs: list[Row]) -> list[tuple[str, str]]:
     """Which two kinds are compared seed by seed: local with shared sampling, local with the signal, and so on."""
     there = {run["kind"] for run in runs}
-    wished = [(f"{law}@local", f"{law}@{other}") for other in ("shared", "flipout") for law in WEIGHT_LAWS]
-    wished += [(f"{law}@{place}", f"{law}@{SIGNAL}") for place in ("local", "shared") for law in WEIGHT_LAWS]
+    wished = [(f"{law}@local", f"{law}@{other}") for other in ("batch", "shared", "flipout") for law in WEIGHT_LAWS]
+    wished += [(f"{law}@{place}", f"{law}@{SIGNAL}") for place in ("local", "shared", "batch") for law in WEIGHT_LAWS]
     wished += [(f"{law}@{place}", GAUSS_INPUT) for place in (SIGNAL, "local") for law in (*SIGNAL_LAWS, *WEIGHT_LAWS)]
     wished += [(GAUSS_INPUT, PLAIN)]
     return [pair for pair in dict.fromkeys(wished) if set(pair) <= there]

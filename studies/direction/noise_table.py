@@ -7,8 +7,9 @@ Then each kind is trained at every size and seed; at one seed all kinds have the
 and batches, so that they can be compared in pairs.
 
 All networks are weight-normalised and trained by Adam, whose learning rate falls to zero over the second half.
-Beyond the thesis: direction noise on the weights with local sampling, where every object and neuron has its own, beside
-sampling once for the mini-batch (shared), and if --kinds names it flipout and von Mises-Fisher.
+Beyond the thesis: direction noise on the weights with local sampling, where every object and neuron has its own, and
+with a plane for the mini-batch and an angle for each object (shared), beside one draw of both for the mini-batch
+(batch), which is the thesis's; and if --kinds names it flipout and von Mises-Fisher.
 
 Written to --out: table.md, kinds.png and results.json.
 """
@@ -38,6 +39,7 @@ _VALIDATION = 1_000
 _QUICK_KINDS = (
     *("none", "gauss-input", "rot-n@signal", "magn-n@local", "gauss-weight"),
     *(f"{law}@{sampling}" for sampling in ("local", "shared") for law in ("proj", "rot-n")),
+    "rot-n@batch",  # projected noise is the same as shared
 )
 _TINY_KINDS = ("none", "gauss-input", "gauss-weight", "rot-n@signal", "rot-n@local", "rot-n@flipout", "rot-n@shared")
 

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from nvrm_fast.probe import PhaseDiagram
 from nvrm_fast.probe.phases import DECAY
@@ -29,14 +31,16 @@ KINDS = ("redrawn", "fixed")
 class Decay(InjectionSettings):
     """The settings of injection-decay."""
 
-    train_images: Count | None = 3000
+    train_images: Count | None = 2000
     """how many training images (None: all)"""
-    epochs: Count = 30
+    epochs: Count = 20
     """passes over the training images"""
     sigmas: Range = (4.0, 128.0)
     """the weakest and the strongest noise"""
     networks: TwoOrMore = 6
     """strengths from one to the other"""
+    records: Annotated[int, Field(ge=10)] = 30
+    """points of a curve"""
     shown: Count | None = None
     """which of them the centre shows, from 1 (None: the last one in decay)"""
     width: Count = 1024
@@ -62,7 +66,7 @@ def cells(settings: Decay) -> Iterator[dict[str, Any]]:
 def run(context: Context, *, kind: str, seed: int) -> dict[str, Any]:
     """A scan, as ``PhaseDiagram.to_dict``."""
     sigmas = evenly(*context.settings.sigmas, context.settings.networks)
-    return problems.scanned(context, kind, sigmas, "ce", seed, hidden=3, kind=kind)
+    return problems.scanned(context, kind, sigmas, "ce", seed, hidden=3, kind=kind, records=context.settings.records)
 
 
 def report(settings: Decay, rows: list[Row]) -> Report:
@@ -101,7 +105,7 @@ STUDY = Study(
     presets={
         "tiny": {"data": "mnist-5000", "width": 16, "train_images": 500, "epochs": 4, "networks": 3},
         "quick": {},
-        "paper": {"train_images": None, "epochs": 100, "networks": 10, "sigmas": (0.5, 256.0)},
+        "paper": {"train_images": None, "epochs": 100, "networks": 10, "sigmas": (0.5, 256.0), "records": 60},
     },
     prepare=prepare,
     cells=cells,

@@ -3,8 +3,8 @@
 The network, the labels and the training of stochastic-label-noise, with 40 % of the labels wrong unless said otherwise:
 the regularizer's weight and margin, one at a time (Figure B.1); none, one or both of the hidden layers stochastic
 (Figure B.3, the penultimate one first; none is the baseline of as many weights); and every method's training loss by
-epochs (Figure B.4), with all that a method adds to it. Accuracies are of the last epoch, on clean test labels, in the
-mode "mean". Nothing is chosen by them.
+epochs (Figure B.4), with all that a method adds to it. Accuracies are means of the last five epochs, on clean test
+labels, in the mode "mean". Nothing is chosen by them.
 
 Written to --out: table.md, sweeps.png and results.json.
 """
@@ -24,7 +24,7 @@ from studies import figures, tables
 from studies.runner import Context, Report, Row, Study
 from studies.settings import Finite, NotNegative, Share
 from studies.stochastic import label_training
-from studies.stochastic.label_noise import last, summary
+from studies.stochastic.label_noise import LATE, late, summary
 from studies.stochastic.label_training import LabelSettings, Point
 from studies.stochastic.methods import BASELINE, LOOKS, METHODS, SE_SNN
 from studies.tables import percent, plus_minus, select
@@ -97,13 +97,13 @@ def report(settings: LabelSweeps, rows: list[Row]) -> Report:
         lines = [
             [
                 words,
-                percent(last(mine)),
+                percent(late(mine)),
                 percent([max(row["test_accuracy"]) for row in mine]),
                 percent([row["memorized"] for row in mine]),
             ]
             for words, mine in values.items()
         ]
-        parts.append(tables.markdown([name, "last epoch", "best epoch", "memorized"], lines))
+        parts.append(tables.markdown([name, f"last {LATE} epochs", "best epoch", "memorized"], lines))
     shown = [epoch for epoch in (1, 2, 5, 10, 20, 50) if epoch < settings.epochs] + [settings.epochs]
     columns = {"training loss after epoch": "method"} | {
         f"{epoch}": lambda mine, at=epoch - 1: plus_minus([row["train_loss"][at] for row in mine], 3) for epoch in shown
@@ -118,15 +118,15 @@ def draw(settings: LabelSweeps, rows: list[Row]) -> Figure:
     title = f"{settings.data}, {100 * settings.strength:g} % of the labels flipped, {settings.seeds} seeds"
     figure, grid = figures.new_figure(2, 2, width=11, height=7.6, title=title)
     for panel, (name, values) in zip(grid.flat, panels(settings, rows).items()):
-        ends = [last(mine) for mine in values.values()]
+        ends = [late(mine) for mine in values.values()]
         figures.over_scale(panel, range(len(ends)), ends, **LOOKS[SE_SNN])
         for place, of in enumerate(ends):
             panel.plot([place] * len(of), [100 * end for end in of], ".", color=LOOKS[SE_SNN]["color"], alpha=0.4)
-        baseline = last(select(rows, method=BASELINE))
+        baseline = late(select(rows, method=BASELINE))
         figures.level(panel, baseline, color=LOOKS[BASELINE]["color"], linewidth=1.1, label=BASELINE)
         panel.set_xticks(range(len(ends)), list(values))
         panel.set_xlim(-0.4, len(ends) - 0.6)
-        heading = f"Test accuracy after the last epoch, by {name}"
+        heading = f"Test accuracy, last {LATE} epochs, by {name}"
         figures.name_axes(panel, heading, "margin b" if name == "margin" else name)
         panel.legend()
     # One scale for the three.

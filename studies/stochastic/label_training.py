@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,8 @@ class LabelSettings(ImageSettings):
     """images a step"""
     lr: Positive = 1e-3
     """Adam's learning rate"""
+    reduction: Literal["mean", "sum"] = "mean"
+    """of the regularizer over neurons: as equation 6 prints it, or a sum, which is 128 times that"""
 
 
 class Point(NamedTuple):
@@ -112,7 +114,7 @@ def train(
     weight = point.weight * method.weight_factor
     regularized = method.stochastic and weight > 0 and point.layers > 0
     if regularized:
-        noisy.set_regularizer(network, noisy.MaxEntropy("sample", point.margin))
+        noisy.set_regularizer(network, noisy.MaxEntropy("sample", point.margin, settings.reduction))
     optimizer = torch.optim.Adam(network.parameters(), lr=settings.lr)
 
     def loss_of(batch: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 The paper's experiment 3 (section 4, Figure 3; symmetric flips: Figure 10). A share of the training labels is flipped,
 the test labels are right. At each seed all optimizers start from the same weights, see the same wrong labels and the
-same batches. Everything is measured on clean weights, after each epoch.
+same batches. Everything is measured on clean weights, after each epoch; the expected calibration error (15 bins) once,
+after the last.
 
 The quick preset is the smallest picture of the effect, at one rate and the weight decay that label-noise-sweep chose.
 The preset long has all rates of both kinds of flips, the paper's weight decay beside that one, and several b. The
@@ -19,10 +20,11 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from matplotlib.figure import Figure
+from torch import nn
 
-from studies import figures, tables
+from studies import calibration, figures, tables
 from studies.labels import Kind
-from studies.optimizers import ADAM, IVON, NOISY, NVRM_SGD, SAM, SGD, OptimizerName
+from studies.optimizers import ADAM, ANTI_PGD, IVON, M_RWP, MSAM, NOISY, NVRM_SGD, SAM, SGD, OptimizerName
 from studies.runner import Context, Report, Row, Study
 from studies.settings import SOME, Count, NotNegative, Share
 from studies.variability import looks, training
@@ -66,7 +68,13 @@ def run(
 ) -> dict[str, Any]:
     """One training on the labels of one kind, rate and seed; ``place``: weight decay and b."""
     problem = training.corrupt(context.prepared, noise_kind, noise_rate, seed)
-    return training.train(problem, training.at(context.settings, **place), optimizer, seed, advance=context.advance)
+    settings = training.at(context.settings, **place)
+    return training.train(problem, settings, optimizer, seed, advance=context.advance, measure=calibration_error)
+
+
+def calibration_error(network: nn.Module, problem: training.Problem, *where: Any) -> dict[str, Any]:
+    """Of the test images, after the last epoch."""
+    return {"calibration_error": calibration.of_network(network, problem.test_images, problem.test_labels)}
 
 
 def report(settings: LabelNoise, rows: list[Row]) -> Report:
@@ -76,7 +84,12 @@ def report(settings: LabelNoise, rows: list[Row]) -> Report:
     names, columns = training.place("variability")
     same = ["noise_kind", "noise_rate", "weight_decay"]
     columns = {"flips": lambda runs: flips(runs[0]), **columns}
-    text = training.report_text(settings, rows, [*same[:2], *names], columns, same)
+    measured = {}
+    if all("calibration_error" in row.get("measured", {}) for row in rows):  # results of earlier versions have none
+        measured["expected calibration error"] = lambda runs: tables.percent(
+            [run["measured"]["calibration_error"] for run in runs]
+        )
+    text = training.report_text(settings, rows, [*same[:2], *names], columns, same, measured)
     drawn = {}
     for (kind, decay), mine in tables.groups(rows, "noise_kind", "weight_decay").items():
         several = [kind] * (len(settings.noise_kind) > 1) + [f"{decay:g}"] * (len(settings.weight_decay) > 1)
@@ -125,7 +138,7 @@ def draw(settings: LabelNoise, kind: str, decay: float, rows: list[Row]) -> Figu
 STUDY = Study(
     settings=LabelNoise,
     presets={
-        "tiny": training.tiny(noise_kind=BOTH, optimizers=(SGD, NVRM_SGD, ADAM, SAM, IVON)),
+        "tiny": training.tiny(noise_kind=BOTH, optimizers=(SGD, NVRM_SGD, ADAM, SAM, IVON, ANTI_PGD, M_RWP, MSAM)),
         "quick": {},
         "long": training.long(
             noise_kind=BOTH, noise_rate=None, weight_decay=(1e-4, 1e-2), variability=(0.02, 0.03, 0.05)

@@ -7,9 +7,10 @@ from typing import Any
 
 from studies.figures import COLORS as PALETTE
 from studies.figures import FAINT, INK
-from studies.optimizers import ADAM, IVON, NVRM_ADAM, NVRM_SGD, PERTURBED_SGD, SAM, SGD
+from studies.optimizers import ADAM, ANTI_PGD, IVON, M_RWP, MSAM, NVRM_ADAM, NVRM_SGD, PERTURBED_SGD, SAM, SGD
 
 COLORS = dict(zip((SGD, NVRM_SGD, PERTURBED_SGD, SAM, IVON, ADAM, NVRM_ADAM), PALETTE))
+COLORS |= {ANTI_PGD: "#7a5195", M_RWP: "#2f6f4f", MSAM: "#8c564b"}
 
 
 def title(settings: Any, *words: str) -> str:
@@ -34,11 +35,17 @@ def name_lines(panel: Any, epochs: int) -> None:
     lines = [line for line in panel.lines if not line.get_label().startswith("_")]
     low, high = panel.get_ylim()
     gap = 0.1 * (high - low)
+    ends = sorted(((line.get_ydata()[-1], line) for line in lines), key=lambda end: end[0])
     places: list[float] = []
-    for value, line in sorted(((line.get_ydata()[-1], line) for line in lines), key=lambda end: end[0]):
+    for value, _ in ends:
         places.append(max(value, places[-1] + gap) if places else value)
+    top = high - gap / 2
+    for number in reversed(range(len(places))):  # down again from above the panel
+        places[number] = min(places[number], top)
+        top = places[number] - gap
+    for (value, line), place in zip(ends, places):
         panel.annotate(
-            f"{line.get_label()}\n{value:.1f} %", (epochs, places[-1]), xytext=(6, 0), textcoords="offset points",
+            f"{line.get_label()}\n{value:.1f} %", (epochs, place), xytext=(6, 0), textcoords="offset points",
             color=line.get_color(), fontsize=9.5, fontweight="bold", va="center", annotation_clip=False,
         )  # fmt: skip
 

@@ -27,7 +27,7 @@ class NoiseType(ScaleSettings):
 
     variability: Annotated[tuple[NotNegative, ...], SOME] = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1)
     """b, one or more"""
-    noise: Annotated[tuple[Literal[tuple(DISTRIBUTIONS)], ...], SOME] = tuple(DISTRIBUTIONS)
+    noise: Annotated[tuple[Literal[tuple(DISTRIBUTIONS)], ...], SOME] = ("gaussian", "uniform", "laplace")
     """distributions of the weight noise, one or more"""
 
 

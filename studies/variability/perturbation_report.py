@@ -32,6 +32,7 @@ def describe(settings: WeightPerturbation, rows: Sequence[Row]) -> str:
         f"Test accuracy in percent against the scale of the noise on trained weights (mean of {settings.samples} "
         "perturbed networks a seed):\n\n"
         + accuracy_table(settings, rows)
+        + difference_table(settings, rows)
         + f"\n\nOn the training images, from {settings.train_samples} perturbed networks a seed. delta, of Definition "
         "1, with the widest 95 % interval over the seeds; errors in percent:\n\n"
         + delta_table(settings, rows)
@@ -54,6 +55,36 @@ def accuracy_table(settings: WeightPerturbation, rows: Sequence[Row]) -> str:
         "no noise": lambda runs: tables.percent(last(runs, "test_accuracy")),
     }
     return tables.table(rows, _BY, columns | {f"{scale:g}": at(k) for k, scale in enumerate(settings.scales)})
+
+
+def at_twice_the_weights(settings: WeightPerturbation, run: Row) -> float:
+    """Accuracy at noise of twice the network's root mean square weight, straight lines between the scales, as a
+    fraction: noise that is equally large beside the weights of all networks."""
+    order = np.argsort((0.0, *settings.scales))
+    accuracies = np.array([run["test_accuracy"][-1], *means(run["measured"]["accuracy"])])[order]
+    return float(np.interp(2 * run["measured"]["root_mean_square_weight"], [0.0, *sorted(settings.scales)], accuracies))
+
+
+def difference_table(settings: WeightPerturbation, rows: Sequence[Row]) -> str:
+    """By how much networks of NVRM-SGD keep more accuracy than SGD's of the same seed, with the paragraph before it;
+    empty for one seed."""
+    base = tables.select(rows, variability=0.0)
+    others = [row for row in rows if row["variability"]]
+    if len(base) < 2 or not others:
+        return ""
+
+    def above(value: Any) -> Any:
+        return lambda runs: tables.paired([value(run) for run in runs], [value(run) for run in base])
+
+    columns: dict[str, Any] = {"trained by": lambda runs: name(runs[0])}
+    for k, scale in enumerate(settings.scales):
+        columns[f"{scale:g}"] = above(lambda run, k=k: means([run["measured"]["accuracy"][k]])[0])
+    columns["twice the root mean square weight"] = above(lambda run: at_twice_the_weights(settings, run))
+    level = tables.percent([at_twice_the_weights(settings, run) for run in base])
+    return (
+        f"\n\nAbove SGD's at the same seeds, 95 % interval; last column: at noise of twice the network's own root mean "
+        f"square weight, where SGD has {level}:\n\n{tables.table(others, _BY, columns)}"
+    )
 
 
 def _at_each_scale(settings: WeightPerturbation, rows: Sequence[Row], header: Sequence[str], cells: Any) -> str:

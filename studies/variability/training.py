@@ -59,6 +59,8 @@ class TrainingSettings(ImageSettings):
     """learning rate of Adam and NVRM-Adam at the start"""
     sam_rho: Positive = 0.1
     """radius of SAM's climb"""
+    msam_rho: Positive = 0.3
+    """length of MSAM's perturbation"""
     ivon_lr: Positive = 0.3
     """learning rate of IVON"""
     ivon_hessian: Positive = 0.5
@@ -184,7 +186,13 @@ def train(
         inputs = problem.train_images[batch]
         if augment is not None:
             inputs = augment(inputs, order)
-        return optimizers.step(optimizer_name, optimizer, partial(_loss, network, inputs, labels[batch]))
+
+        def loss_of_part(i: int, parts: int) -> Tensor:
+            if len(batch) < parts:
+                return _loss(network, inputs, labels[batch])
+            return _loss(network, inputs.tensor_split(parts)[i], labels[batch].tensor_split(parts)[i])
+
+        return optimizers.step(optimizer_name, optimizer, partial(loss_of_part, 0, 1), loss_of_part)
 
     run = Run()
     # Only IVON draws from torch's generator.
@@ -242,23 +250,29 @@ def last(rows: Sequence[Row], measure: str) -> list[float]:
 def report_text(
     settings: Any, rows: Sequence[Row], by: Sequence[str], place: dict[str, str | Callable[[list[Row]], str]],
     at_same: Sequence[str] | None = None,
+    measured: dict[str, Callable[[list[Row]], str]] | None = None,
 ) -> str:  # fmt: skip
     """What was run, ``results_table`` and, from two seeds on, ``differences_table`` from SGD."""
     text = (
         f"{settings.data}, {settings.network}, {settings.epochs} epochs. In percent, on weights clean of noise; mean ± "
-        f"standard deviation over seeds, their number: {settings.seeds}:\n\n{results_table(rows, by, place)}"
+        f"standard deviation over seeds, their number: {settings.seeds}:\n\n"
+        f"{results_table(rows, by, place, measured)}"
     )
     differences = differences_table(rows, by, place, optimizers.SGD, at_same)
     return text if differences is None else f"{text}\n\nPaired by seeds, after the last epoch:\n\n{differences}"
 
 
-def results_table(rows: Sequence[Row], by: Sequence[str], place: dict[str, str | Callable[[list[Row]], str]]) -> str:
+def results_table(
+    rows: Sequence[Row], by: Sequence[str], place: dict[str, str | Callable[[list[Row]], str]],
+    measured: dict[str, Callable[[list[Row]], str]] | None = None,
+) -> str:  # fmt: skip
     """A line for each optimizer at each place. Accuracies in percent, mean ± standard deviation over seeds.
 
     Args:
         rows: of ``train``.
         by: names, besides the optimizer, whose values tell the lines apart.
         place: the columns in front, as ``tables.table`` takes them.
+        measured: columns of the study's own, after those of the test images.
     """
     flipped = any(row["memorized"][-1] is not None for row in rows)
     third = "flipped labels memorized" if flipped else "gap"
@@ -266,6 +280,7 @@ def results_table(rows: Sequence[Row], by: Sequence[str], place: dict[str, str |
         "optimizer": "optimizer",
         "test, last epoch": lambda runs: tables.percent(last(runs, "test_accuracy")),
         "test, best epoch": lambda runs: tables.percent([max(run["test_accuracy"]) for run in runs]),
+        **(measured or {}),
         "training, corrupted labels" if flipped else "training": lambda runs: tables.percent(
             last(runs, "train_accuracy")
         ),

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from nvrm_fast import NVRMSGD, NVRMAdam
+from nvrm_fast.contract.distributions import DISTRIBUTIONS
 from nvrm_fast.optim import base, measures, perturbation
 
 SHAPES = {"a": (5, 7), "b": (33,), "c": (140,), "d": ()}
@@ -173,7 +174,7 @@ class Run:
     def change(self) -> None:
         for group in self.optimizer.param_groups:
             group[self.random.choice(["variability"])] = self.random.choice([0.0, 0.03, 0.1, 0.5])
-            group["noise"] = self.random.choice(["gaussian", "uniform", "laplace"])
+            group["noise"] = self.random.choice(list(DISTRIBUTIONS))
             group["seed"] = self.random.randrange(2**64)
             group["lr"] = self.random.choice([0.0, 1e-3, 1e-2])
             group["denoise_every"] = self.random.choice([None, None, 2])

@@ -92,6 +92,23 @@ def test_shared_gaussian_noise_is_one_weight_for_the_batch(direction):
     torch.testing.assert_close(y[0], -y[2])
 
 
+@pytest.mark.parametrize("direction", ["rotation, one-sided", "rotation", "projected", "von Mises-Fisher"])
+def test_batch_sampling_turns_each_weight_vector_once(direction):
+    """The layer is linear in the objects then, whatever the law: equal objects equal, opposite ones opposite, sums of
+    objects sums; and neurons are turned by angles of their own."""
+    torch.manual_seed(4)
+    layer = equal_neurons(6, direction=weight_space.DIRECTIONS[direction](6), sampling="batch")
+    x = torch.randn(2, 6)
+    y = layer(torch.cat([x, x, -x, x.sum(0, keepdim=True)])).detach()
+    torch.testing.assert_close(y[:2], y[2:4])
+    torch.testing.assert_close(y[:2], -y[4:6])
+    torch.testing.assert_close(y[0] + y[1], y[6], rtol=1e-4, atol=1e-5)
+    assert y[0].std() > 1e-3
+    shared = equal_neurons(6, direction=noisy.Rotation(0.4), sampling="shared")
+    y = shared(torch.cat([x[:1], x[:1]])).detach()
+    assert (y[0] - y[1]).abs().max() > 1e-3  # there each object has an angle of its own
+
+
 def test_flipout_separates_objects():
     """Sampled weights are nearly independent between objects: their products are uncorrelated (Wen et al., 2018)."""
     torch.manual_seed(5)

@@ -68,7 +68,7 @@ def test_magnitude_noise(direction, magnitude):
 
 
 @pytest.mark.parametrize("direction", ["projected", "tangent", "rotation, one-sided", "von Mises-Fisher"])
-@pytest.mark.parametrize("sampling", ["shared", "flipout"])
+@pytest.mark.parametrize("sampling", ["shared", "batch", "flipout"])
 def test_one_activation_of_the_other_samplings(direction, sampling):
     """Each activation on its own has the same law there too: many neurons of one weight vector, one object."""
     torch.manual_seed(3)
@@ -82,7 +82,7 @@ def test_one_activation_of_the_other_samplings(direction, sampling):
     same_law(ours, weight_space.activations(noise, None, v, x, 1.5, DRAWS, seed=4))
 
 
-@pytest.mark.parametrize("sampling", ["shared", "flipout"])
+@pytest.mark.parametrize("sampling", ["shared", "batch", "flipout"])
 def test_input_units(sampling):
     """Weight vectors of input units (section 4.3), drawn whole. A wide layer serves as many draws: each object has its
     own three inputs, so that no two objects meet the same weight vector."""

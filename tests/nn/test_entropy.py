@@ -12,17 +12,22 @@ from nvrm_fast import nn as noisy
 
 def written_out(regularizer, mean, sigma):
     """Equations 5 to 7 and VIB's divergence as they stand, for (samples, neurons)."""
-    log, b = sigma.log(), regularizer.margin
     if isinstance(regularizer, noisy.StandardNormal):
         return kl_divergence(Normal(mean, sigma), Normal(0.0, 1.0)).sum(1).mean()
+    log, b, summed = sigma.log(), regularizer.margin, regularizer.reduction == "sum"
     if regularizer.over == "neuron":
-        return (b - log.mean(0)).clamp_min(0).mean()
-    if regularizer.over == "sample":
-        return (b - log.mean(1)).clamp_min(0).mean()
-    return (b - log).clamp_min(0).mean()
+        missing = (b - log.mean(0)).clamp_min(0)
+        return missing.sum() if summed else missing.mean()
+    if regularizer.over == "sample":  # a sum over neurons has as many margins
+        return ((log.shape[1] * b - log.sum(1)) if summed else (b - log.mean(1))).clamp_min(0).mean()
+    missing = (b - log).clamp_min(0)
+    return missing.sum(1).mean() if summed else missing.mean()
 
 
-REGULARIZERS = [noisy.MaxEntropy(over, -0.6) for over in ("neuron", "sample", "element")] + [noisy.StandardNormal()]
+REGULARIZERS = [
+    *(noisy.MaxEntropy(over, -0.6, how) for how in ("mean", "sum") for over in ("neuron", "sample", "element")),
+    noisy.StandardNormal(),
+]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -69,9 +74,10 @@ def test_tiny_and_huge_deviations(regularizer, raw):
     loss.backward()
     assert loss.isfinite() and layer.bias.grad.isfinite().all()
     if raw < 0:
-        per_neuron = 4 if regularizer == noisy.StandardNormal() else 1
-        torch.testing.assert_close(layer.bias.grad[2:].sum().item(), -2.0 if per_neuron == 4 else -1.0)
-        expected = 2 * (-raw - 0.5) if per_neuron == 4 else regularizer.margin - raw
+        divergence = regularizer == noisy.StandardNormal()
+        neurons = 2 if divergence or regularizer.reduction == "sum" else 1
+        torch.testing.assert_close(layer.bias.grad[2:].sum().item(), -float(neurons))
+        expected = neurons * (-raw - 0.5 if divergence else regularizer.margin - raw)
         torch.testing.assert_close(loss.item(), expected, rtol=1e-6, atol=0)
 
 
@@ -123,6 +129,8 @@ def test_what_counts_as_a_pass():
 def test_bad_arguments():
     with pytest.raises(ValueError, match="over must be one of"):
         noisy.MaxEntropy("channel", 1.0)
+    with pytest.raises(ValueError, match="reduction must be one of mean, sum; got 'none'"):
+        noisy.MaxEntropy("neuron", 1.0, "none")
     with pytest.raises(ValueError, match="margin must be finite"):
         noisy.MaxEntropy("neuron", float("inf"))
     with pytest.raises(ValueError, match="no stochastic layer"):

@@ -9,7 +9,7 @@ from nvrm_fast import nn as noisy
 DIRECTIONS = [None, noisy.Projected(0.1), noisy.Rotation(0.3), noisy.VonMisesFisher(5.0)]
 
 
-@pytest.mark.parametrize("sampling", ["local", "shared", "flipout"])
+@pytest.mark.parametrize("sampling", ["local", "shared", "batch", "flipout"])
 @pytest.mark.parametrize("direction", DIRECTIONS, ids=str)
 @pytest.mark.parametrize("kind", ["linear", "conv"])
 def test_a_zero_weight_vector(kind, direction, sampling):

@@ -69,7 +69,7 @@ def test_float32_steps_are_the_formula(direction):
         torch.testing.assert_close(a.double(), b, rtol=0, atol=1e-5 * max(b.abs().max().item() if b.numel() else 0, 1))
 
 
-@pytest.mark.parametrize("sampling", ["local", "shared", "flipout"])
+@pytest.mark.parametrize("sampling", ["local", "shared", "batch", "flipout"])
 def test_many_forwards_one_backward(sampling):
     """The gradient of a sum of K passes is the sum of K gradients; libraries that keep one noise buffer fail here."""
     torch.manual_seed(0)

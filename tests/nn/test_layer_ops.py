@@ -18,6 +18,7 @@ LAYERS = {
     "shared": lambda: noisy.DirectionLinear(8, 6, direction=noisy.Rotation(0.5), sampling="shared"),
     "variational": lambda: noisy.VariationalLinear(8, 6),
     "gaussian": lambda: noisy.GaussianDropoutLinear(8, 6, alpha=0.2),
+    "batch": lambda: noisy.DirectionLinear(8, 6, direction=noisy.Rotation(0.5), sampling="batch"),
     "shared projected": lambda: noisy.DirectionLinear(8, 6, direction=noisy.Projected(0.1), sampling="shared"),
     "flipout": lambda: noisy.DirectionLinear(8, 6, direction=noisy.Tangent(0.1), sampling="flipout"),
     "signal": lambda: noisy.SignalNoise(noisy.Projected(0.1), noisy.GammaMagnitude(0.1)),

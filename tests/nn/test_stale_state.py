@@ -26,7 +26,7 @@ def resize(layer, weight):
     layer.bias = nn.Parameter(torch.zeros(len(weight)))
 
 
-@pytest.mark.parametrize("sampling", ["local", "shared", "flipout"])
+@pytest.mark.parametrize("sampling", ["local", "shared", "batch", "flipout"])
 @pytest.mark.parametrize("change", LAW)
 @pytest.mark.parametrize("kind", ["linear", "conv"])
 def test_a_layer_that_is_changed_after_a_pass_is_as_new(kind, change, sampling):

@@ -21,6 +21,7 @@ LAYERS = {
     "mises": lambda: noisy.DirectionLinear(4, 3, direction=noisy.VonMisesFisher(5.0)),
     "magnitude": lambda: noisy.DirectionLinear(4, 3, magnitude=noisy.NormalMagnitude(0.1)),
     "shared": lambda: noisy.DirectionLinear(4, 3, direction=noisy.Rotation(0.3), sampling="shared"),
+    "batch": lambda: noisy.DirectionLinear(4, 3, direction=noisy.Rotation(0.3), sampling="batch"),
     "shared projected": lambda: noisy.DirectionLinear(4, 3, direction=noisy.Projected(0.1), sampling="shared"),
     "flipout": lambda: noisy.DirectionLinear(4, 3, direction=noisy.Projected(0.1), sampling="flipout"),
     "input": lambda: noisy.DirectionLinear(4, 3, direction=noisy.Rotation(0.3), sampling="flipout", normalize="input"),

@@ -33,7 +33,7 @@ def test_every_argument_arrives(masters):
         runs = dict(run_lengths=[0, 1, 0, 43, 0, 0], run_strides=[0, 1, 0, 50, 0, 0]) if i % 2 else {}
         lists = make_lists(SIZES, name, dtype, masters, offsets=[0, 7, 10**12, 3, 0, 9], seed=i)
         others = dict(
-            scale=0.1 + i, seed=-5 - i, distribution=i % 3, keep_noise=i % 4 == 0, denoise_every=i % 5,
+            scale=0.1 + i, seed=-5 - i, distribution=i % 4, keep_noise=i % 4 == 0, denoise_every=i % 5,
             scale_tensors=[torch.tensor(0.2)] * len(SIZES) if i % 2 else [], **scaling, **runs,
         )  # fmt: skip
         if i % 3 == 0:

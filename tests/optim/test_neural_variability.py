@@ -61,7 +61,7 @@ class StoredNoise:
             self.eps[p] = torch.zeros_like(p)
 
 
-@pytest.mark.parametrize("distribution", ["gaussian", "uniform", "laplace"])
+@pytest.mark.parametrize("distribution", ["gaussian", "uniform", "laplace", "rademacher"])
 @pytest.mark.parametrize(
     "ours, theirs, options",
     [
@@ -386,3 +386,23 @@ def test_published_names():
     for bad in (dict(num_iters=0), dict(num_iters=2.5), dict(variability=0), dict(noise_type="gaussian")):
         with pytest.raises(ValueError, match=next(iter(bad))):
             VSGD([torch.zeros(2)], 0.1, **bad)
+
+
+def test_l2_decay_does_not_make_weights_without_gradient_jitter():
+    """Weights whose loss has no gradient stay where decay leaves them, at 0 here. The published Adam decays the noisy
+    ones and divides that by its own size: there they scatter by about four learning rates (docs/optimizers.md)."""
+    lr, b, decay, steps = 1e-3, 0.03, 1e-4, 400
+    weight = torch.nn.Parameter(torch.zeros(5000))
+    optimizer = NVRMAdam([weight], lr=lr, weight_decay=decay, variability=b)
+    torch.manual_seed(0)
+    theirs, mean, square = torch.zeros(5000), torch.zeros(5000), torch.zeros(5000)
+    for step in range(1, steps + 1):
+        weight.grad = torch.zeros_like(weight)
+        optimizer.step()
+        gradient = decay * (theirs + b * torch.randn(5000))
+        mean.mul_(0.9).add_(gradient, alpha=0.1)
+        square.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+        theirs -= lr * mean / (1 - 0.9**step) / ((square / (1 - 0.999**step)).sqrt() + 1e-8)
+    with optimizer.denoised():
+        assert weight.detach().abs().max() < 1e-6
+    assert 3.5 * lr < theirs.std() < 4.2 * lr

@@ -237,7 +237,7 @@ def test_the_start_is_one_over_the_root_of_the_fan_in():
     assert float(NoiseInjection(model(), "0", 1.0, weight_std=0.0).weight.detach().norm()) == 0
 
 
-@pytest.mark.parametrize("name, factor", [("gaussian", 1.0), ("uniform", 1 / 3), ("laplace", 2.0)])
+@pytest.mark.parametrize("name, factor", [("gaussian", 1.0), ("uniform", 1 / 3), ("laplace", 2.0), ("rademacher", 1.0)])
 def test_the_variance_of_each_law(name, factor):
     injection = NoiseInjection(model(), "0", sigma=3.0, distribution=name)
     assert injection.variance == pytest.approx(9 * factor)

@@ -39,7 +39,9 @@ def test_intervals_cover_the_closed_form_of_a_quadratic_loss(quadratic, antithet
     assert binom.ppf(5e-5, runs, 0.95) <= covered <= binom.ppf(1 - 5e-5, runs, 0.95)
 
 
-@pytest.mark.parametrize("distribution, factor", [("gaussian", 1), ("uniform", 1 / 3), ("laplace", 2)])
+@pytest.mark.parametrize(
+    "distribution, factor", [("gaussian", 1), ("uniform", 1 / 3), ("laplace", 2), ("rademacher", 1)]
+)
 def test_every_noise_has_its_own_variance(quadratic, distribution, factor):
     model, loss, data = quadratic
     found = neural_variability(model, loss, data, 0.3, samples=600, distribution=distribution, confidence=1 - 1e-6)

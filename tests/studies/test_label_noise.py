@@ -45,7 +45,7 @@ def test_the_whole_study_from_the_command_line(mnist, tmp_path, capsys):
     assert "cells" not in printed.err  # no progress bar where there is no terminal
     table = (out / "table.md").read_text()
     assert table.count("| asymmetric, 40 % |") == 3 and table in printed.out
-    assert "| SGD " in table and "| NVRM-SGD " in table
+    assert "| SGD " in table and "| NVRM-SGD " in table and "| expected calibration error |" in table
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
     results = json.loads((out / "results.json").read_text())
     assert results["settings"]["width"] == 4
@@ -54,6 +54,7 @@ def test_the_whole_study_from_the_command_line(mnist, tmp_path, capsys):
     for row in rows:
         for measure in ("test_accuracy", "train_accuracy", "memorized", "train_loss", "seconds"):
             assert len(row[measure]) == 3
+        assert 0 < row["measured"]["calibration_error"] < 1
         # Momentum in float32; for the noise only a counter and a record of 64 bytes a tensor (of a tiny network here).
         assert 4 <= row["state_bytes_a_parameter"] < 4.3
 
@@ -66,7 +67,7 @@ def test_both_kinds_of_flips_with_every_optimizer(mnist, tmp_path):
         "curves-symmetric.png",
     ]
     rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
-    assert len(rows) == 2 * 5 and {row["noise_kind"] for row in rows} == {"asymmetric", "symmetric"}
+    assert len(rows) == 2 * 8 and {row["noise_kind"] for row in rows} == {"asymmetric", "symmetric"}
 
 
 def results_of(images, **more):
@@ -109,6 +110,13 @@ def test_the_figure_of_several_rates_and_the_table(images):
     ]
     (line,) = [line for line in made.text.splitlines() if line.startswith("| symmetric, 60 %") and "| SGD" in line]
     assert f"| {tables.percent(both)} " in line
+    errors = [
+        row["measured"]["calibration_error"]
+        for row in tables.select(rows, optimizer=SGD, noise_rate=0.6, noise_kind="symmetric")
+    ]
+    assert f"| {tables.percent(errors)} " in line
+    earlier = [row | {"measured": {}} for row in rows]
+    assert "calibration" not in label_noise.report(settings, earlier).text
     others = [
         row["test_accuracy"][-1]
         for row in tables.select(rows, optimizer=NVRM_SGD, noise_rate=0.6, noise_kind="symmetric")

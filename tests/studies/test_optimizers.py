@@ -6,7 +6,7 @@ from torch import nn
 
 from studies import StudyError, optimizers
 from studies.augmentation import PADDING, crop_and_flip
-from studies.optimizers import IVON, NVRM_ADAM, NVRM_SGD, OPTIMIZERS, PERTURBED_SGD, SAM, SGD
+from studies.optimizers import ADAM, ANTI_PGD, IVON, M_RWP, MSAM, NVRM_ADAM, NVRM_SGD, OPTIMIZERS, SAM
 from studies.variability.training import TrainingSettings
 
 
@@ -22,13 +22,13 @@ def test_every_optimizer_lowers_the_loss_and_leaves_clean_weights(name):
 
     first = loss_of().item()
     for _ in range(40):
-        optimizers.step(name, optimizer, loss_of)
+        optimizers.step(name, optimizer, loss_of, lambda i, parts: loss_of())
     noisy = network.weight.detach().clone()
     with optimizers.clean_weights(optimizer):
         clean = network.weight.detach().clone()
         assert loss_of().item() < first - 0.1
-    assert torch.equal(noisy, clean) != (name in (NVRM_SGD, NVRM_ADAM))
-    kept = {SGD: 4, NVRM_SGD: 4, PERTURBED_SGD: 4, SAM: 4, IVON: 8}.get(name, 8)
+    assert torch.equal(noisy, clean) != (name in (NVRM_SGD, NVRM_ADAM, ANTI_PGD, M_RWP, MSAM))
+    kept = {ADAM: 8, NVRM_ADAM: 8, IVON: 8}.get(name, 4)
     # Beside what grows with the weights, ours keep a counter and a record of the noise, 72 bytes a tensor.
     tensors = list(network.parameters())
     more = 72 * len(tensors) / sum(weight.numel() for weight in tensors)
@@ -47,6 +47,41 @@ def test_sam_steps_with_the_gradient_from_where_it_climbed():
     climbed = torch.tensor([2.0, 1.0]) + 0.5 * gradient / gradient.norm()
     optimizers.step(SAM, optimizer, lambda: (scale * weight**2).sum() / 2)
     torch.testing.assert_close(weight.detach(), torch.tensor([2.0, 1.0]) - 0.1 * scale * climbed)
+
+
+def test_m_rwp_has_noise_in_one_half_of_a_batch():
+    weight = nn.Parameter(torch.zeros(1000))
+    model = nn.Module()
+    model.weight = weight
+    settings = TrainingSettings(lr=1e-9, momentum=0.0, weight_decay=0.0, variability=0.1)
+    optimizer = optimizers.make_optimizer(M_RWP, model, settings, 0)
+    seen = []
+
+    def loss_of_part(i, parts):
+        seen.append((i, parts, weight.detach().std().item()))
+        return weight.sum() * (i + 1)
+
+    for _ in range(2):
+        optimizers.step(M_RWP, optimizer, None, loss_of_part)
+        assert torch.equal(weight.grad, torch.full_like(weight, 1.5))
+    assert [each[:2] for each in seen] == [(0, 2), (1, 2)] * 2
+    assert seen[2][2] == pytest.approx(0.1, rel=0.1) and seen[3][2] < 1e-6  # five standard errors: 0.11
+    with pytest.raises(StudyError, match="this study has none"):
+        optimizers.step(M_RWP, optimizer, None)
+
+
+def test_anti_pgd_moves_every_weight_by_b_and_msam_all_together_by_rho():
+    settings = TrainingSettings(lr=1e-9, momentum=0.9, weight_decay=0.0, variability=0.25, msam_rho=2.0)
+    for name in (ANTI_PGD, MSAM):
+        network = nn.Linear(30, 40)
+        before = nn.utils.parameters_to_vector(network.parameters()).detach()
+        optimizer = optimizers.make_optimizer(name, network, settings, 0)
+        optimizers.step(name, optimizer, lambda network=network: network(torch.ones(30)).sum())
+        moved = (nn.utils.parameters_to_vector(network.parameters()) - before).detach()
+        if name == ANTI_PGD:
+            torch.testing.assert_close(moved.abs(), torch.full_like(moved, 0.25))
+        else:
+            assert moved.norm().item() == pytest.approx(2.0, rel=1e-5)
 
 
 def test_a_missing_package_is_told(monkeypatch):

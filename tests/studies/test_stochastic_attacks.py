@@ -198,8 +198,8 @@ def test_margins_have_a_gradient_where_the_softmax_is_saturated():
 
 
 SMALL = Attacks(
-    draws=2, epsilons=(0.0, 0.5), look_epsilons=(0.5,), look_images=5, pgd_steps=2, cw_images=3, cw_steps=2,
-    cw_searches=1,
+    draws=2, many_draws=4, epsilons=(0.0, 0.5), look_epsilons=(0.5,), look_images=5, pgd_steps=2, cw_images=3,
+    cw_steps=2, cw_searches=1,
 )  # fmt: skip
 
 
@@ -229,7 +229,8 @@ def test_measures():
     given = {"seed": 0, "with_cw": False, "surrogate": None}
     plain = attack_measures.measure(surrogate, images, labels, SMALL, **given)
     names = [row["attack"] for row in plain["looks"]]
-    assert names == [attack_measures.FGS, attack_measures.PGD, attack_measures.PGD_MARGIN, attack_measures.GREY]
+    with_gradients = [attack_measures.FGS, attack_measures.FGS_MARGIN, attack_measures.PGD, attack_measures.PGD_MARGIN]
+    assert names == [*with_gradients, attack_measures.GREY]
     assert attack_measures.margin_deviation(surrogate, images, labels) == 0 and plain["cw"] == []
 
 
@@ -283,6 +284,7 @@ def test_the_whole_study_stopped_and_gone_on_with(mnist, tmp_path, capsys, monke
     for row in before["rows"]:
         assert len(row["fgs"]) == 2 and bool(row["cw"]) == (row["training"] == NORMAL)
         assert (row["log_deviation"] is None) == (row["method"] == BASELINE)
+        assert attack_measures.TRANSFER in [look["attack"] for look in row["looks"]]  # the baseline's from another one
 
     path = out / FILE
     lines = path.read_text().splitlines()

@@ -10,8 +10,8 @@ from torch.nn.functional import cross_entropy
 from nvrm_fast import nn as noisy
 from studies.data import ImageData
 from studies.models import started
-from studies.stochastic.pruning import importance, loop, networks
-from studies.stochastic.pruning.loop import SE_SNN
+from studies.stochastic.pruning import branches, importance, loop, networks
+from studies.stochastic.pruning.loop import SE_SNN, log_sigmas
 from studies.stochastic.pruning.study import STUDY, Pruning
 from studies.stochastic.pruning.surgery import Surgeon
 
@@ -223,6 +223,80 @@ def test_the_loop_stops_at_the_target_and_repeats():
     assert points[-1]["test_error"] < 0.1
     assert first["neurons"] == points[0]["widths"] == [4, 10, 100]
     assert sum(points[0]["widths"]) - sum(points[1]["widths"]) == sum(first["never_firing"])
+
+
+def test_the_entropy_criterion_removes_the_noisiest(monkeypatch):
+    """Scores keep pace with the surgery: at every turn those that are left are the calmest of each layer."""
+    data, chosen = stripes(MNIST), tiny(at_once=0.1, target=0.3, criterion="entropy", flops_weight=0.0)
+    seen, ranked = [], []
+    monkeypatch.setattr(loop, "log_sigmas", lambda *given: seen.append(log_sigmas(*given)) or seen[-1])
+    monkeypatch.setattr(loop, "least", lambda scores, *more: ranked.append(scores) or importance.least(scores, *more))
+    given = {"method": SE_SNN, "weight": 0.0, "margin": 0.0, "seed": 0}
+    points = loop.one_run(data, chosen, **given)["points"]
+    assert points[-1]["multiplications"] <= 0.3 * points[0]["multiplications"]
+    entropies = seen[-1]
+    assert list(entropies) == [0, 3, 7] and [len(entropy) for entropy in entropies.values()] == points[0]["widths"]
+    assert [len(score) for score in ranked[0].values()] == points[1]["widths"]
+    for before, after in itertools.pairwise(ranked):
+        for place, score in after.items():
+            assert torch.equal(score.sort().values, before[place].sort().values[-len(score) :])
+    for place, score in ranked[0].items():
+        assert torch.isin(-score, entropies[place]).all()
+    # The baseline has no entropies.
+    taylor = loop.one_run(data, tiny(at_once=0.1, target=0.3), method="baseline", weight=0.0, margin=0.0, seed=0)
+    entropy = loop.one_run(data, chosen.__class__(**(vars(chosen) | {"flops_weight": 1.0})), method="baseline",
+                           weight=0.0, margin=0.0, seed=0)  # fmt: skip
+    assert taylor["points"] == entropy["points"]
+
+
+@pytest.mark.parametrize("name, shape", [("lenet5", MNIST), ("vgg16", CIFAR)])
+def test_branches_are_pruned_with_the_means(name, shape):
+    """Put together, cut and taken apart again: what is left has the means and deviations that it had."""
+    torch.manual_seed(0)
+    plain = networks.NETWORKS[name](shape, 10, 0.1).eval()
+    whole = networks.stochastic(plain, seed=1, initial_deviation=None).eval()
+    images = torch.randn(8, *shape)
+    means = noisy.to_plain(whole)
+    regularizer = noisy.MaxEntropy("neuron", 1.0, "sum")
+    both = branches.Branches(whole, means, shape, regularizer, 0.5)
+    again = both.joined(means).eval()
+    assert again[0].regularizer == regularizer
+    before = log_sigmas(whole, means, images)
+    assert all(torch.equal(before[place], found) for place, found in log_sigmas(again, means, images).items())
+    place = list(before)[0]
+    gone = torch.arange(len(before[place])) % 2 == 1
+    surgeon = Surgeon(means, shape)
+    surgeon.remove({place: gone}), both.remove({place: gone})
+    left = both.joined(means).eval()
+    torch.testing.assert_close(log_sigmas(left, means, images)[place], before[place][~gone])
+    with torch.no_grad():
+        left[0].weight.mul_(2)
+    both.take(left, means)
+    with noisy.noise_mode(left, "mean"):
+        torch.testing.assert_close(means.eval()(images), left(images), **ROUNDING)
+    mean, raw = left[0].weight.chunk(2)
+    assert torch.equal(means[0].weight, mean) and torch.equal(both.deviations[0].weight, raw)
+
+
+@pytest.mark.parametrize("criterion", ["taylor", "entropy"])
+def test_noise_in_the_loop(criterion, monkeypatch):
+    data, seen, fine_tune = stripes(MNIST), [], loop.fine_tune
+    monkeypatch.setattr(
+        loop,
+        "fine_tune",
+        lambda network, *given, **more: seen.append((network, more)) or fine_tune(network, *given, **more),
+    )
+    given = {"method": SE_SNN, "weight": 1e-3, "margin": 1.0, "seed": 0}
+    chosen = tiny(at_once=0.2, target=0.4, updates=2, criterion=criterion, loop_noise=True)
+    state = torch.get_rng_state()
+    first, second = (loop.one_run(data, chosen, **given)["points"] for _ in range(2))
+    assert first == second and torch.equal(torch.get_rng_state(), state)
+    assert first[-1]["multiplications"] <= 0.4 * first[0]["multiplications"]
+    for network, more in seen:
+        assert len(noisy.noisy_modules(network)) == 3 and more["weight"] == 1e-3
+    seen.clear()
+    loop.one_run(data, chosen, method="baseline", weight=0.0, margin=0.0, seed=0)
+    assert seen and not any(noisy.noisy_modules(network) for network, _ in seen)
 
 
 def test_the_loop_ends_where_nothing_is_left_to_remove():

@@ -14,6 +14,37 @@ ROOT = Path(__file__).parents[2]
 WRITTEN = [page for page in sorted(ROOT.glob("docs/**/*.md")) if "<!-- study: " in page.read_text()]
 
 
+#: Pages that speak of studies; those that say that something in them is still to be measured anew are left out.
+SPEAKING = [
+    page
+    for page in [*WRITTEN, *(ROOT / "docs/papers").glob("*.md"), ROOT / "README.md"]
+    if "being measured anew" not in page.read_text()
+]
+#: What a study measured, in running text: with a deviation or an interval, in percent or points, with a decimal.
+CLAIM = re.compile(
+    r"[+-]?\d+\.\d+ ± \d+\.\d+|[+-]\d+\.\d+ \[[+-]\d+\.\d+, [+-]\d+\.\d+\]|(?<![\d.,±])[+-]?\d+\.\d+(?= (?:%|points))"
+)
+#: Not of a study: the coverage of intervals that tests measure, and what papers report.
+OTHER = {"docs/neural_variability.md": {"95.2", "94.7"}}
+PAPER = re.compile(r"^\*(?:Thesis|Paper):\*.*?(?:\n\n|\Z)", re.MULTILINE | re.DOTALL)
+
+
+def claims(page):
+    """The figures in a page's own words, each with whitespace as one space."""
+    text = pages._SECTION.sub("", page.read_text())
+    text = PAPER.sub("", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    return set(CLAIM.findall(" ".join(text.split())))
+
+
+def generated(page):
+    """What the results say that a page shows, or a page that it links to; of a linked page that is still to be measured
+    anew, all that it says."""
+    linked = {(page.parent / name).resolve() for name in re.findall(r"\]\(([\w./]+\.md)", page.read_text())}
+    found = [section[0] for one in {page, *linked} for section in pages._SECTION.finditer(one.read_text())]
+    found += [text for text in (one.read_text() for one in linked) if "being measured anew" in text]
+    return " ".join(" ".join(text.split()) for text in found)
+
+
 def test_there_are_such_pages():
     assert ROOT / "docs/label_noise.md" in WRITTEN
 
@@ -26,6 +57,20 @@ def test_page_and_results_hold_together(page):
     for results in re.findall(r"<!-- study: (\S+) -->", text):
         path = page.parent / results
         assert all(path.with_name(f"{path.stem}-{name}").exists() for name in pages.report_of(path).figures)
+
+
+@pytest.mark.parametrize("page", SPEAKING, ids=lambda page: page.name)
+def test_figures_in_running_text_are_those_of_results(page):
+    known = generated(page)
+    name = str(page.relative_to(ROOT))
+    unknown = {
+        claim
+        for claim in claims(page) - OTHER.get(name, set())
+        if not re.search(
+            rf"(?<![\d.]){re.escape(claim)}(?![\d])", known.replace("+", "") if claim[0].isdigit() else known
+        )
+    }
+    assert not unknown, f"{name}: typed by hand, and in no result that the page shows or links to: {sorted(unknown)}"
 
 
 def test_the_pair_of_equal_tuning_budgets_is_the_sweeps():

@@ -21,9 +21,10 @@ from studies.stochastic.attacks.library import ExpectedFGS, ExpectedPGD, carlini
 SAMPLES = 10
 FGS, PGD, PGD_MARGIN = "FGS, expected gradient", "PGD, expected gradient", "PGD, expected gradient of the margin"
 FGS_ONE, FGS_MEAN, PGD_MEAN = "FGS, gradient of one draw", "FGS on the mean network", "PGD on the mean network"
+FGS_MANY, FGS_MARGIN = "FGS, expected gradient, many draws", "FGS, expected gradient of the margin"
 TRANSFER, GREY = "FGS on a baseline, transferred", "every pixel towards grey, no gradient"
 #: Attacks of the closer look, in the order of the table.
-LOOKS = (FGS_ONE, FGS, FGS_MEAN, TRANSFER, PGD, PGD_MARGIN, PGD_MEAN, GREY)
+LOOKS = (FGS_ONE, FGS, FGS_MANY, FGS_MARGIN, FGS_MEAN, TRANSFER, PGD, PGD_MARGIN, PGD_MEAN, GREY)
 CW, CW_CONFIDENT, CW_MEAN = "CW, expected gradient", "CW, expected gradient, confident", "CW on the mean network"
 #: How many deviations over draws of its margin a network's confident attack aims beyond the boundary.
 CONFIDENCE = 2.0
@@ -60,16 +61,19 @@ def closer_look(
 ) -> list[dict[str, Any]]:
     """Whether a network withstands, or only hides its gradient: accuracies under each attack that makes sense for it.
 
-    surrogate: an undefended network, whose attacked images are carried over; None: there is none. A network without
+    surrogate: an undefended network, whose attacked images are carried over; None: there is none. For an undefended
+    network that is another one, from other weights: what transfer does where there is no defence. A network without
     noise has no row for attacks that differ only in their draws.
     """
     draws, steps = effort.draws, effort.pgd_steps
     attacks = {
         FGS: ("sample", ExpectedFGS(network, draws)),
+        FGS_MARGIN: ("sample", ExpectedFGS(network, draws, margins)),
         PGD: ("sample", ExpectedPGD(network, draws, steps)),
         PGD_MARGIN: ("sample", ExpectedPGD(network, draws, steps, margins)),
     }
     if noisy.noisy_modules(network):
+        attacks[FGS_MANY] = ("sample", ExpectedFGS(network, effort.many_draws))
         attacks[FGS_ONE] = ("sample", ExpectedFGS(network, 1))
         attacks[FGS_MEAN] = ("mean", ExpectedFGS(network, 1))
         attacks[PGD_MEAN] = ("mean", ExpectedPGD(network, 1, steps))

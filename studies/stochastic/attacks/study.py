@@ -3,8 +3,10 @@
 An undefended network, deep VIB and SE-SNN (the element-wise max-entropy regularizer, equation 7) on images in [0, 1],
 trained on clean images or also on FGS samples; untargeted FGS over epsilons from 0 to 0.5, and CW-L2 on the networks of
 normal training, both with expected gradients over several draws of the noise. A closer look asks whether a defence
-withstands or hides its gradient (Athalye et al., 2018): one draw against many, the mean network attacked, transfer from
-an undefended network, many steps (PGD), and epsilons at which no defence can hold.
+withstands or hides its gradient (Athalye et al., 2018): one draw against ten and a thousand, a step along the margin of
+the logits, which has a gradient where the softmax is saturated, the mean network attacked, transfer from an undefended
+network (for the undefended one from another, as a control), many steps (PGD), and epsilons at which no defence can
+hold.
 
 At one seed all networks see the same batches. No setting was chosen by the test set.
 
@@ -27,6 +29,7 @@ from nvrm_fast import nn as noisy
 from studies.data import ImageData, load
 from studies.fit import now
 from studies.runner import Context, Row, Study
+from studies.seeds import derive
 from studies.settings import Count, Finite, ImageSettings, NotNegative, Positive
 from studies.stochastic.attacks import measures
 from studies.stochastic.attacks import training as networks
@@ -56,12 +59,16 @@ class Attacks(ImageSettings):
     """of SE-SNN's regularizer, equation 7"""
     margin: Finite = math.log(16)
     """b of equation 7, for log sigma"""
+    reduction: Literal["mean", "sum"] = "mean"
+    """of equation 7 over neurons: as printed, or a sum"""
     beta: NotNegative = 0.01
     """of deep VIB's divergence from N(0, 1)"""
     train_epsilon: NotNegative = 0.5
     """adversarial training draws its epsilons from 0 to this"""
     draws: Count = 10
     """draws of the noise for every gradient of an attack"""
+    many_draws: Count = 1000
+    """draws of the closer look's row with many: where sigma is large, few leave much noise in the gradient"""
     epsilons: tuple[_Epsilon, ...] = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
     """strengths of FGS"""
     look_epsilons: tuple[_Epsilon, ...] = (0.1, 0.3, 0.5)
@@ -109,7 +116,8 @@ def run(context: Context, *, seed: int, training: str, method: str) -> dict[str,
         "log_deviation": networks.log_deviation(network, data.test_images),
         "training_seconds": seconds,
     }
-    surrogate = None if method == BASELINE else trained(context, BASELINE, training, seed)[0]
+    other = derive(seed, "another baseline") if method == BASELINE else seed
+    surrogate = trained(context, BASELINE, training, other)[0]
     began = now(context.settings.device)
     result |= measures.measure(
         network, data.test_images, data.test_labels, context.settings, seed=seed, with_cw=training == NORMAL,
@@ -144,8 +152,9 @@ STUDY = Study(
     settings=Attacks,
     presets={
         "tiny": {
-            "seeds": 1, "hidden": (16, 8), "epochs": 1, "draws": 2, "epsilons": (0.0, 0.3), "look_epsilons": (0.3,),
-            "look_images": 20, "pgd_steps": 2, "cw_images": 10, "cw_steps": 3, "cw_searches": 2,
+            "seeds": 1, "hidden": (16, 8), "epochs": 1, "draws": 2, "many_draws": 4,
+            "epsilons": (0.0, 0.3), "look_epsilons": (0.3,), "look_images": 20,
+            "pgd_steps": 2, "cw_images": 10, "cw_steps": 3, "cw_searches": 2,
         },
         "quick": {},
         "paper": {

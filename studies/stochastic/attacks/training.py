@@ -49,7 +49,7 @@ def _layers(method: str, inputs: int, classes: int, hidden: Sequence[int]) -> nn
 def regularizer(method: str, settings: Any) -> tuple[noisy.MaxEntropy | noisy.StandardNormal | None, float]:
     """A method's regularizer and its weight in the loss; (None, 0) where it has none."""
     if method == SE_SNN:
-        return noisy.MaxEntropy("element", settings.margin), settings.weight
+        return noisy.MaxEntropy("element", settings.margin, settings.reduction), settings.weight
     if method == DEEP_VIB:
         return noisy.StandardNormal(), settings.beta
     return None, 0.0

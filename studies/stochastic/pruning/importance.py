@@ -14,13 +14,16 @@ _IMAGES_A_PASS = 500
 
 
 @contextlib.contextmanager
-def _watch(network: nn.Sequential, see: Callable[[int, Tensor], object]) -> Iterator[None]:
-    """A block in which see(place, values) is told the values of every group of neurons in every forward pass."""
+def _watch(
+    network: nn.Sequential, see: Callable[[int, Tensor], object], like: nn.Sequential | None = None
+) -> Iterator[None]:
+    """A block in which see(place, values) is told the values of every group of neurons in every forward pass. like: a
+    deterministic network with layers at the same places, if the network is stochastic."""
     handles = [
         network[group.value].register_forward_hook(
             lambda module, given, values, place=group.place: see(place, values) and None
         )
-        for group in hidden(network)
+        for group in hidden(network if like is None else like)
     ]
     try:
         yield
@@ -60,8 +63,8 @@ class Taylor:
         self._values: dict[int, Tensor] = {}
 
     @contextlib.contextmanager
-    def watching(self, network: nn.Sequential) -> Iterator[None]:
-        """A block whose forward passes are remembered until ``add``."""
+    def watching(self, network: nn.Sequential, like: nn.Sequential | None = None) -> Iterator[None]:
+        """A block whose forward passes are remembered until ``add``. like: as ``_watch`` takes it."""
 
         def see(place: int, values: Tensor) -> None:
             if not values.requires_grad:  # the inputs, which nothing before them needs
@@ -69,7 +72,7 @@ class Taylor:
             values.retain_grad()
             self._values[place] = values
 
-        with _watch(network, see):
+        with _watch(network, see, like):
             yield
 
     def add(self) -> None:

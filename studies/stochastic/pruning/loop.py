@@ -17,6 +17,7 @@ from studies.fit import descent, endless, fit, now, predict, seeded
 from studies.models import started
 from studies.seeds import derive
 from studies.stochastic.pruning import networks
+from studies.stochastic.pruning.branches import Branches
 from studies.stochastic.pruning.importance import Taylor, least, never_firing
 from studies.stochastic.pruning.networks import cost, saved
 from studies.stochastic.pruning.surgery import Surgeon
@@ -67,7 +68,7 @@ def one_run(
             network, seed=derive(seed, "deviations"), initial_deviation=settings.initial_deviation
         )
         if weight > 0:
-            noisy.set_regularizer(network, noisy.MaxEntropy(settings.over, margin))
+            noisy.set_regularizer(network, noisy.MaxEntropy(settings.over, margin, settings.reduction))
     device = part.images.device
     network = network.to(device).train()
     began = now(device)
@@ -78,7 +79,12 @@ def one_run(
     # Batch normalisation's mean and variance without the noise of training.
     update_bn(part.images.split(500), plain.train())
     facts = inactive(network, plain, part.images)
-    points = prune(plain, part, settings, seed)
+    entropies = log_sigmas(network, plain, part.images) if settings.criterion == "entropy" else None
+    branches = None
+    if settings.loop_noise and method == SE_SNN:
+        regularizer = noisy.MaxEntropy(settings.over, margin, settings.reduction)
+        branches = Branches(network, plain, data.shape, regularizer, weight)
+    points = prune(plain, part, settings, seed, entropies, branches)
     return {"points": points, "seconds": {"training": trained - began, "pruning": now(device) - trained}} | facts
 
 
@@ -107,16 +113,9 @@ def inactive(network: nn.Sequential, plain: nn.Sequential, images: Tensor) -> di
     others in the stochastic layers, None where there is no such neuron."""
     silent = never_firing(plain, images)
     logs: dict[bool, list[Tensor]] = {True: [], False: []}
-    x = images[:500]
-    plain.eval()
-    for place, (module, noiseless) in enumerate(zip(network, plain)):
-        if isinstance(module, noisy.NoisyModule):
-            # softplus of very negative values is 0 in float32.
-            deviation = module.gaussian(x)[1].clamp_min(torch.finfo(torch.float32).tiny)
-            log_sigma = deviation.log().transpose(0, 1).flatten(1).mean(1)
-            logs[True].append(log_sigma[silent[place]])
-            logs[False].append(log_sigma[~silent[place]])
-        x = noiseless(x)
+    for place, log_sigma in log_sigmas(network, plain, images).items():
+        logs[True].append(log_sigma[silent[place]])
+        logs[False].append(log_sigma[~silent[place]])
     means = {key: torch.cat(values).double().mean() if values else None for key, values in logs.items()}
     found = {key: None if value is None or bool(value.isnan()) else float(value) for key, value in means.items()}
     return {
@@ -126,8 +125,35 @@ def inactive(network: nn.Sequential, plain: nn.Sequential, images: Tensor) -> di
     }
 
 
-def prune(network: nn.Sequential, part: Split, settings: Any, seed: int) -> list[dict[str, Any]]:
+@torch.no_grad()
+def log_sigmas(network: nn.Sequential, plain: nn.Sequential, images: Tensor) -> dict[int, Tensor]:
+    """Mean log sigma of each neuron of the stochastic layers, by place, over 500 images that come to a layer without
+    noise. It is a Gaussian's entropy up to a constant."""
+    found = {}
+    x = images[:500]
+    plain.eval()
+    for place, (module, noiseless) in enumerate(zip(network, plain)):
+        if isinstance(module, noisy.NoisyModule):
+            # softplus of very negative values is 0 in float32.
+            deviation = module.gaussian(x)[1].clamp_min(torch.finfo(torch.float32).tiny)
+            found[place] = deviation.log().transpose(0, 1).flatten(1).mean(1)
+        x = noiseless(x)
+    return found
+
+
+def prune(
+    network: nn.Sequential,
+    part: Split,
+    settings: Any,
+    seed: int,
+    entropies: dict[int, Tensor] | None = None,
+    branches: Branches | None = None,
+) -> list[dict[str, Any]]:
     """Prunes a deterministic network in place until its multiplications are at most the target share of those it had.
+    entropies: of the neurons that it had when it was stochastic, by place; those of the largest go first, in the layers
+    that have them, and the Taylor criterion is not looked at. None or empty: the Taylor criterion. branches: of the
+    stochastic network whose means are pruned, if its noise and regularizer are on while it is fine-tuned; entropies are
+    then those of each turn.
 
     Returns points: stage (WHOLE; ACTIVE, after the inactive went; LOOP; END, after the last fine-tuning), widths, what
     ``cost`` says, validation_error and test_error as fractions, and test_changed: the share of test images whose class
@@ -154,21 +180,47 @@ def prune(network: nn.Sequential, part: Split, settings: Any, seed: int) -> list
 
     point(WHOLE)
     goal = settings.target * points[0]["multiplications"]
-    surgeon.remove(never_firing(network, part.images))
+    importances = {place: -entropy for place, entropy in (entropies or {}).items()}
+
+    def remove(masks: dict[int, Tensor]) -> int:
+        for place, mask in masks.items():
+            if place in importances:
+                stays = ~mask if not bool(mask.all()) else torch.arange(len(mask), device=mask.device) == 0
+                importances[place] = importances[place][stays.to(importances[place].device)]
+        if branches is not None:
+            branches.remove(masks)
+        return surgeon.remove(masks)
+
+    def tuned(updates: int, falling: bool = False) -> dict[int, Tensor]:
+        nonlocal importances
+        if branches is None:
+            return fine_tune(network, part, updates, settings.tune_lr, batches, falling)
+        whole = branches.joined(network)
+        # Noise draws from torch's generator.
+        with seeded(part.labels.device, derive(seed, f"noise of turn {turn}")):
+            scores = fine_tune(
+                whole, part, updates, settings.tune_lr, batches, falling, weight=branches.weight, like=network
+            )
+        branches.take(whole, network)
+        if importances:
+            importances = {place: -entropy for place, entropy in log_sigmas(whole, network, part.images).items()}
+        return scores
+
+    remove(never_firing(network, part.images))
     point(ACTIVE)
     order = torch.Generator().manual_seed(derive(seed, "pruning"))
     batches = endless(len(part.labels), settings.batch_size, order)
     turn = 0
     while cost(network, shape).multiplications > goal:
-        scores = fine_tune(network, part, settings.updates, settings.tune_lr, batches)
+        scores = tuned(settings.updates)
         if turn and turn % settings.every == 0:
             point(LOOP)
         at_once = max(1, round(settings.at_once * sum(networks.widths(network))))
-        if not surgeon.remove(least(worth(scores, network, shape, settings.flops_weight), at_once)):
+        if not remove(least(worth(importances or scores, network, shape, settings.flops_weight), at_once)):
             break
         turn += 1
     updates = settings.last_epochs * -(-len(part.labels) // settings.batch_size)
-    fine_tune(network, part, updates, settings.tune_lr, batches, falling=True)
+    tuned(updates, falling=True)
     point(END)
     return points
 
@@ -183,22 +235,26 @@ def worth(
 
 
 def fine_tune(
-    network: nn.Sequential, part: Split, updates: int, lr: float, batches: Iterator[Tensor], falling: bool = False
-) -> dict[int, Tensor]:
+    network: nn.Sequential, part: Split, updates: int, lr: float, batches: Iterator[Tensor], falling: bool = False,
+    *, weight: float = 0.0, like: nn.Sequential | None = None,
+) -> dict[int, Tensor]:  # fmt: skip
     """SGD with momentum on the cross entropy; returns the importance of neurons, seen on the way (``Taylor.scores``).
 
     falling: whether the learning rate falls linearly to zero. A new optimizer each time: the parameters are new.
+    weight: of the regularizer of stochastic layers. like: a deterministic network of the same layers, if this one is
+    stochastic.
     """
     optimizer = torch.optim.SGD(network.parameters(), lr=lr, momentum=0.9)
     taylor = Taylor()
     network.train()
-    with taylor.watching(network):
+    with taylor.watching(network, like):
         for step in range(updates):
             if falling:
                 optimizer.param_groups[0]["lr"] = lr * (1 - step / updates)
             batch = next(batches).to(part.labels.device)
             optimizer.zero_grad()
-            cross_entropy(network(part.images[batch]), part.labels[batch]).backward()
+            loss = cross_entropy(network(part.images[batch]), part.labels[batch])
+            (loss + weight * noisy.regularizer_loss(network) if weight > 0 else loss).backward()
             taylor.add()
             optimizer.step()
     return taylor.scores()

@@ -4,7 +4,9 @@ A network with stochastic hidden layers is trained with the max-entropy regulari
 deterministic one (the baseline) from the same means and batches. Both are pruned by the same pipeline: all neurons that
 never fire on the training images go in one step; then, in a loop, fine-tuning and removal of the least important
 neuron by the Taylor criterion (Molchanov et al., 2017b), until the target's share of multiplications is left; then
-fine-tuning. The deviation branches are dropped before; --network mlp has its inputs pruned as well.
+fine-tuning. The deviation branches are dropped before; --network mlp has its inputs pruned as well. --criterion entropy
+takes the neurons of the largest mean log sigma, as it was before the branches were dropped, in place of Taylor's;
+with --loop-noise the branches stay until the end, noise and regularizer on.
 
 Several --weights or --margins are the sweep of Figure B.1; --network mlp --noise-rate 0.4 is appendix B.2. Errors are
 of clean test labels. No setting was chosen by the test set; held-out training images say which of a run's networks is
@@ -16,6 +18,7 @@ Written to --out: table.md, pruning.png and results.json.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -43,10 +46,12 @@ class Pruning(ImageSettings):
     """what is trained before pruning"""
     weights: tuple[NotNegative, ...] = (1e-4,)
     """weights of the regularizer; each is trained with each margin"""
-    margins: tuple[Finite, ...] = (4.0,)
-    """margins b"""
+    margins: tuple[Finite, ...] = (math.log(4),)
+    """margins b; the paper's "4" is read as log 4, as its "16" is as log 16"""
     over: Literal["neuron", "sample", "element"] = "neuron"
     """what the regularizer averages first: equation 5, 6 or 7"""
+    reduction: Literal["mean", "sum"] = "mean"
+    """of the regularizer over neurons: as the equations print it, or a sum"""
     initial_deviation: Positive | None = None
     """sigma at the start, everywhere the same (None: at random, as in the paper; VGG needs a small one)"""
     noise_rate: Share = 0.0
@@ -61,6 +66,11 @@ class Pruning(ImageSettings):
     """share of the multiplications at which the loop stops (the paper's 0.061 of 2.293 million)"""
     at_once: Share = 0.03
     """share of the remaining neurons that one turn of the loop removes, at least one; 0: the paper's one"""
+    criterion: Literal["taylor", "entropy"] = "taylor"
+    """which neurons the loop removes first: those of the least Taylor importance, or of stochastic layers those of the
+    largest entropy (the paper's introduction; inputs then stay); the baseline's are always Taylor's"""
+    loop_noise: bool = False
+    """SE-SNN keeps its noise and its regularizer in the loop, until the means are judged"""
     flops_weight: NotNegative = 1.0
     """how much of the share of multiplications that a neuron's removal saves is taken off its importance"""
     updates: Count = 30

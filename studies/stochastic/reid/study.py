@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -74,8 +75,8 @@ class Reid(Settings):
     """Adam's learning rate in the second stage"""
     weight: NotNegative = 1e-2
     """of the regularizer"""
-    margin: Finite = 4.0
-    """b of equation 6"""
+    margin: Finite = math.log(4)
+    """b of equation 6; the paper's "4" is read as log 4"""
     networks: str | None = None
     """folder that keeps the networks of the first stage (None: in --out), for runs that differ in the second only"""
 

@@ -15,7 +15,7 @@ from studies import models
 from studies.fit import fit
 from studies.optimizers import clean_weights
 from studies.seeds import derive
-from studies.variability.continual.consolidation import Consolidation, diagonal_fisher
+from studies.variability.continual.consolidation import Consolidation, diagonal_fisher, squared_batch_gradients
 from studies.variability.continual.tasks import Examples, Task
 
 _IMAGES_A_PASS = 1_000  # bounds the activations that evaluation holds at once
@@ -52,11 +52,13 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Penalty:
-    """Elastic weight consolidation: lambda, where the penalty is taken, and how many images its Fisher information."""
+    """Elastic weight consolidation: lambda, where the penalty is taken, how many images its Fisher information, and
+    whether that is squared gradients of mini-batches."""
 
     importance: float
     at_clean_weights: bool
     fisher_images: int
+    of_batches: bool = False
 
 
 def make_optimizer(
@@ -135,7 +137,12 @@ def learn(
             if consolidation and number < len(tasks) - 1:
                 few = torch.Generator().manual_seed(derive(seed, f"Fisher of task {number}"))
                 few = torch.randperm(len(task.train), generator=few)[: penalty.fisher_images].to(images.device)
-                consolidation.remember(diagonal_fisher(network, task.train.batch(few)[0], task.head))
+                seen, labels = task.train.batch(few)
+                consolidation.remember(
+                    squared_batch_gradients(network, seen, labels, task.head, recipe.batch_size)
+                    if penalty.of_batches
+                    else diagonal_fisher(network, seen, task.head)
+                )
             accuracies.append([accuracy(network, seen.test, seen.head) for seen in tasks[: number + 1]])
             after_task(network)
         if recipe.new_optimizers and isinstance(optimizer, NVRMAdam):

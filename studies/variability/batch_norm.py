@@ -1,0 +1,127 @@
+"""Running statistics of batch normalization under weight noise: as training leaves them, or computed anew.
+
+Training passes run at perturbed weights, so batch normalization collects the mean and variance of perturbed
+activations, while evaluation is on clean weights. Here networks with batch normalization are trained on right labels
+by NVRM-SGD at several b (0 is SGD) and evaluated on clean weights with both: the running statistics of training, and
+those of one pass over the training images at clean weights (torch.optim.swa_utils.update_bn).
+
+Written to --out: table.md, gain.png and results.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from matplotlib.figure import Figure
+from torch import nn
+from torch.optim.swa_utils import update_bn
+
+from studies import figures, tables
+from studies.fit import predict
+from studies.optimizers import NVRM_SGD
+from studies.runner import Context, Report, Row, Study
+from studies.settings import SOME, Count, NotNegative
+from studies.variability import looks, training
+from studies.variability.training import Problem, TrainingSettings
+
+#: The networks that have batch normalization, with the widths that two cores train in seconds an epoch.
+WIDTHS = {"vgg16": 8, "resnet34": 4, "mobilenetv2": 8}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchNorm(TrainingSettings):
+    """The settings of batch-norm."""
+
+    networks: Annotated[tuple[Literal["vgg16", "resnet34", "mobilenetv2"], ...], SOME] = ("vgg16", "resnet34")
+    """networks with batch normalization, one or more"""
+    width: Count | None = None
+    """channels of the first layer (None: vgg16 8, resnet34 4, mobilenetv2 8)"""
+    variability: Annotated[tuple[NotNegative, ...], SOME] = (0.0, 0.005, 0.01, 0.02)
+    """b, one or more; 0 is SGD"""
+
+
+def cells(settings: BatchNorm) -> Iterator[dict[str, Any]]:
+    """Seeds first, then networks at each b."""
+    for seed in range(settings.seeds):
+        for network in settings.networks:
+            for b in settings.variability:
+                yield {"network": network, "variability": b, "seed": seed}
+
+
+def run(context: Context, *, network: str, variability: float, seed: int) -> dict[str, Any]:
+    """One training; ``measured`` has the accuracy with statistics computed anew."""
+    settings = training.at(
+        context.settings, network=network, width=context.settings.width or WIDTHS[network], variability=variability
+    )
+    problem = training.corrupt(context.prepared, "asymmetric", 0.0, seed)
+    return training.train(
+        problem, settings, NVRM_SGD, seed, every_epoch=False, advance=context.advance, measure=recalibrated
+    )
+
+
+def recalibrated(network: nn.Module, problem: Problem, settings: TrainingSettings, seed: int) -> dict[str, Any]:
+    """Test accuracy after the running statistics are computed anew from the training images."""
+    update_bn(problem.train_images.split(settings.batch_size), network)
+    return {"recalibrated": float((predict(network, problem.test_images) == problem.test_labels).double().mean())}
+
+
+def anew(rows: list[Row]) -> list[float]:
+    """The accuracies with statistics computed anew."""
+    return [row["measured"]["recalibrated"] for row in rows]
+
+
+def report(settings: BatchNorm, rows: list[Row]) -> Report:
+    """The table and the figure."""
+
+    def gain(runs: list[Row]) -> str:
+        return tables.paired(anew(runs), training.last(runs, "test_accuracy"))
+
+    columns: dict[str, Any] = {
+        "network": "network",
+        "b": lambda runs: f"{runs[0]['variability']:g}",
+        "statistics of training": lambda runs: tables.percent(training.last(runs, "test_accuracy")),
+        "computed anew": lambda runs: tables.percent(anew(runs)),
+        "difference, 95 % interval": gain,
+    }
+    text = (
+        f"{settings.data}, right labels, {settings.epochs} epochs. Test accuracy in percent on clean weights, mean ± "
+        f"standard deviation over seeds, their number: {settings.seeds}:\n\n"
+        f"{tables.table(rows, ('network', 'variability'), columns)}"
+    )
+    return Report(text, {"gain.png": draw(settings, rows)})
+
+
+def draw(settings: BatchNorm, rows: list[Row]) -> Figure:
+    """A panel a network: test accuracy against b with both statistics."""
+    names = list(tables.groups(rows, "network"))
+    figure, panels = figures.new_figure(
+        1, len(names), width=5.2 * len(names), height=4.2, title=f"Clean weights: {looks.title(settings)}"
+    )
+    kinds = (("statistics of training", "SGD", lambda runs: training.last(runs, "test_accuracy")),
+             ("computed anew", NVRM_SGD, anew))  # fmt: skip
+    for panel, (name,) in zip(panels[0], names):
+        places = tables.groups(tables.select(rows, network=name), "variability")
+        for label, color, accuracy in kinds:
+            look = {"color": looks.COLORS[color], "label": label, "marker": "o", "capsize": 3}
+            figures.over_scale(panel, [b for (b,) in places], [accuracy(runs) for runs in places.values()], **look)
+        figures.name_axes(panel, name, "b", "test accuracy")
+    figures.legend_below(figure, panels[0, 0])
+    return figure
+
+
+STUDY = Study(
+    settings=BatchNorm,
+    presets={
+        "tiny": training.tiny(networks=("vgg16",), width=1, variability=(0.02,)),
+        "quick": {"epochs": 6, "seeds": 2, "weight_decay": 1e-4, "variability": (0.0, 0.01, 0.02)},
+        "long": {"epochs": 12, "seeds": 5, "weight_decay": 1e-4},
+        "paper": training.paper(variability=(0.0, 0.01, 0.02)),
+    },
+    cells=cells,
+    run=run,
+    report=report,
+    extends=("networks", "variability"),
+    summary=lambda row: f"{training.summary(row)}, anew {row['measured']['recalibrated']:.1%}",
+)
