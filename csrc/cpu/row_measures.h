@@ -32,7 +32,10 @@ NVRM_INLINE void scale_rows(const ScaleOf& scale, const MeasurePlace& at, int64_
   });
 }
 
+NVRM_INLINE int32_t magnitude_bits(float x) { return static_cast<int32_t>(ScalarLanes::bits_of(x) & 0x7fffffffu); }
+
 // Sums up the clean weights of one tensor, for one thread; what is left is added to the tensor's sums at the end.
+template <class L>
 class Measurer {
  public:
   Measurer(const MeasurePlace& at, int measure) : at_(at), measure_(measure) {}
@@ -42,8 +45,7 @@ class Measurer {
   bool is_on() const { return at_.sums != nullptr; }
 
   // Elements [from, to) of a superblock.
-  template <class Math>
-  NVRM_INLINE void add(int64_t superblock, const Math* clean, int from, int to) {
+  NVRM_INLINE void add(int64_t superblock, const float* clean, int from, int to) {
     for_each_row(at_, superblock, from, to, [&](int64_t row, int begin, int end) {
       if (row != row_) {
         flush();
@@ -57,39 +59,48 @@ class Measurer {
     });
   }
 
+  NVRM_INLINE void add(int64_t superblock, const double* clean, int from, int to) {
+    alignas(64) float narrow[superblock_size];
+    for (int i = from; i < to; ++i) narrow[i] = static_cast<float>(clean[i]);
+    add(superblock, narrow, from, to);
+  }
+
  private:
-  static NVRM_INLINE int32_t magnitude_bits(float x) {
-    return static_cast<int32_t>(ScalarLanes::bits_of(x) & 0x7fffffffu);
+  NVRM_INLINE void add_squares(const float* clean, int begin, int end) {
+    constexpr int width = sizeof(typename L::D) / sizeof(double);
+    SquareSums<L> many;
+    SquareSums<ScalarLanes> single;
+    int i = begin;
+    for (; i + width <= end; i += width) {
+      typename L::D x;
+      L::load(clean + i, x);
+      many.add(x);
+    }
+    for (; i < end; ++i) single.add(clean[i]);
+    SquareSum sum;
+    sum.add(many);
+    sum.add(single);
+    total_ += (static_cast<__int128>(sum.high) << (fraction_bits - high_bits)) + sum.low;
+    broken_ += sum.broken;
   }
 
-  template <class Math>
-  NVRM_INLINE void add_squares(const Math* clean, int begin, int end) {
-    int64_t high = 0, low = 0;
-    int32_t broken = 0;
-    for (int i = begin; i < end; ++i) {
-      const float x = static_cast<float>(clean[i]);
-      SquareSum one;
-      one.add(x);
-      high += one.high;
-      low += one.low;
+  NVRM_INLINE void add_largest(const float* clean, int begin, int end) {
+    using I = typename L::I;
+    I many{};
+    int32_t largest = 0;
+    int i = begin;
+    for (; i + L::width <= end; i += L::width) {
+      typename L::F x;
+      L::load(clean + i, x);
+      const I bits = (I)(L::bits_of(x) & 0x7fffffffu);
+      many = bits > many ? bits : many;
     }
-    for (int i = begin; i < end; ++i) broken += magnitude_bits(static_cast<float>(clean[i])) >= infinity_bits;
-    total_ += (static_cast<__int128>(high) << (fraction_bits - high_bits)) + low;
-    broken_ += broken;
-  }
-
-  template <class Math>
-  NVRM_INLINE void add_largest(const Math* clean, int begin, int end) {
-    int32_t largest = 0, broken = 0;
-    for (int i = begin; i < end; ++i) {
-      const int32_t bits = magnitude_bits(static_cast<float>(clean[i]));
-      largest = bits > largest ? bits : largest;
-    }
-    if (largest >= infinity_bits) {
-      for (int i = begin; i < end; ++i) broken += magnitude_bits(static_cast<float>(clean[i])) >= infinity_bits;
-    }
+    for (; i < end; ++i) largest = magnitude_bits(clean[i]) > largest ? magnitude_bits(clean[i]) : largest;
+    int32_t lanes[L::width];
+    memcpy(lanes, &many, sizeof lanes);
+    for (const int32_t lane : lanes) largest = lane > largest ? lane : largest;
+    for (i = begin; largest >= infinity_bits && i < end; ++i) broken_ += magnitude_bits(clean[i]) >= infinity_bits;
     largest_ = largest > largest_ ? largest : largest_;
-    broken_ += broken;
   }
 
   void flush() {

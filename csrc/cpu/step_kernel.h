@@ -173,7 +173,7 @@ NVRM_INLINE void step_superblock(const TensorNoise<L>& noise, const RuleArgument
 // sees other arithmetic than the body's.
 template <class L, class Rule, class Param, class Math, bool master>
 void step_buffered(const TensorEntry& entry, const TensorNoise<L>& noise, const RuleArguments<Rule, Math>& rule,
-                   int64_t begin, int64_t count, const StepPlan& plan, Measurer& measurer) {
+                   int64_t begin, int64_t count, const StepPlan& plan, Measurer<L>& measurer) {
   using Ops = Operands<Param, Math, master, Rule::states>;
   using State = typename Ops::State;
   alignas(64) Param parameter[superblock_size] = {};
@@ -212,7 +212,7 @@ void step_tensor(const TensorEntry& entry, const RuleArguments<Rule, Math>& rule
   const NoiseDraw off = old_noise(entry.place, plan.noise, master), on = new_noise(entry.place, plan.noise);
   TensorNoise<L> noise(off, old_scale(off, entry.place, entry.measure), on,
                        new_scale(on, entry.place, entry.measure, plan.noise), entry.measure);
-  Measurer measurer(entry.measure, plan.noise.measure);
+  Measurer<L> measurer(entry.measure, plan.noise.measure);
   alignas(64) Math kept[superblock_size];
   const int64_t first = entry.offset / superblock_size;
   const bool plain = plan.grad_scale == nullptr && !rule.is_first && Rule::has_defaults(rule.hyper);
@@ -330,7 +330,7 @@ void measure_tensor(const TensorEntry& entry, int64_t begin, int64_t end, const 
   constexpr int width = MathLanes<L, Math>::width;
   const NoiseDraw off = old_noise(entry.place, plan.noise, plan.has_master);
   TensorNoise<L> noise(off, old_scale(off, entry.place, entry.measure), NoiseDraw{}, ScaleOf{}, entry.measure);
-  Measurer measurer(entry.measure, plan.noise.measure);
+  Measurer<L> measurer(entry.measure, plan.noise.measure);
   alignas(64) Param parameter[superblock_size] = {};
   alignas(64) Math kept[superblock_size] = {};
   for (int64_t b = begin; b < end; ++b) {

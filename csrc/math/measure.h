@@ -11,7 +11,7 @@ enum MeasureCode { measure_nothing, measure_rms, measure_absmax, measure_count }
 
 constexpr int sum_words = 4;
 constexpr int not_finite_word = 3;
-constexpr float largest_measured = 65536.0f;
+constexpr double largest_measured = 65536.0;
 constexpr int fraction_bits = 64;
 constexpr int high_bits = 13;
 // Added to a float64, these round it to a multiple of 2^-13 and of 2^-64.
@@ -53,25 +53,57 @@ NVRM_INLINE ScaleOf noise_scale(float b, const float* line, const MeasurePlace& 
   return {b, line};
 }
 
-NVRM_INLINE int64_t bits_of_double(double x) {
-  int64_t bits;
-  memcpy(&bits, &x, sizeof bits);
-  return bits;
+template <class L>
+NVRM_INLINE typename L::W words_of(typename L::D x) {
+  typename L::W words;
+  memcpy(&words, &x, sizeof words);
+  return words;
 }
 
-// A sum of squares: high * 2^-13 + low * 2^-64. Of at most 4096 squares, so that nothing overflows.
+// Sums of squares in the lanes of float64: high * 2^-13 + low * 2^-64, and how many values were not finite. Of at most
+// 4096 squares, so that nothing overflows; low wraps below 0.
+template <class L>
+struct SquareSums {
+  using D = typename L::D;
+  using W = typename L::W;
+  W high{};
+  W low{};
+  W broken{};
+
+  // x: float32 values.
+  NVRM_INLINE void add(D x) {
+    const D top = D{} + largest_measured, high_start = D{} + to_high, low_start = D{} + to_low;
+    const W bits = words_of<L>(x) & 0x7fffffffffffffffu;
+    D magnitude;
+    memcpy(&magnitude, &bits, sizeof bits);
+    magnitude = magnitude < top ? magnitude : top;
+    const D square = magnitude * magnitude;  // exact
+    const D rounded = square + high_start;
+    high += words_of<L>(rounded) - words_of<L>(high_start);
+    const D rest = square - (rounded - high_start);
+    low += words_of<L>(rest + low_start) - words_of<L>(low_start);
+    broken += (bits + (0x8000000000000000u - 0x7ff0000000000000u)) >> 63;  // 1 from the bits of an infinity on
+  }
+};
+
+// The same of all lanes together.
 struct SquareSum {
   int64_t high = 0;
   int64_t low = 0;
+  int64_t broken = 0;
 
-  NVRM_INLINE void add(float x) {
-    float magnitude = x < 0 ? -x : x;
-    magnitude = magnitude < largest_measured ? magnitude : largest_measured;
-    const double square = static_cast<double>(magnitude) * static_cast<double>(magnitude);
-    const double rounded = square + to_high;
-    high += bits_of_double(rounded) - bits_of_double(to_high);
-    const double rest = square - (rounded - to_high);
-    low += bits_of_double(rest + to_low) - bits_of_double(to_low);
+  template <class L>
+  NVRM_INLINE void add(const SquareSums<L>& sums) {
+    constexpr int lanes = sizeof(typename L::W) / sizeof(uint64_t);
+    uint64_t words[3 * lanes];
+    memcpy(words, &sums.high, sizeof sums.high);
+    memcpy(words + lanes, &sums.low, sizeof sums.low);
+    memcpy(words + 2 * lanes, &sums.broken, sizeof sums.broken);
+    for (int i = 0; i < lanes; ++i) {
+      high += static_cast<int64_t>(words[i]);
+      low += static_cast<int64_t>(words[lanes + i]);
+      broken += static_cast<int64_t>(words[2 * lanes + i]);
+    }
   }
 };
 

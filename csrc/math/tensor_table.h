@@ -36,7 +36,7 @@ NVRM_INLINE ScaleOf old_scale(const NoiseDraw& draw, const RecordPlace& at, cons
   return noise_scale(draw.scale, is_relative(at.record) ? measure.on() : nullptr, measure);
 }
 NVRM_INLINE ScaleOf new_scale(const NoiseDraw& draw, const RecordPlace& at, const MeasurePlace& measure,
-                                 const NewNoise& noise) {
+                              const NewNoise& noise) {
   const float* line = nullptr;
   if (at.target != nullptr) {
     if (is_relative(at.target)) line = measure.on();

@@ -341,7 +341,9 @@ class NoisyOptimizer(Optimizer):
             if plan.has_masters and self._may_be_written(part, plan):
                 self._take_writes_over(part.group, plan.refs, plan.data(part))
             if plan.has_measures:
-                measures.refresh(part, plan, self._noise_scale(part.group), self._may_be_clean(part.group, plan))
+                scale, may_be_clean = self._noise_scale(part.group), self._may_be_clean(part.group, plan)
+                skipped = found_inf is not None
+                measures.refresh(part, plan, scale, may_be_clean=may_be_clean, may_be_skipped=skipped)
         places: list[Any]
         if at_once:
             places = list(steps_([arguments for arguments, _ in calls]))

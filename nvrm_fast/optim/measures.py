@@ -79,11 +79,16 @@ def relative_bits(group: dict[str, Any], bits: Tensor) -> Tensor:
 # Measuring.
 
 
-def refresh(part: Part, plan: Plan, scale: float | Tensor, may_be_clean: bool) -> None:
+def refresh(part: Part, plan: Plan, scale: float | Tensor, *, may_be_clean: bool, may_be_skipped: bool) -> None:
     """Before a step: brings the measures of clean weights up to date.
 
     The weights are as the last step left them where their versions and addresses say so and noise is on; a captured
-    graph, which asks nobody, measures those without noise. scale: of the step, before it is multiplied.
+    graph, which asks nobody, measures those without noise.
+
+    Args:
+        scale: of the step, before it is multiplied.
+        may_be_clean: the weights may carry no noise, and be written by ways that tell nobody.
+        may_be_skipped: the device decides whether the step is done.
     """
     group = part.group
     if not code_of(group):
@@ -92,7 +97,7 @@ def refresh(part: Part, plan: Plan, scale: float | Tensor, may_be_clean: bool) -
     if is_known and part.data is None:
         is_known = plan.measured == written.mark(part.params, plan.data(part))
     plan.measured = None
-    if not isinstance(scale, Tensor) and scale == 0 and not plan.has_shards:
+    if not isinstance(scale, Tensor) and scale == 0 and not plan.has_shards and not may_be_skipped:
         return  # nothing is put on, and the step measures what it makes
     for k, batch in enumerate(plan.batches):
         if not (batch.is_selected and batch.has_measures):
