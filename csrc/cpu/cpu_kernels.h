@@ -18,6 +18,8 @@ struct CpuKernels {
   void (*step)(int rule, const StepPlan&, int64_t begin, int64_t end);
   // The same without a rule: only the noise changes.
   void (*reperturb)(const StepPlan&, int64_t begin, int64_t end);
+  // Adds the clean weights of these superblocks to the sums (row_measures.h). only_clean: of tensors without noise.
+  void (*measure)(const StepPlan&, bool only_clean, int64_t begin, int64_t end);
   // Tiles [begin, end) of a layer's pass, with a law of the angle (NVRM_FOR_EACH_LAW).
   void (*direction_forward)(int law, const DirectionPlan&, int64_t begin, int64_t end);
   void (*direction_backward)(int law, const DirectionPlan&, int64_t begin, int64_t end);

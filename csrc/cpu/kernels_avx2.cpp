@@ -27,6 +27,7 @@ extern const CpuKernels avx2_kernels = {
     noise_kernel<Avx2Lanes>,
     rule_kernel<Avx2Lanes>,
     reperturb_kernel<Avx2Lanes>,
+    measure_kernel<Avx2Lanes>,
     direction_kernel<Avx2Lanes, false>,
     direction_kernel<Avx2Lanes, true>,
     stochastic_kernel<Avx2Lanes, false>,

@@ -31,6 +31,7 @@ extern const CpuKernels avx512_kernels = {
     noise_kernel<Avx512Lanes>,
     rule_kernel<Avx512Lanes>,
     reperturb_kernel<Avx512Lanes>,
+    measure_kernel<Avx512Lanes>,
     direction_kernel<Avx512Lanes, false>,
     direction_kernel<Avx512Lanes, true>,
     stochastic_kernel<Avx512Lanes, false>,

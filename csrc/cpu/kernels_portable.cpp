@@ -13,6 +13,7 @@ extern const CpuKernels portable_kernels = {
     noise_kernel<PortableLanes>,
     rule_kernel<PortableLanes>,
     reperturb_kernel<PortableLanes>,
+    measure_kernel<PortableLanes>,
     direction_kernel<PortableLanes, false>,
     direction_kernel<PortableLanes, true>,
     stochastic_kernel<PortableLanes, false>,

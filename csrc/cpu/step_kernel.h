@@ -3,6 +3,7 @@
 
 #include "strided.h"
 #include "noise_kernel.h"
+#include "row_measures.h"
 
 namespace nvrm {
 namespace {
@@ -40,9 +41,13 @@ struct Operands {
 template <class L>
 class TensorNoise {
  public:
-  TensorNoise(const NoiseDraw& old_noise, const NoiseDraw& new_noise)
-      : off_{philox_schedule(old_noise.key), old_noise.distribution, old_noise.scale},
-        on_{philox_schedule(new_noise.key), new_noise.distribution, new_noise.scale},
+  TensorNoise(const NoiseDraw& old_noise, const ScaleOf& old_scale, const NoiseDraw& new_noise,
+              const ScaleOf& new_scale, const MeasurePlace& measure)
+      : off_{philox_schedule(old_noise.key), old_noise.distribution, old_scale.line != nullptr ? 1 : old_scale.b},
+        on_{philox_schedule(new_noise.key), new_noise.distribution, new_scale.line != nullptr ? 1 : new_scale.b},
+        old_scale_(old_scale),
+        new_scale_(new_scale),
+        measure_(measure),
         has_off_(off_.scale != 0),
         has_on_(on_.scale != 0) {}
 
@@ -62,6 +67,12 @@ class TensorNoise {
         ahead_ = superblock + 1;
       }
     }
+    if (has_off_ && old_scale_.line != nullptr) {
+      scale_rows(old_scale_, measure_, static_cast<int64_t>(superblock), buffer_[has_on_ ? 0 : which_]);
+    }
+    if (has_on_ && new_scale_.line != nullptr) {
+      scale_rows(new_scale_, measure_, static_cast<int64_t>(superblock), buffer_[has_off_ ? 1 : which_]);
+    }
   }
 
   // 128 values, or null: nothing to take off, nothing to put on.
@@ -72,6 +83,9 @@ class TensorNoise {
   static constexpr uint64_t none = ~uint64_t{0};
   Draw off_;
   Draw on_;
+  ScaleOf old_scale_;
+  ScaleOf new_scale_;
+  MeasurePlace measure_;
   bool has_off_;
   bool has_on_;
   int which_ = 0;
@@ -109,9 +123,11 @@ NVRM_INLINE void prefetch_superblock(const TensorEntry& entry, int64_t local) {
 }
 
 // plain: no option that is off by default is on, and nothing is scaled; then the loop holds no branch for it.
-template <class L, class Rule, class Param, class Math, bool master, bool plain>
+// measured: the clean weights that are left go to `kept`.
+template <class L, class Rule, class Param, class Math, bool master, bool plain, bool measured>
 NVRM_INLINE void step_superblock(const TensorNoise<L>& noise, const RuleArguments<Rule, Math>& rule,
-                                 const Operands<Param, Math, master, Rule::states>& at, const StepPlan& plan) {
+                                 const Operands<Param, Math, master, Rule::states>& at, const StepPlan& plan,
+                                 Math* kept) {
   using V = typename MathLanes<L, Math>::V;
   constexpr int width = MathLanes<L, Math>::width;
   const float* off = noise.off();
@@ -133,6 +149,7 @@ NVRM_INLINE void step_superblock(const TensorNoise<L>& noise, const RuleArgument
     Rule::template update<L, V, Math>(x, g, s, hyper, scalars, is_first);
     for (int k = 0; k < Rule::states; ++k) L::store(at.state[k] + i, s[k]);
     if (master && !plan.noise.keep_noise) L::store(at.clean + i, x);
+    if (measured && master) L::store(kept + i, x);
     if (on != nullptr) x = x + load_as<L, V>(on + i);
     if (master && plan.noise.keep_noise) L::store(at.clean + i, x);
     if constexpr (master && std::is_same_v<Param, float>) {
@@ -142,6 +159,13 @@ NVRM_INLINE void step_superblock(const TensorNoise<L>& noise, const RuleArgument
       }
     }
     L::store(at.parameter + i, x);
+    if (measured && !master) {
+      // Without masters the clean weights are what is left when the noise is taken off again.
+      V left = x;
+      if constexpr (!std::is_same_v<Param, Math>) left = load_as<L, V>(at.parameter + i);
+      if (on != nullptr) left = left - load_as<L, V>(on + i);
+      L::store(kept + i, left);
+    }
   }
 }
 
@@ -149,7 +173,7 @@ NVRM_INLINE void step_superblock(const TensorNoise<L>& noise, const RuleArgument
 // sees other arithmetic than the body's.
 template <class L, class Rule, class Param, class Math, bool master>
 void step_buffered(const TensorEntry& entry, const TensorNoise<L>& noise, const RuleArguments<Rule, Math>& rule,
-                   int64_t begin, int64_t count, const StepPlan& plan) {
+                   int64_t begin, int64_t count, const StepPlan& plan, Measurer<L>& measurer) {
   using Ops = Operands<Param, Math, master, Rule::states>;
   using State = typename Ops::State;
   alignas(64) Param parameter[superblock_size] = {};
@@ -166,7 +190,14 @@ void step_buffered(const TensorEntry& entry, const TensorNoise<L>& noise, const 
     at.state[k] = state[k];
     gather<State>(entry, state_operand + k, begin, count, state[k] + skip);
   }
-  step_superblock<L, Rule, Param, Math, master, false>(noise, rule, at, plan);
+  if (measurer.is_on()) {
+    alignas(64) Math kept[superblock_size];
+    step_superblock<L, Rule, Param, Math, master, false, true>(noise, rule, at, plan, kept);
+    measurer.add((entry.offset + begin) / superblock_size, kept, static_cast<int>(skip),
+                 static_cast<int>(skip + count));
+  } else {
+    step_superblock<L, Rule, Param, Math, master, false, false>(noise, rule, at, plan, nullptr);
+  }
   scatter<Param>(entry, parameter_operand, begin, count, parameter + skip);
   if (master) scatter<Math>(entry, master_operand, begin, count, clean + skip);
   for (int k = 0; k < Rule::states; ++k) scatter<State>(entry, state_operand + k, begin, count, state[k] + skip);
@@ -178,7 +209,11 @@ void step_tensor(const TensorEntry& entry, const RuleArguments<Rule, Math>& rule
                  const StepPlan& plan) {
   using Ops = Operands<Param, Math, master, Rule::states>;
   using State = typename Ops::State;
-  TensorNoise<L> noise(old_noise(entry.place, plan.noise, master), new_noise(entry.place, plan.noise));
+  const NoiseDraw off = old_noise(entry.place, plan.noise, master), on = new_noise(entry.place, plan.noise);
+  TensorNoise<L> noise(off, old_scale(off, entry.place, entry.measure), on,
+                       new_scale(on, entry.place, entry.measure, plan.noise), entry.measure);
+  Measurer<L> measurer(entry.measure, plan.noise.measure);
+  alignas(64) Math kept[superblock_size];
   const int64_t first = entry.offset / superblock_size;
   const bool plain = plan.grad_scale == nullptr && !rule.is_first && Rule::has_defaults(rule.hyper);
   for (int64_t b = begin; b < end; ++b) {
@@ -196,27 +231,39 @@ void step_tensor(const TensorEntry& entry, const RuleArguments<Rule, Math>& rule
              master ? static_cast<Math*>(entry.data[master_operand]) + local : nullptr,
              {}};
       for (int k = 0; k < Rule::states; ++k) at.state[k] = static_cast<State*>(entry.data[state_operand + k]) + local;
-      if (plain) {
-        step_superblock<L, Rule, Param, Math, master, true>(noise, rule, at, plan);
+      if (measurer.is_on()) {
+        if (plain) {
+          step_superblock<L, Rule, Param, Math, master, true, true>(noise, rule, at, plan, kept);
+        } else {
+          step_superblock<L, Rule, Param, Math, master, false, true>(noise, rule, at, plan, kept);
+        }
+        measurer.add(superblock, kept, 0, superblock_size);
+      } else if (plain) {
+        step_superblock<L, Rule, Param, Math, master, true, false>(noise, rule, at, plan, nullptr);
       } else {
-        step_superblock<L, Rule, Param, Math, master, false>(noise, rule, at, plan);
+        step_superblock<L, Rule, Param, Math, master, false, false>(noise, rule, at, plan, nullptr);
       }
     } else {
       if (local < 0) local = 0;
       if (local_end > entry.numel) local_end = entry.numel;
-      step_buffered<L, Rule, Param, Math, master>(entry, noise, rule, local, local_end - local, plan);
+      step_buffered<L, Rule, Param, Math, master>(entry, noise, rule, local, local_end - local, plan, measurer);
     }
   }
 }
 
-template <class L, class Rule, class Param, class Math, bool master>
-void step_range(const StepPlan& plan, int64_t begin, int64_t end) {
-  // The entry in which `begin` falls: binary search in the running count.
+// The entry in which superblock `begin` of the plan falls: binary search in the running count.
+inline int64_t entry_of(const StepPlan& plan, int64_t begin) {
   int64_t low = 0, high = plan.entry_count;
   while (high - low > 1) {
     const int64_t middle = (low + high) / 2;
     (plan.first_superblock[middle] <= begin ? low : high) = middle;
   }
+  return low;
+}
+
+template <class L, class Rule, class Param, class Math, bool master>
+void step_range(const StepPlan& plan, int64_t begin, int64_t end) {
+  const int64_t low = entry_of(plan, begin);
   const double* raw = plan.hyper_tensor != nullptr ? plan.hyper_tensor : plan.hyper;
   RuleArguments<Rule, Math> rule{Rule::template combine<Math>(raw), {}, false};
   int64_t known_step = -1;  // whose scalars `rule` holds: neighbours nearly always share their step
@@ -274,6 +321,62 @@ void rule_kernel(int rule, const StepPlan& plan, int64_t begin, int64_t end) {
 template <class L>
 void reperturb_kernel(const StepPlan& plan, int64_t begin, int64_t end) {
   step_kernel<L, NoUpdate>(plan, begin, end);
+}
+
+// Superblocks [begin, end) of one tensor: its clean weights, without writing any.
+template <class L, class Param, class Math>
+void measure_tensor(const TensorEntry& entry, int64_t begin, int64_t end, const StepPlan& plan) {
+  using V = typename MathLanes<L, Math>::V;
+  constexpr int width = MathLanes<L, Math>::width;
+  const NoiseDraw off = old_noise(entry.place, plan.noise, plan.has_master);
+  TensorNoise<L> noise(off, old_scale(off, entry.place, entry.measure), NoiseDraw{}, ScaleOf{}, entry.measure);
+  Measurer<L> measurer(entry.measure, plan.noise.measure);
+  alignas(64) Param parameter[superblock_size] = {};
+  alignas(64) Math kept[superblock_size] = {};
+  for (int64_t b = begin; b < end; ++b) {
+    const int64_t superblock = entry.offset / superblock_size + b;
+    const int64_t local = superblock * superblock_size - entry.offset;
+    const int64_t from = local < 0 ? 0 : local;
+    const int64_t to = local + superblock_size < entry.numel ? local + superblock_size : entry.numel;
+    const int skip = static_cast<int>(from - local);
+    if (plan.has_master) {
+      gather<Math>(entry, master_operand, from, to - from, kept + skip);
+    } else {
+      gather<Param>(entry, parameter_operand, from, to - from, parameter + skip);
+      noise.draw(static_cast<uint64_t>(superblock));
+      for (int i = 0; i < superblock_size; i += width) {
+        V x = load_as<L, V>(parameter + i);
+        if (noise.off() != nullptr) x = x - load_as<L, V>(noise.off() + i);
+        L::store(kept + i, x);
+      }
+    }
+    measurer.add(superblock, kept, skip, static_cast<int>(to - local));
+  }
+}
+
+template <class L>
+void measure_kernel(const StepPlan& plan, bool only_clean, int64_t begin, int64_t end) {
+  for (int64_t e = entry_of(plan, begin); e < plan.entry_count && plan.first_superblock[e] < end; ++e) {
+    const int64_t start = plan.first_superblock[e], stop = plan.first_superblock[e + 1];
+    const int64_t from = begin > start ? begin - start : 0;
+    const int64_t to = (end < stop ? end : stop) - start;
+    const TensorEntry& entry = plan.entries[e];
+    if (from >= to || (only_clean && recorded_noise(entry.place.record).scale != 0)) continue;
+    switch (plan.kind) {
+      case ScalarKind::float32:
+        measure_tensor<L, float, float>(entry, from, to, plan);
+        break;
+      case ScalarKind::float64:
+        measure_tensor<L, double, double>(entry, from, to, plan);
+        break;
+      case ScalarKind::bfloat16:
+        measure_tensor<L, BFloat16, float>(entry, from, to, plan);
+        break;
+      case ScalarKind::float16:
+        measure_tensor<L, Float16, float>(entry, from, to, plan);
+        break;
+    }
+  }
 }
 
 }  // namespace

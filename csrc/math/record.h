@@ -7,7 +7,8 @@
 namespace nvrm {
 
 enum RecordWord {
-  record_scale,         // float32 bits of the scale b of the noise that is on the weights; 0: they are clean
+  record_scale,         // float32 bits of the scale b of the noise that is on the weights; 0: they are clean. With
+                        // relative_bit they are those of its factor: b is that times the measures (measure.h)
   record_seed,          // 64 bits, two's complement
   record_distribution,  // its code (distribution.h)
   record_stream,        // in [0, 2^32): which stream the parameter draws from, now and next time
@@ -17,6 +18,8 @@ enum RecordWord {
   record_numel,         // elements of the full, unsharded parameter
   record_words
 };
+
+constexpr int64_t relative_bit = int64_t{1} << 32;  // of the word record_scale
 
 // One draw of noise on a parameter: scale * distribution(key, element). scale 0 means none.
 struct NoiseDraw {
@@ -40,7 +43,10 @@ struct NewNoise {
   int distribution;
   float scale;
   bool keep_noise;  // it stays in the weights for good (perturbed SGD, SGLD): nothing ever comes off
+  int measure;      // not 0: b is scale times this measure of the clean weights
 };
+
+NVRM_INLINE bool is_relative(const int64_t* record) { return (record[record_scale] & relative_bit) != 0; }
 
 NVRM_INLINE NoiseKey key_of(uint64_t seed, int64_t stream, int64_t step) {
   return {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32), static_cast<uint32_t>(stream),
@@ -86,7 +92,8 @@ NVRM_INLINE void write_record(const RecordPlace& at, const NewNoise& noise) {
     return;
   }
   const float scale = noise.keep_noise ? 0.0f : new_noise(at, noise).scale;
-  at.record[record_scale] = static_cast<int64_t>(ScalarLanes::bits_of(scale));
+  const auto bits = static_cast<int64_t>(ScalarLanes::bits_of(scale));
+  at.record[record_scale] = noise.measure != 0 && bits != 0 ? bits | relative_bit : bits;
   at.record[record_seed] = static_cast<int64_t>(noise.seed);
   at.record[record_distribution] = noise.distribution;
   at.record[record_step] = *at.step + 1;

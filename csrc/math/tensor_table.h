@@ -2,6 +2,7 @@
 // kernel; the host (torch/tensor_table_builder.cpp) fills it after all checks.
 #pragma once
 
+#include "measure.h"
 #include "record.h"
 #include "storage.h"
 #include "update_rule.h"
@@ -27,7 +28,23 @@ struct TensorEntry {
   int64_t offset;        // global row-major index of the first element (a shard's place in its tensor)
   const Layout* layout;  // null when everything is contiguous
   RecordPlace place;
+  MeasurePlace measure;
 };
+
+// The scales of the noise to take off and of the noise to put on.
+NVRM_INLINE ScaleOf old_scale(const NoiseDraw& draw, const RecordPlace& at, const MeasurePlace& measure) {
+  return noise_scale(draw.scale, is_relative(at.record) ? measure.on() : nullptr, measure);
+}
+NVRM_INLINE ScaleOf new_scale(const NoiseDraw& draw, const RecordPlace& at, const MeasurePlace& measure,
+                              const NewNoise& noise) {
+  const float* line = nullptr;
+  if (at.target != nullptr) {
+    if (is_relative(at.target)) line = measure.on();
+  } else if (noise.measure != 0) {
+    line = measure.clean();
+  }
+  return noise_scale(draw.scale, line, measure);
+}
 
 struct StepPlan {
   const TensorEntry* entries;

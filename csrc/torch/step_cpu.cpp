@@ -1,4 +1,4 @@
-// nvrm_fast::step_ and reperturb_ on the CPU: one parallel region over the whole parameter list.
+// nvrm_fast::step_, reperturb_ and measure_ on the CPU: one parallel region over the whole parameter list.
 #include <torch/library.h>
 
 #include "../cpu/select.h"
@@ -10,13 +10,16 @@ namespace {
 
 struct Cpu {
   static constexpr ReadBy reader = ReadBy::host;
+  static constexpr bool takes_measures = true;
 
-  static void step(const TensorTable& table, int rule, const at::Tensor&) {
+  static void step(TensorTable& table, int rule, const at::Tensor&) {
     if (table.is_skipped()) return;
+    table.start_measuring(false);
     const StepPlan plan = table.plan();
     const CpuKernels& kernels = cpu_kernels();
     parallel_for(0, table.superblock_count(), superblocks_per_task,
                  [&](int64_t begin, int64_t end) { kernels.step(rule, plan, begin, end); });
+    table.finish_measuring(true, false);
     table.write_records();
   }
 
@@ -26,6 +29,15 @@ struct Cpu {
     parallel_for(0, table.superblock_count(), superblocks_per_task,
                  [&](int64_t begin, int64_t end) { kernels.reperturb(plan, begin, end); });
     table.write_records();
+  }
+
+  static void measure(TensorTable& table, bool only_clean) {
+    table.start_measuring(only_clean);
+    const StepPlan plan = table.plan();
+    const CpuKernels& kernels = cpu_kernels();
+    parallel_for(0, table.superblock_count(), superblocks_per_task,
+                 [&](int64_t begin, int64_t end) { kernels.measure(plan, only_clean, begin, end); });
+    table.finish_measuring(false, only_clean);
   }
 };
 
@@ -38,6 +50,7 @@ std::unique_ptr<CheckedStep> check_cpu_step(const StepArguments& arguments) {
 TORCH_LIBRARY_IMPL(nvrm_fast, CPU, m) {
   m.impl("step_", &step<Cpu>);
   m.impl("reperturb_", &reperturb<Cpu>);
+  m.impl("measure_", &measure<Cpu>);
 }
 
 }  // namespace nvrm

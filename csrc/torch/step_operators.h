@@ -17,11 +17,18 @@ struct StepArguments {
   double scale;
   int64_t seed, distribution;
   bool keep_noise;
-  at::TensorList scale_tensors;
+  at::TensorList scale_tensors, measures, sums;
+  at::IntArrayRef row_lengths;
+  int64_t measure;
   int64_t denoise_every;
   const std::optional<at::Tensor>&hyper_tensor, &grad_scale, &found_inf;
   at::IntArrayRef run_lengths, run_strides;
 };
+
+// Of kernels that know no measures: nvrm_fast/ops/step.py calls others then.
+inline void refuse_measures(at::TensorList measures, int64_t measure) {
+  TORCH_CHECK_VALUE(measures.empty() && measure == 0, "measures must be empty: these kernels take none");
+}
 
 // A step whose arguments were checked: run() refuses nothing.
 struct CheckedStep {
@@ -37,16 +44,18 @@ class CheckedStepOn final : public CheckedStep {
         params_(a.params),
         table_(a.params, a.grads, a.masters, a.records, a.offsets, Backend::reader) {
     const RuleFacts* facts = facts_of_rule(a.rule);
+    if (!Backend::takes_measures) refuse_measures(a.measures, a.measure);
     TORCH_CHECK_VALUE(facts != nullptr, "rule must be a code in [0, ", rule_count, "), got ", a.rule);
     check_distribution(a.distribution, "distribution");
     table_.set_states(facts->states, a.states);
     table_.set_step(a.steps,
                     {static_cast<uint64_t>(a.seed), a.denoise_every, static_cast<int>(a.distribution),
-                     static_cast<float>(a.scale), a.keep_noise},
+                     static_cast<float>(a.scale), a.keep_noise, measure_nothing},
                     a.scale_tensors);
     table_.set_hyper(*facts, a.hyper, a.hyper_tensor);
     table_.set_scaling({a.grad_scale, a.found_inf});
     table_.set_runs(a.run_lengths, a.run_strides);
+    table_.set_measures(a.measures, a.row_lengths, a.measure, a.sums);
     table_.finish();
   }
 
@@ -70,26 +79,46 @@ template <class Backend>
 void step(int64_t rule, at::TensorList params, at::TensorList grads, at::TensorList states, at::TensorList masters,
           at::TensorList steps, at::TensorList records, at::ArrayRef<double> hyper, at::IntArrayRef offsets,
           double scale, int64_t seed, int64_t distribution, bool keep_noise, at::TensorList scale_tensors,
+          at::TensorList measures, at::TensorList sums, at::IntArrayRef row_lengths, int64_t measure,
           int64_t denoise_every, const std::optional<at::Tensor>& hyper_tensor,
           const std::optional<at::Tensor>& grad_scale, const std::optional<at::Tensor>& found_inf,
           at::IntArrayRef run_lengths, at::IntArrayRef run_strides) {
-  CheckedStepOn<Backend>({rule,          params,       grads,      states,    masters,      steps,      records,
-                          hyper,         offsets,      scale,      seed,      distribution, keep_noise, scale_tensors,
-                          denoise_every, hyper_tensor, grad_scale, found_inf, run_lengths,  run_strides})
+  CheckedStepOn<Backend>({rule,          params,        grads,      states,    masters,     steps,
+                          records,       hyper,         offsets,    scale,     seed,        distribution,
+                          keep_noise,    scale_tensors, measures,   sums,      row_lengths, measure,
+                          denoise_every, hyper_tensor,  grad_scale, found_inf, run_lengths, run_strides})
       .run();
 }
 
 template <class Backend>
 void reperturb(at::TensorList params, at::TensorList masters, at::TensorList records, at::TensorList targets,
-               at::IntArrayRef offsets, at::IntArrayRef run_lengths, at::IntArrayRef run_strides) {
+               at::IntArrayRef offsets, at::TensorList measures, at::IntArrayRef row_lengths,
+               at::IntArrayRef run_lengths, at::IntArrayRef run_strides) {
+  if (!Backend::takes_measures) refuse_measures(measures, 0);
   // No rule reads the gradient; the parameters stand in for it.
   TensorTable table(params, params, masters, records, offsets, Backend::reader);
   table.set_targets(targets);
   table.set_runs(run_lengths, run_strides);
+  table.set_measures(measures, row_lengths, measure_nothing, {});
   table.finish();
   if (params.empty()) return;
   Backend::reperturb(table, params[0]);
   table.note_writes(false);
+}
+
+template <class Backend>
+void measure(at::TensorList params, at::TensorList masters, at::TensorList records, at::IntArrayRef offsets,
+             at::TensorList measures, at::TensorList sums, at::IntArrayRef row_lengths, int64_t measure,
+             bool only_clean, at::IntArrayRef run_lengths, at::IntArrayRef run_strides) {
+  TORCH_CHECK_VALUE(measure != measure_nothing, "measure must be a code in [1, ", static_cast<int>(measure_count),
+                    "), got ", measure);
+  TensorTable table(params, params, masters, records, offsets, Backend::reader);
+  table.set_runs(run_lengths, run_strides);
+  table.set_measures(measures, row_lengths, measure, sums);
+  table.finish();
+  if (params.empty()) return;
+  Backend::measure(table, only_clean);
+  table.note_measures();
 }
 
 }  // namespace nvrm

@@ -57,7 +57,7 @@ class Fields {
   bool flag() { return PyObject_IsTrue(next()) == 1; }
 
  private:
-  static constexpr Py_ssize_t field_count = 20;
+  static constexpr Py_ssize_t field_count = 24;
 
   PyObject* next() { return PyTuple_GET_ITEM(call_, next_++); }
 
@@ -108,6 +108,10 @@ StepArguments arguments_of(Fields& f) {
                        f.integer(),
                        f.flag(),
                        f.tensors("scale_tensors"),
+                       f.tensors("measures"),
+                       f.tensors("sums"),
+                       f.integers("row_lengths"),
+                       f.integer(),
                        f.integer(),
                        f.tensor_or_none("hyper_tensor"),
                        f.tensor_or_none("grad_scale"),

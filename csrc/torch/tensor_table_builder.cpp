@@ -2,6 +2,8 @@
 
 #include <ATen/MemoryOverlap.h>
 
+#include <algorithm>
+
 #include "scalar_kind.h"
 
 namespace nvrm {
@@ -137,6 +139,7 @@ void TensorTable::set_hyper(const RuleFacts& rule, at::ArrayRef<double> hyper,
 
 void TensorTable::set_targets(at::TensorList targets) {
   check_length(targets.size(), params_.size(), "targets");
+  targets_ = targets;
   for (size_t i = 0; i < targets.size(); ++i) {
     check_record(targets[i], params_[0].device(), reader_, "targets", i);
     places_[i].target = targets[i].const_data_ptr<int64_t>();
@@ -170,6 +173,64 @@ void TensorTable::set_runs(at::IntArrayRef lengths, at::IntArrayRef strides) {
   run_strides_ = strides;
 }
 
+void TensorTable::set_measures(at::TensorList measures, at::IntArrayRef row_lengths, int64_t measure,
+                               at::TensorList sums) {
+  const size_t n = params_.size();
+  TORCH_CHECK_VALUE(measure >= 0 && measure < measure_count, "measure must be a code in [0, ",
+                    static_cast<int>(measure_count), "), got ", measure);
+  TORCH_CHECK_VALUE(measure == 0 || !noise_.keep_noise,
+                    "measure must be 0 with keep_noise: noise that stays has no clean weights beside it");
+  TORCH_CHECK_VALUE(measure == 0 || measures.size() == n || !measures.empty(),
+                    "measures must hold one tensor for each of params where there is a measure to be taken");
+  noise_.measure = static_cast<int>(measure);
+  if (n == 0) return;
+  if (measures.empty() && row_lengths.empty()) {
+    if (reader_ == ReadBy::device) return;
+    const auto refuse = [](at::TensorList records, const char* name) {
+      for (size_t i = 0; i < records.size(); ++i) {
+        TORCH_CHECK_VALUE(!is_relative(records[i].const_data_ptr<int64_t>()), name, "[", i,
+                          "] tells of noise whose scale is relative: measures must hold its measures");
+      }
+    };
+    refuse(records_, "records");
+    refuse(targets_, "targets");
+    return;
+  }
+  check_length(measures.size(), n, "measures");
+  check_length(row_lengths.size(), n, "row_lengths");
+  if (!sums.empty()) check_length(sums.size(), n, "sums");
+  const at::Device device = params_[0].device();
+  measure_places_.resize(n);
+  for (size_t i = 0; i < n; ++i) {
+    const at::Tensor& x = measures[i];
+    TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat && x.dim() == 2 && x.size(0) == 2 && x.size(1) >= 1, "measures[", i,
+                     "] must be a float32 tensor of shape (2, rows)");
+    TORCH_CHECK_VALUE(x.device() == device, "measures[", i, "] must be on ", device, " like params[0], got ",
+                      x.device());
+    TORCH_CHECK_VALUE(x.is_contiguous(), "measures[", i, "] must be contiguous()");
+    const int64_t rows = x.size(1), length = row_lengths[i];
+    TORCH_CHECK_VALUE(length >= 0 && (length == 0) == (rows == 1), "row_lengths[", i,
+                      "] must be 0 for one measure and positive for several, got ", length, " for ", rows);
+    const int64_t numel = params_[i].numel();
+    const int64_t run = run_lengths_.empty() ? 0 : run_lengths_[i];
+    const int64_t last =
+        numel == 0
+            ? -1
+            : entries_[i].offset + (run == 0 ? numel - 1 : (numel - 1) / run * run_strides_[i] + (numel - 1) % run);
+    TORCH_CHECK_VALUE(length == 0 || last < length * rows, "params[", i, "] has elements behind its ", rows,
+                      " rows of ", length, ": measures[", i, "] is of another shape");
+    if (!sums.empty()) {
+      TORCH_CHECK_VALUE(sums[i].scalar_type() == at::kLong && sums[i].dim() == 2 && sums[i].size(0) == rows &&
+                            sums[i].size(1) == sum_words && sums[i].is_contiguous() && sums[i].device() == device,
+                        "sums[", i, "] must be a contiguous int64 tensor of shape (", rows, ", ", sum_words, ") on ",
+                        device);
+    }
+    measure_places_[i] = {nullptr, nullptr, rows, length};
+  }
+  measures_ = measures;
+  sums_ = sums;
+}
+
 void TensorTable::finish() {
   for (size_t i = 0; i < entries_.size(); ++i) {
     set_layout(i);
@@ -179,12 +240,30 @@ void TensorTable::finish() {
   // From here on nothing is refused.
   for (size_t i = 0; i < entries_.size(); ++i) {
     entries_[i].place = places_[i];
+    if (!measures_.empty()) {
+      measure_places_[i].measures = measures_[i].mutable_data_ptr<float>();
+      if (!sums_.empty()) measure_places_[i].sums = sums_[i].mutable_data_ptr<int64_t>();
+    }
     for (int o = 0; o < operand_count; ++o) {
       if (!operands_[o].empty()) {
         entries_[i].data[o] = o == gradient_operand ? const_cast<void*>(operands_[o][i].const_data_ptr())
                                                     : operands_[o][i].mutable_data_ptr();
       }
     }
+  }
+  if (noise_.measure != 0 && sums_.empty()) {
+    size_t words = 0;
+    for (const MeasurePlace& place : measure_places_) words += static_cast<size_t>(place.rows) * sum_words;
+    own_sums_.resize(words);
+    words = 0;
+    for (MeasurePlace& place : measure_places_) {
+      place.sums = own_sums_.data() + words;
+      words += static_cast<size_t>(place.rows) * sum_words;
+    }
+  }
+  for (size_t i = 0; i < measure_places_.size(); ++i) {
+    entries_[i].measure = measure_places_[i];
+    if (noise_.measure == 0) entries_[i].measure.sums = nullptr;
   }
   if (!run_lengths_.empty()) split_into_runs();
   first_superblock_.reserve(entries_.size() + 1);
@@ -265,17 +344,52 @@ StepPlan TensorTable::plan() const {
   return plan;
 }
 
+namespace {
+
+void note(at::TensorList tensors) {
+  for (const at::Tensor& tensor : tensors) {
+    if (!tensor.is_inference()) tensor.unsafeGetTensorImpl()->bump_version();
+  }
+}
+
+}  // namespace
+
 void TensorTable::note_writes(bool with_masters) const {
-  const auto note = [](at::TensorList tensors) {
-    for (const at::Tensor& tensor : tensors) {
-      if (!tensor.is_inference()) tensor.unsafeGetTensorImpl()->bump_version();
-    }
-  };
   for (int o = 0; o < operand_count; ++o) {
     if (o != gradient_operand && (o != master_operand || with_masters)) note(operands_[o]);
   }
   note(records_);
   note(steps_);
+  if (noise_.measure != 0) note_measures();
+}
+
+void TensorTable::note_measures() const {
+  note(measures_);
+  note(sums_);
+}
+
+bool TensorTable::is_measured(size_t i, bool only_clean) const {
+  return !only_clean || recorded_noise(places_[i].record).scale == 0;
+}
+
+void TensorTable::start_measuring(bool only_clean) {
+  for (size_t i = 0; i < measure_places_.size() && noise_.measure != 0; ++i) {
+    const MeasurePlace& at = measure_places_[i];
+    if (is_measured(i, only_clean)) std::fill_n(at.sums, at.rows * sum_words, int64_t{0});
+  }
+}
+
+void TensorTable::finish_measuring(bool moves, bool only_clean) const {
+  for (size_t i = 0; i < measure_places_.size() && noise_.measure != 0; ++i) {
+    const MeasurePlace& at = measure_places_[i];
+    if (!is_measured(i, only_clean)) continue;
+    if (moves) std::copy_n(at.clean(), at.rows, at.measures);
+    if (!sums_.empty()) continue;
+    const int64_t count = params_[i].numel() / at.rows;
+    for (int64_t row = 0; row < at.rows; ++row) {
+      at.clean()[row] = finished_measure(at.sums + row * sum_words, noise_.measure, count);
+    }
+  }
 }
 
 void TensorTable::write_records() const {

@@ -48,6 +48,10 @@ class TensorTable {
   // lists: all of them in one piece.
   void set_runs(at::IntArrayRef lengths, at::IntArrayRef strides);
 
+  // After set_runs: the parameters' measures, and what a step or a measuring is to leave of them (0: nothing). sums:
+  // none, or a tensor for each parameter, where its sums are left instead of the finished measures.
+  void set_measures(at::TensorList measures, at::IntArrayRef row_lengths, int64_t measure, at::TensorList sums);
+
   // After everything was set: lays the table out.
   void finish();
 
@@ -60,14 +64,21 @@ class TensorTable {
   // On the host: whether there is nothing to do, because gradients were infinite.
   bool is_skipped() const { return found_inf_ != nullptr && *found_inf_ != 0; }
 
+  // On the host, before and after the clean weights are summed up. moves: the line of the clean weights becomes that of
+  // the noise that is on. only_clean: parameters that carry noise are left out.
+  void start_measuring(bool only_clean);
+  void finish_measuring(bool moves, bool only_clean) const;
+
   // On the host, the last thing that an operator does: what the weights carry now, and the step counters.
   void write_records() const;
 
   // Tells autograd that parameters, states, records, counters and, if so, masters were written: whoever saved one of
   // them for a backward pass must hear of it.
   void note_writes(bool with_masters) const;
+  void note_measures() const;
 
  private:
+  bool is_measured(size_t i, bool only_clean) const;
   void set_layout(size_t i);
   void split_into_runs();
 
@@ -85,7 +96,12 @@ class TensorTable {
   const float* found_inf_ = nullptr;
   at::IntArrayRef run_lengths_;
   at::IntArrayRef run_strides_;
+  at::TensorList targets_;
+  at::TensorList measures_;
+  at::TensorList sums_;
   std::vector<RecordPlace> places_;
+  std::vector<MeasurePlace> measure_places_;
+  std::vector<int64_t> own_sums_;
   std::vector<TensorEntry> entries_;  // a parameter's one, or one for each of its runs
   std::vector<int64_t> first_superblock_ = {0};
   std::deque<Layout> layouts_;  // a deque, so that entries may point into it while it grows

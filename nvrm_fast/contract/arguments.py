@@ -1,4 +1,4 @@
-"""The arguments of the two operators that change weights: once, for schemas, reference, Triton and optimizers.
+"""The arguments of the operators that change or measure weights: once, for schemas, reference, Triton and optimizers.
 
 A field's type is its type in the schema, with an alias letter where the tensors are overwritten. csrc/torch takes the
 same arguments in the same order.
@@ -16,6 +16,8 @@ _S = Annotated[list[Tensor], "b!"]
 _M = Annotated[list[Tensor], "m!"]
 _T = Annotated[list[Tensor], "s!"]
 _R = Annotated[list[Tensor], "r!"]
+_W = Annotated[list[Tensor], "w!"]
+_Q = Annotated[list[Tensor], "q!"]
 
 
 class StepArguments(NamedTuple):
@@ -42,7 +44,7 @@ class StepArguments(NamedTuple):
     hyper: list[float]
     #: Global row-major index of each parameter's first element (a shard's place in its tensor).
     offsets: list[int]
-    #: b of the noise to put on (0: leave the weights clean).
+    #: b of the noise to put on (0: leave the weights clean); with `measure` the factor of the measures.
     scale: float
     #: Key of the draw: 64 bits in two's complement.
     seed: int
@@ -52,6 +54,18 @@ class StepArguments(NamedTuple):
     keep_noise: bool
     #: Empty, or a float32 tensor with one element for each parameter, read instead of `scale`.
     scale_tensors: list[Tensor]
+    #: Empty, or each parameter's measures (contract/measures.py): float32 of shape (2, rows), on its device,
+    #: contiguous. Noise of which a record says so comes off by their line ON. With `measure` they are overwritten.
+    measures: _W = []
+    #: With `measure`, for shards: int64 tensors of shape (rows, 4), contiguous, overwritten with the sums of the
+    #: elements that are here. CLEAN then stays: it is worked out when all processes' sums are joined. Empty: all
+    #: elements are here.
+    sums: _Q = []
+    #: With measures: elements of each (full, unsharded) parameter's rows; 0: it has one measure.
+    row_lengths: list[int] = []
+    #: Code of a measure: new noise is scaled by the line CLEAN, which moves to the line ON, and the clean weights that
+    #: the step makes are measured into CLEAN. 0: b is absolute, and the measures stay.
+    measure: int = 0
     #: k > 0: the weights are left clean after every k-th step of a parameter.
     denoise_every: int = 0
     #: None, or a float64 tensor on the parameters' device that is read instead of `hyper`.
@@ -80,11 +94,35 @@ class ReperturbArguments(NamedTuple):
     #: Records of the noise to put on. Their words SCALE to TURN go into `records`.
     targets: list[Tensor]
     offsets: list[int]
+    #: Both noises are scaled by the line ON where their records say that they are relative. Only read.
+    measures: list[Tensor] = []
+    row_lengths: list[int] = []
     run_lengths: list[int] = []
     run_strides: list[int] = []
 
 
-Arguments = StepArguments | ReperturbArguments
+class MeasureArguments(NamedTuple):
+    """`measure_`: measures the clean weights that are there, into the line CLEAN (or the sums); weights stay.
+
+    Fields of the same name are those of StepArguments.
+    """
+
+    params: list[Tensor]
+    masters: list[Tensor]
+    records: list[Tensor]
+    offsets: list[int]
+    measures: _W
+    sums: _Q
+    row_lengths: list[int]
+    #: Not 0.
+    measure: int
+    #: Parameters whose records say that they carry noise are left out: their measures (or sums) stay.
+    only_clean: bool = False
+    run_lengths: list[int] = []
+    run_strides: list[int] = []
+
+
+Arguments = StepArguments | ReperturbArguments | MeasureArguments
 
 _NAMES = {int: "int", float: "float", bool: "bool", Tensor: "Tensor"}
 
@@ -102,11 +140,13 @@ def _type_name(hint: Any) -> str:
 
 def schema_fields(record: type[NamedTuple]) -> str:
     """The fields of a record as arguments of an operator schema."""
-    defaults = record._field_defaults
-    return ", ".join(
-        f"{_type_name(hint)} {name}" + (f"={defaults[name]}" if name in defaults else "")
-        for name, hint in get_type_hints(record, include_extras=True).items()
-    )
+    fields = []
+    for name, hint in get_type_hints(record, include_extras=True).items():
+        kind = _type_name(hint)
+        # torch's schemas know no default for lists of tensors.
+        has_default = name in record._field_defaults and not (kind.startswith("Tensor") and kind.endswith("]"))
+        fields.append(f"{kind} {name}" + (f"={record._field_defaults[name]}" if has_default else ""))
+    return ", ".join(fields)
 
 
 def schema(arguments: type[NamedTuple]) -> str:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from . import record
-from .arguments import Arguments, ReperturbArguments, StepArguments
+from .arguments import Arguments, MeasureArguments, ReperturbArguments, StepArguments
 from .distributions import DISTRIBUTIONS
+from .measures import MEASURES, SUM_WORDS
 from .rules import RULES
 
 #: Of parameters.
@@ -131,6 +132,59 @@ def _check_runs(a: Arguments, lists: Sequence[Sequence[Tensor]]) -> None:
             raise ValueError(f"params[{i}] is a shard in runs: it, its gradient and its state must be contiguous()")
 
 
+def _check_measures(a: Arguments) -> None:
+    """Measures and rows; and that noise which is relative comes with them."""
+    n = len(a.params)
+    if a.measures or a.row_lengths:
+        check_length(len(a.measures), n, "measures")
+        check_length(len(a.row_lengths), n, "row_lengths")
+    for i, (x, length) in enumerate(zip(a.measures, a.row_lengths)):
+        shape = x.shape
+        if x.layout != torch.strided or x.dtype != torch.float32 or len(shape) != 2 or shape[0] != 2 or shape[1] < 1:
+            raise TypeError(f"measures[{i}] must be a float32 tensor of shape (2, rows)")
+        if x.device != a.params[0].device:
+            raise ValueError(f"measures[{i}] must be on {a.params[0].device} like params[0], got {x.device}")
+        if not x.is_contiguous():
+            raise ValueError(f"measures[{i}] must be contiguous()")
+        if length < 0 or (length == 0) != (shape[1] == 1):
+            raise ValueError(
+                f"row_lengths[{i}] must be 0 for one measure and positive for several, got {length} for {shape[1]}"
+            )
+        if length and last_element(a, i) >= length * shape[1]:
+            raise ValueError(
+                f"params[{i}] has elements behind its {shape[1]} rows of {length}: measures[{i}] is of another shape"
+            )
+    if a.measures or n == 0 or a.params[0].device.type != "cpu":
+        return
+    targets = a.targets if isinstance(a, ReperturbArguments) else []
+    for name, records in (("records", a.records), ("targets", targets)):
+        for i, words in enumerate(records):
+            if record.unpack(words.tolist()).is_relative:
+                raise ValueError(f"{name}[{i}] tells of noise whose scale is relative: measures must hold its measures")
+
+
+def last_element(a: Arguments, i: int) -> int:
+    """The place in its full tensor of the last element that is here of parameter i; -1 where there is none."""
+    numel = a.params[i].numel()
+    if numel == 0:
+        return -1
+    length = a.run_lengths[i] if a.run_lengths else 0
+    runs, rest = divmod(numel - 1, length) if length else (0, numel - 1)
+    return a.offsets[i] + runs * (a.run_strides[i] if length else 0) + rest
+
+
+def _check_sums(a: StepArguments | MeasureArguments) -> None:
+    if a.measure and len(a.measures) != len(a.params):
+        raise ValueError("measures must hold one tensor for each of params where there is a measure to be taken")
+    if not a.sums:
+        return
+    check_length(len(a.sums), len(a.params), "sums")
+    for i, (x, measures) in enumerate(zip(a.sums, a.measures)):
+        shape = (measures.shape[1], SUM_WORDS)
+        if x.dtype != torch.int64 or x.shape != shape or not x.is_contiguous() or x.device != measures.device:
+            raise ValueError(f"sums[{i}] must be a contiguous int64 tensor of shape {shape} on {measures.device}")
+
+
 def check_hyper(a: StepArguments) -> None:
     """How many hyper-parameters there are, and those that must lie below a limit for the rule to make sense."""
     rule = RULES[a.rule]
@@ -212,6 +266,11 @@ def check_step(a: StepArguments) -> None:
     check_scalar(a.grad_scale, device, "grad_scale")
     check_scalar(a.found_inf, device, "found_inf")
     _check_runs(a, [a.params, a.grads, a.states, a.masters])
+    check_code(a.measure, "measure", MEASURES.values())
+    if a.measure and a.keep_noise:
+        raise ValueError("measure must be 0 with keep_noise: noise that stays has no clean weights beside it")
+    _check_measures(a)
+    _check_sums(a)
 
 
 def check_reperturb(a: ReperturbArguments) -> None:
@@ -222,3 +281,16 @@ def check_reperturb(a: ReperturbArguments) -> None:
     if a.params:
         _check_records(a.targets, a.params[0].device, "targets")
         _check_runs(a, [a.params, a.masters])
+        _check_measures(a)
+
+
+def check_measure(a: MeasureArguments) -> None:
+    """What `measure_` refuses. Raises ValueError or TypeError that names the argument and its position."""
+    for name in ("records", "offsets"):
+        check_length(len(getattr(a, name)), len(a.params), name)
+    check_code(a.measure - 1, "measure", range(len(MEASURES) - 1))
+    _check_common(a, lambda i, param, dtype: None)
+    if a.params:
+        _check_runs(a, [a.params, a.masters])
+        _check_measures(a)
+        _check_sums(a)

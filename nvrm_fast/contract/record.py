@@ -14,12 +14,15 @@ WORDS = 8
 SCALE, SEED, DISTRIBUTION, STREAM, STEP, TURN, RULE_STEPS, NUMEL = range(WORDS)
 #: The words that say which noise is on the weights; the others belong to the update rule and to the parameter.
 NOISE_WORDS = TURN + 1
+#: Bit of the word SCALE: b is that number times the parameter's measures (contract/measures.py).
+RELATIVE = 1 << 32
 
 
 class Record(NamedTuple):
     """A record's words as Python numbers."""
 
-    scale: float  # b of the noise that is on the weights, rounded to float32; 0: the weights are clean
+    #: b of the noise that is on the weights, or with is_relative its factor, rounded to float32; 0: they are clean.
+    scale: float
     seed: int  # 64 bits in two's complement
     distribution: int  # its code
     stream: int  # in [0, 2^32): the parameter's noise stream, for this draw and the next
@@ -27,6 +30,7 @@ class Record(NamedTuple):
     turn: int  # 0; for noise that comes in cycles
     rule_steps: int  # steps that the rule's state has seen; 0: the next gradient is the first
     numel: int  # elements of the (full, unsharded) parameter
+    is_relative: bool = False  # b is scale times the parameter's measures, in their line ON; in word SCALE
 
 
 def scale_bits(scale: float) -> int:
@@ -39,9 +43,13 @@ def scale_bits(scale: float) -> int:
 
 def pack(record: Record) -> list[int]:
     """The words of a record."""
-    return [scale_bits(record.scale), *record[1:]]
+    bits = scale_bits(record.scale)
+    words = [int(word) for word in record[1:WORDS]]
+    return [bits | RELATIVE if record.is_relative and bits else bits, *words]
 
 
 def unpack(words: list[int]) -> Record:
     """The record that words hold."""
-    return Record(struct.unpack("<f", struct.pack("<I", words[SCALE] & 0xFFFFFFFF))[0], *words[1:])
+    scale = struct.unpack("<f", struct.pack("<I", words[SCALE] & 0xFFFFFFFF))[0]
+    record = Record(scale, *words[1:])  # type: ignore[arg-type]  # is_relative is none of the words
+    return record._replace(is_relative=bool(words[SCALE] & RELATIVE))

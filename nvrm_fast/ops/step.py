@@ -15,13 +15,22 @@ import torch
 from torch import Tensor
 
 from .. import reference
-from ..contract.arguments import ReperturbArguments, StepArguments, schema
+from ..contract.arguments import MeasureArguments, ReperturbArguments, StepArguments, schema
+from ..reference.measure import finish
 from . import registry
 
 _SCHEMAS = {
     "fill_noise_": "(Tensor(a!) self, int seed, int stream, int step, int distribution, float scale, int offset) -> ()",
     "step_": schema(StepArguments),
     "reperturb_": schema(ReperturbArguments),
+    "measure_": schema(MeasureArguments),
+}
+#: Which devices the native kernels serve, operator by operator.
+_NATIVE = {
+    "fill_noise_": ("cpu", "cuda"),
+    "step_": ("cpu", "cuda"),
+    "reperturb_": ("cpu", "cuda"),
+    "measure_": ("cpu",),
 }
 
 
@@ -38,14 +47,14 @@ _library = torch.library.Library("nvrm_fast", "DEF")
 for _name, _schema in _SCHEMAS.items():
     _library.define(_name + _schema)
     _library.impl(_name, getattr(reference, _name), "CompositeExplicitAutograd")
-    if not registry.native_serves_cuda():
+    if "cuda" not in _NATIVE[_name] or not registry.native_serves_cuda():
         _library.impl(_name, _on_cuda(_name), "CUDA")
     # No operator here is differentiable. Without this torch looks at every tensor of every list once more.
     _library.impl(_name, torch.library.fallthrough_kernel, "Autograd")
     # Every operator writes into its arguments and returns nothing, so there is no output to describe.
     torch.library.register_fake(f"nvrm_fast::{_name}", lambda *args, **kwargs: None, lib=_library)
     registry.register_kernel(_name, "reference", registry.EVERY_DEVICE, getattr(reference, _name))
-    registry.register_kernel(_name, "native", ("cpu", "cuda"), getattr(torch.ops.nvrm_fast, _name))
+    registry.register_kernel(_name, "native", _NATIVE[_name], getattr(torch.ops.nvrm_fast, _name))
     registry.register_kernel(
         _name, "triton", ("cuda", "cpu"), registry.imported_at_first_call("nvrm_fast.triton", _name)
     )
@@ -69,19 +78,22 @@ def fill_noise_(
 
 def step_(arguments: StepArguments, *, backend: str | None = None) -> None:
     """One step of an update rule on clean weights, with noise taken off before and put on after; params not empty."""
-    registry.kernel("step_", arguments.params[0].device, backend)(*arguments)
+    _kernel("step_", arguments, backend)(*arguments)
 
 
 #: The types that `steps_` takes; subclasses may mean something else by what is done to them.
 PLAIN_TENSORS = frozenset((Tensor, torch.nn.Parameter))
 
 
-def serves_at_once(places: Iterable[tuple[torch.device, str | None]]) -> bool:
+def serves_at_once(places: Iterable[tuple[torch.device, str | None]], with_measures: bool = False) -> bool:
     """Whether `steps_` may do what steps on these devices by these backends would do, if all tensors are of
     PLAIN_TENSORS: native kernels serve them all, and no mode is at work that has to see the operators.
 
+    with_measures: some of them have measures.
+
     Raises as `registry.choose`."""
-    is_native = all([registry.choose("step_", *place) == "native" for place in places])
+    operator = "measure_" if with_measures else "step_"
+    is_native = all([registry.choose(operator, *place) == "native" for place in places])
     return is_native and torch._C._len_torch_dispatch_stack() == 0
 
 
@@ -98,4 +110,23 @@ def steps_(calls: list[StepArguments]) -> list[int]:
 
 def reperturb_(arguments: ReperturbArguments, *, backend: str | None = None) -> None:
     """Takes noise off and puts other noise on without a step; params not empty."""
-    registry.kernel("reperturb_", arguments.params[0].device, backend)(*arguments)
+    _kernel("reperturb_", arguments, backend)(*arguments)
+
+
+def measure_(arguments: MeasureArguments, *, backend: str | None = None) -> None:
+    """Measures the clean weights that are there; params not empty."""
+    registry.kernel("measure_", arguments.params[0].device, backend)(*arguments)
+
+
+def _kernel(name: str, arguments: StepArguments | ReperturbArguments, backend: str | None) -> Callable[..., Any]:
+    """The kernel that serves these arguments. With measures it is of a backend that can take measures, too."""
+    device = arguments.params[0].device
+    if not arguments.measures:
+        return registry.kernel(name, device, backend)
+    registry.kernel("measure_", device, backend)  # warns where it is the reference
+    return registry.registered(name, registry.choose("measure_", device, backend), device.type)
+
+
+def finish_sums(sums: Tensor, measure: int, count: int) -> Tensor:
+    """The measures that the joined sums of rows with `count` elements come to: float32, shape (rows,)."""
+    return finish(sums, measure, count)

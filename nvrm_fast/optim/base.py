@@ -22,8 +22,8 @@ from ..contract.seeds import default_seed, signed_seed
 from ..contract.streams import assign_streams
 from ..ops.registry import check_backend
 from ..ops.step import serves_at_once, step_, steps_
-from . import amp, backward, capture, carried, checkpoint, compiled, outer, written
-from .batches import MASTER, PERTURBATION, STEP, ParamRef, Part, Plan, StalePlan, are_plain
+from . import amp, backward, capture, carried, checkpoint, compiled, measures, outer, written
+from .batches import MASTER, MEASURE, PERTURBATION, STEP, ParamRef, Part, Plan, StalePlan, are_plain
 from .checks import check_flag, check_number, check_overlap, check_pair, check_param, check_step_of
 from .description import Description, ParameterDescription, describe_param
 from .memory import allocate
@@ -309,9 +309,12 @@ class NoisyOptimizer(Optimizer):
             and all(plan is not None and plan.is_plain for plan in plans)
             and are_plain(new)
             and serves_at_once(
-                (device, part.group["backend"])
-                for part, plan in zip(parts, plans)
-                for device in plan.batch_devices  # type: ignore[union-attr]  # none of them is None
+                (
+                    (device, part.group["backend"])
+                    for part, plan in zip(parts, plans)
+                    for device in plan.batch_devices  # type: ignore[union-attr]  # none of them is None
+                ),
+                any(plan.has_measures for plan in plans),  # type: ignore[union-attr]
             )
         )
 
@@ -337,6 +340,10 @@ class NoisyOptimizer(Optimizer):
         for part, plan in zip(parts, plans):
             if plan.has_masters and self._may_be_written(part, plan):
                 self._take_writes_over(part.group, plan.refs, plan.data(part))
+            if plan.has_measures:
+                scale, may_be_clean = self._noise_scale(part.group), self._may_be_clean(part.group, plan)
+                skipped = found_inf is not None
+                measures.refresh(part, plan, scale, may_be_clean=may_be_clean, may_be_skipped=skipped)
         places: list[Any]
         if at_once:
             places = list(steps_([arguments for arguments, _ in calls]))
@@ -349,6 +356,8 @@ class NoisyOptimizer(Optimizer):
             if plan.has_shards:  # the kernels have told the local tensors' versions only
                 torch.autograd.graph.increment_version(plan.params)
         for part, plan in zip(parts, plans):
+            if plan.has_measures:
+                measures.note(part, plan)
             if plan.has_masters:
                 plan.mark = None if self._may_be_clean(part.group, plan) else written.mark(part.params, plan.data(part))
 
@@ -361,7 +370,7 @@ class NoisyOptimizer(Optimizer):
             if part.data is None and plan.places != own:
                 if plan.places is not None:
                     for ref, state in zip(plan.refs, plan.states):
-                        carried.note(ref.param, state[PERTURBATION], state.get(MASTER))
+                        carried.note(ref.param, state)
                 plan.places = own
 
     def _may_be_clean(self, group: dict[str, Any], plan: Plan) -> bool:
@@ -407,7 +416,8 @@ class NoisyOptimizer(Optimizer):
         data, grads = plan.data(part), plan.grads(part)
         if not plan.has_state_of(k):
             raise StalePlan
-        states, masters, steps, records = plan.lists[k]
+        states, masters, steps, records, own_measures = plan.lists[k]
+        measure = measures.code_of(group) if batch.is_selected else 0
         if plan.has_shards:
             states, masters = [local_tensor(x) for x in states], [local_tensor(x) for x in masters]
         if len(plan.batches) > 1:
@@ -445,6 +455,10 @@ class NoisyOptimizer(Optimizer):
             found_inf=None if found_inf is None else found_inf.to(device),
             run_lengths=batch.run_lengths,
             run_strides=batch.run_strides,
+            measures=own_measures,
+            row_lengths=batch.row_lengths,
+            measure=measure,
+            sums=plan.sums_of(k) if measure else [],
         )
 
     @torch.no_grad()
@@ -472,17 +486,20 @@ class NoisyOptimizer(Optimizer):
                 if MASTER in state:
                     clean = local_tensor(state[MASTER])
                 else:
-                    clean = carried.without_noise(data, state[PERTURBATION], ref, group["backend"])
+                    known = state.get(MEASURE)
+                    clean = carried.without_noise(data, state[PERTURBATION], known, ref, group["backend"])
                 grad = None if param.grad is None else local_gradient(param, param.grad, ref.name)
                 done = int(state[STEP] if STEP in state else state[PERTURBATION][record.RULE_STEPS])
                 carries = ref.is_selected and done >= group.get("start_step", 0)
+                b = float(self._noise_scale(group)) if carries else 0.0
+                if b and measures.code_of(group):
+                    b *= float(measures.measures_of(clean.double(), group).double().square().mean().sqrt())
                 states = {key: local_tensor(x) if isinstance(x, Tensor) else x for key, x in state.items()}
                 rows.append(
                     describe_param(
                         group["param_names"][i] if "param_names" in group else str(len(rows)), param, data,
                         clean.double(), group, states, rule=self._rule(group), hyper=hyper,
-                        b=float(self._noise_scale(group)) if carries else 0.0,
-                        wants_master=self._wants_master(group, param), grad=grad,
+                        b=b, wants_master=self._wants_master(group, param), grad=grad,
                     )
                 )  # fmt: skip
         return Description(tuple(rows))
@@ -491,7 +508,8 @@ class NoisyOptimizer(Optimizer):
 
     def _options(self, group: dict[str, Any]) -> tuple[Any, ...]:
         """What of a group a plan depends on."""
-        return self._rule(group), group["master_weights"], group.get("decorrelate_ranks")
+        own = group.get("decorrelate_ranks"), group.get("relative"), group.get("per")
+        return self._rule(group), group["master_weights"], *own
 
     def _find_plan(self, part: Part) -> Plan | None:
         plan = self._plans.get((id(part.group), part.positions))
@@ -524,7 +542,7 @@ class NoisyOptimizer(Optimizer):
             self._plans.clear()
         self._plans[id(group), part.positions] = plan
         for ref, state in zip(refs, states):
-            carried.note(ref.param, state[PERTURBATION], state.get(MASTER))
+            carried.note(ref.param, state)
         return plan
 
     def _take_known_noise_off(self, group: dict[str, Any], refs: list[ParamRef]) -> None:
@@ -588,6 +606,7 @@ class NoisyOptimizer(Optimizer):
             and PERTURBATION in state
             and (state[MASTER].dtype == wide if MASTER in state else not self._wants_master(group, param))
             and all(state.get(key) is not None and state[key].dtype == like.dtype for key in self._rule(group).states)
+            and measures.is_ready(group, param, state)
         )
 
     def _ready_state(self, group: dict[str, Any], ref: ParamRef, taken: set[int]) -> dict[str, Any]:
@@ -612,6 +631,7 @@ class NoisyOptimizer(Optimizer):
             self._take_noise_off(group, [ref])
             state[MASTER] = allocate(param, wide_dtype(param.dtype)).copy_(param)
         self._widen_master(param, state)
+        measures.complete(group, ref, state, self._take_noise_off)
         like = state.get(MASTER, param)
         if not is_complete:
             state[PERTURBATION][record.RULE_STEPS] = 0

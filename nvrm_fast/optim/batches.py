@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..contract.measures import SUM_WORDS, row_length
 from ..contract.rules import Rule
 from ..ops.step import PLAIN_TENSORS
 from .shards import Place, is_distributed, local_gradient, local_tensor
@@ -19,6 +20,7 @@ from .shards import Place, is_distributed, local_gradient, local_tensor
 PERTURBATION = "perturbation"
 MASTER = "master_param"
 STEP = "step"
+MEASURE = "weight_measure"
 
 
 class ParamRef(NamedTuple):
@@ -38,6 +40,7 @@ class StateLists(NamedTuple):
     masters: list[Tensor]
     steps: list[Tensor]
     records: list[Tensor]
+    measures: list[Tensor]
 
 
 @dataclass
@@ -46,27 +49,37 @@ class ParamBatch:
 
     members: list[int]  # positions in the plan
     has_masters: bool
+    has_measures: bool
     is_selected: bool
     states: list[dict[str, Any]]
     offsets: list[int]
     run_lengths: list[int]
     run_strides: list[int]
+    row_lengths: list[int]
 
     def tensors(self, key: str) -> list[Tensor]:
         return [state[key] for state in self.states]
+
+    def masters(self) -> list[Tensor]:
+        return self.tensors(MASTER) if self.has_masters else []
+
+    def measures(self) -> list[Tensor]:
+        return self.tensors(MEASURE) if self.has_measures else []
 
     def state_lists(self, rule: Rule) -> StateLists:
         """Everything that the operator is told of the state."""
         return StateLists(
             [state[key] for key in rule.states for state in self.states],
-            self.tensors(MASTER) if self.has_masters else [],
+            self.masters(),
             self.tensors(STEP),
             self.tensors(PERTURBATION),
+            self.measures(),
         )
 
     def keys(self, rule: Rule) -> tuple[str, ...]:
         """Under which names that lies in each parameter's state."""
-        return (*rule.states, *((MASTER,) if self.has_masters else ()), STEP, PERTURBATION)
+        own = *((MASTER,) if self.has_masters else ()), *((MEASURE,) if self.has_measures else ())
+        return (*rule.states, *own, STEP, PERTURBATION)
 
 
 class Part(NamedTuple):
@@ -103,24 +116,29 @@ def same_objects(a: Sequence[object], b: Sequence[object]) -> bool:
 
 
 def make_batches(refs: list[ParamRef], states: list[dict[str, Any]]) -> list[ParamBatch]:
-    """The parameters by device, dtype, storage and whether they carry noise."""
-    by_kind: dict[tuple[torch.device, torch.dtype, bool, bool], list[int]] = {}
+    """The parameters by device, dtype, storage, whether they have measures, and whether they carry noise."""
+    by_kind: dict[tuple[torch.device, torch.dtype, bool, bool, bool], list[int]] = {}
     for i, (ref, state) in enumerate(zip(refs, states)):
-        kind = (local_tensor(ref.param).device, ref.param.dtype, MASTER in state, ref.is_selected)
+        device = local_tensor(ref.param).device
+        kind = (device, ref.param.dtype, MASTER in state, MEASURE in state, ref.is_selected)
         by_kind.setdefault(kind, []).append(i)
     batches = []
-    for (_, _, has_masters, is_selected), members in by_kind.items():
+    for (_, _, has_masters, has_measures, is_selected), members in by_kind.items():
         places = [refs[i].place for i in members]
         runs = any(place.run_length for place in places)
         batches.append(
             ParamBatch(
                 members,
                 has_masters,
+                has_measures,
                 is_selected,
                 [states[i] for i in members],
                 [place.offset for place in places],
                 [place.run_length for place in places] if runs else [],
                 [place.run_stride for place in places] if runs else [],
+                [row_length(refs[i].param.numel(), states[i][MEASURE].shape[1]) for i in members]
+                if has_measures
+                else [],
             )
         )
     return batches
@@ -162,6 +180,10 @@ class Plan:
         self.is_shared = any(x.device.type == "cpu" and x.is_shared() for x in map(local_tensor, self.params))
         #: Of parameters with masters, as the last step left them (written.py); None: not known, or without noise.
         self.mark: tuple[list[int], list[int], list[int]] | None = None
+        self.has_measures = any(batch.has_measures for batch in self.batches)
+        #: The same of parameters with measures, when those were of the weights that are there.
+        self.measured: tuple[list[int], list[int], list[int]] | None = None
+        self._sums: dict[int, list[Tensor]] = {}
         #: What tells where the parameters lay in the last step, a batch each; None: there was none.
         self.places: list[Any] | None = None
 
@@ -195,6 +217,14 @@ class Plan:
     def state_tensors(self, k: int) -> Iterator[Tensor]:
         """What batch k's states hold now, parameter by parameter. KeyError where something is missing."""
         return itertools.chain.from_iterable(map(self.getters[k], self.batches[k].states))
+
+    def sums_of(self, k: int) -> list[Tensor]:
+        """Where batch k's shards leave the sums of their weights; none where nothing is sharded."""
+        if self.has_shards and k not in self._sums:
+            self._sums[k] = [
+                torch.zeros(x.shape[1], SUM_WORDS, dtype=torch.int64, device=x.device) for x in self.lists[k].measures
+            ]
+        return self._sums.get(k, [])
 
     def has_state_of(self, k: int) -> bool:
         """Whether batch k's tensors are the ones that were there when the plan was made."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,17 +16,19 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from ..contract.arguments import ReperturbArguments
 from ..contract.checks import wide_dtype
+from ..contract.measures import row_length
 from ..contract.record import SCALE, unpack
 from ..ops.step import reperturb_
-from .batches import ParamRef
+from .batches import MASTER, MEASURE, PERTURBATION, ParamRef
 from .shards import local_tensor
 
 
 class Carried(NamedTuple):
-    """A record, and the clean weights beside it where there are any. The memory is not kept alive."""
+    """A record, its measures and the clean weights beside it where there are any. The memory is not kept alive."""
 
     storage: StorageWeakRef
     record: Tensor
+    measures: Tensor | None
     master: weakref.ref[Tensor] | None
 
 
@@ -38,8 +40,8 @@ def _key(data: Tensor) -> tuple[int, int]:
     return int(data.untyped_storage()._cdata), int(data.storage_offset())
 
 
-def note(param: Tensor, record: Tensor, master: Tensor | None) -> None:
-    """From now on `record` says what the parameter's memory carries."""
+def note(param: Tensor, state: dict[str, Any]) -> None:
+    """From now on the record in its state says what the parameter's memory carries."""
     global _purge_at
     data = local_tensor(param)
     if data.numel() == 0 or data.device.type == "meta":
@@ -48,8 +50,9 @@ def note(param: Tensor, record: Tensor, master: Tensor | None) -> None:
         for key in [key for key, carried in _known.items() if carried.storage.expired()]:
             del _known[key]
         _purge_at = max(1024, 2 * len(_known))
-    own = None if master is None else weakref.ref(local_tensor(master))
-    _known[_key(data)] = Carried(StorageWeakRef(data.untyped_storage()), record, own)
+    own = weakref.ref(local_tensor(state[MASTER])) if MASTER in state else None
+    storage = StorageWeakRef(data.untyped_storage())
+    _known[_key(data)] = Carried(storage, state[PERTURBATION], state.get(MEASURE), own)
 
 
 def find(param: Tensor) -> Carried | None:
@@ -64,7 +67,9 @@ def find(param: Tensor) -> Carried | None:
     return carried if record.scale != 0 and record.numel == param.numel() else None
 
 
-def _change(data: Tensor, masters: list[Tensor], record: Tensor, ref: ParamRef, backend: str | None) -> None:
+def _change(
+    data: Tensor, masters: list[Tensor], record: Tensor, measures: Tensor | None, ref: ParamRef, backend: str | None
+) -> None:
     """Takes off what the record says, and writes that into it."""
     target, place = record.clone(), ref.place
     target[SCALE] = 0
@@ -76,14 +81,16 @@ def _change(data: Tensor, masters: list[Tensor], record: Tensor, ref: ParamRef, 
         offsets=[place.offset],
         run_lengths=[place.run_length] if place.run_length else [],
         run_strides=[place.run_stride] if place.run_length else [],
+        measures=[] if measures is None else [measures],
+        row_lengths=[] if measures is None else [row_length(ref.param.numel(), measures.shape[1])],
     )
     reperturb_(arguments, backend=backend)
 
 
-def without_noise(data: Tensor, record: Tensor, ref: ParamRef, backend: str | None) -> Tensor:
+def without_noise(data: Tensor, record: Tensor, measures: Tensor | None, ref: ParamRef, backend: str | None) -> Tensor:
     """A copy of the weights, in the dtype that rules compute in, without the noise that their record tells of."""
     clean = data.detach().to(wide_dtype(data.dtype), copy=True)
-    _change(clean, [], record.clone(), ref, backend)
+    _change(clean, [], record.clone(), measures, ref, backend)
     return clean
 
 
@@ -95,7 +102,7 @@ def amount(carried: Carried, ref: ParamRef, backend: str | None) -> tuple[float,
     """
     data = local_tensor(ref.param)
     weights = data.to(wide_dtype(data.dtype))
-    without = without_noise(data, carried.record, ref, backend)
+    without = without_noise(data, carried.record, carried.measures, ref, backend)
     noise = (weights - without).double()
     size = float(noise.square().sum())
     if not 0 < size < math.inf:
@@ -124,7 +131,8 @@ def take_off(carried: Carried, ref: ParamRef, backend: str | None) -> None:
     data = local_tensor(ref.param)
     master = None if carried.master is None else carried.master()
     fits = master is not None and master.dtype == wide_dtype(data.dtype) and master.shape == data.shape
-    _change(data, [master] if fits else [], carried.record, ref, backend)  # type: ignore[list-item]
+    masters = [master] if fits else []
+    _change(data, masters, carried.record, carried.measures, ref, backend)  # type: ignore[arg-type]
 
 
 def forget(param: Tensor) -> None:

@@ -2,7 +2,8 @@
 
 Version 2 (its groups carry `checkpoint_version`, and `noise_contract`, the number of the function that its noise is): a
 parameter's state is torch's, with int64 `step`, and
-`perturbation`, the record of its noise (nvrm_fast/contract/record.py); with master weights `master_param`, the clean
+`perturbation`, the record of its noise (nvrm_fast/contract/record.py); where the noise is relative to the weights
+`weight_measure` (nvrm_fast/contract/measures.py); with master weights `master_param`, the clean
 weights; saved in evaluation mode `suspended_perturbation` (the record of the noise to put on again, while
 `perturbation` says that there is none) and, without master weights, `suspended_param` (the noisy values). A group has
 torch's options and the noise's.
@@ -26,7 +27,7 @@ from ..contract.distributions import NOISE_CONTRACT
 from ..contract.record import Record, pack, unpack
 from ..contract.seeds import signed_seed
 from . import carried
-from .batches import MASTER, PERTURBATION, STEP, Part
+from .batches import PERTURBATION, STEP, Part
 from .interface import SteppedOptimizer
 from .shards import local_tensor
 
@@ -119,7 +120,7 @@ def complete(optimizer: SteppedOptimizer, loading: dict[str, Any] | None) -> Non
             _read_first_version(optimizer, group, param, streams[i] if i < len(streams) else None)
             state = optimizer.state.get(param, {})
             if isinstance(state.get(PERTURBATION), Tensor):
-                carried.note(param, state[PERTURBATION], state.get(MASTER))
+                carried.note(param, state)
 
 
 def _read_first_version(optimizer: SteppedOptimizer, group: dict[str, Any], param: Tensor, stream: int | None) -> None:

@@ -11,7 +11,8 @@ from ..contract.distributions import DISTRIBUTIONS
 from ..contract.record import DISTRIBUTION, SCALE, SEED, STEP, TURN, scale_bits
 from ..contract.seeds import check_integer, signed_seed
 from ..prediction import Prediction, prediction
-from .batches import MASTER, PERTURBATION, ParamRef
+from . import measures
+from .batches import MASTER, MEASURE, PERTURBATION, ParamRef
 from .shards import local_tensor
 
 #: Draws of an ensemble have a key of their own, so that none of them is the noise of a step.
@@ -40,6 +41,7 @@ def _targets(optimizer: _Perturbed, group: dict[str, Any], refs: list[ParamRef],
             target[SCALE] = scale.detach().to(target.device, torch.float32).reshape(()).view(torch.int32)
         else:
             target[SCALE] = scale_bits(scale)
+        target[SCALE] = measures.relative_bits(group, target[SCALE])
         target[SEED] = signed_seed(group["seed"] ^ _KEY)
         target[DISTRIBUTION], target[STEP], target[TURN] = DISTRIBUTIONS[group["noise"]], sample, 0
         targets.append(target)
@@ -53,13 +55,21 @@ def predict(optimizer: _Perturbed, model: nn.Module, x: Any, samples: int, class
         raise ValueError(f"samples must be at least 1, got {samples}")
     by_group = [(group, [ref for ref in refs if ref.is_selected]) for group, refs in optimizer._refs_with_record()]
     every = [ref for _, refs in by_group for ref in refs]
+    states = [optimizer.state[ref.param] for ref in every]
+    for group, refs in by_group:
+        for ref in refs:
+            if MEASURE not in optimizer.state[ref.param]:  # no step was done yet
+                measures.complete(group, ref, optimizer.state[ref.param], optimizer._take_noise_off)
     # In place noise comes off with a rounding: every sample starts from a copy of the clean weights.
-    weights = [local_tensor(ref.param) for ref in every if MASTER not in optimizer.state[ref.param]]
-    clean = [(x, x.clone()) for x in (*weights, *(optimizer.state[ref.param][PERTURBATION] for ref in every))]
+    weights = [local_tensor(ref.param) for ref, state in zip(every, states) if MASTER not in state]
+    own = [state[key] for state in states for key in (PERTURBATION, MEASURE) if key in state]
+    clean = [(x, x.clone()) for x in (*weights, *own)]
+    scales = [(group, refs, measures.measured_for(group, refs, optimizer.state)) for group, refs in by_group]
     outputs = []
     try:
         for sample in range(samples):
-            for group, refs in by_group:
+            for group, refs, measured in scales:
+                measures.scale_by(refs, optimizer.state, measured)
                 optimizer._reperturb(group, refs, _targets(optimizer, group, refs, sample))
             y = model(x)
             if not isinstance(y, Tensor):

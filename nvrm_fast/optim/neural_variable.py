@@ -30,6 +30,10 @@ _NOISE_ARGUMENTS = """
             parameter, or a list of these; None: all. Patterns need named parameters.
         exclude: which do not, for instance ["*bias", "*norm*"].
         start_step: the weights stay clean for so many steps of a parameter (default: 0).
+        relative: None: b is variability (default). "rms" or "absmax": b is variability times the root mean square, or
+            the largest absolute value, of the clean weights that the step starts from.
+        per: with relative, what of a parameter has one b: "tensor" (default), or "row", what lies at one index of
+            dimension 0: an output unit, a filter. Parameters of fewer than two dimensions have one.
         backend: "native", "triton" or "reference"; None (default) takes the fastest that serves the parameters' device.
         maximize: ascend instead of descend.
         capturable: lr, betas and variability that are tensors are read by the kernel, so that they may change between
@@ -62,8 +66,8 @@ class NVRMSGD(SgdRule, NeuralVariableOptimizer):
         weight_decay: float = 0.0, nesterov: bool = False, *, variability: float | Tensor = 0.01,
         noise: str = "gaussian", seed: int | None = None, denoise_every: int | None = None,
         master_weights: bool | None = None, decorrelate_ranks: bool = False, include: Choices = None,
-        exclude: Choices = None, start_step: int = 0, backend: str | None = None,
-        maximize: bool = False, foreach: bool | None = None, capturable: bool = False,
+        exclude: Choices = None, start_step: int = 0, relative: str | None = None, per: str = "tensor",
+        backend: str | None = None, maximize: bool = False, foreach: bool | None = None, capturable: bool = False,
         differentiable: bool = False, fused: bool | None = None,
     ) -> None:  # fmt: skip
         refuse_differentiable(differentiable)
@@ -73,7 +77,7 @@ class NVRMSGD(SgdRule, NeuralVariableOptimizer):
                 lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov,
                 maximize=maximize, variability=variability, noise=noise, seed=seed, denoise_every=denoise_every,
                 master_weights=master_weights, decorrelate_ranks=decorrelate_ranks, backend=backend,
-                capturable=capturable, start_step=start_step,
+                capturable=capturable, start_step=start_step, relative=relative, per=per,
             ),
             fused, include, exclude,
         )  # fmt: skip
@@ -91,8 +95,8 @@ class NVRMAdam(AdamRule, NeuralVariableOptimizer):
         eps: float = 1e-8, weight_decay: float = 0.0, amsgrad: bool = False, *, variability: float | Tensor = 0.01,
         noise: str = "gaussian", seed: int | None = None, denoise_every: int | None = None,
         master_weights: bool | None = None, decorrelate_ranks: bool = False, include: Choices = None,
-        exclude: Choices = None, start_step: int = 0, backend: str | None = None,
-        maximize: bool = False, foreach: bool | None = None, capturable: bool = False,
+        exclude: Choices = None, start_step: int = 0, relative: str | None = None, per: str = "tensor",
+        backend: str | None = None, maximize: bool = False, foreach: bool | None = None, capturable: bool = False,
         differentiable: bool = False, fused: bool | None = None,
         decoupled_weight_decay: bool = False,
     ) -> None:  # fmt: skip
@@ -104,7 +108,7 @@ class NVRMAdam(AdamRule, NeuralVariableOptimizer):
                 decoupled_weight_decay=decoupled_weight_decay, maximize=maximize, variability=variability,
                 noise=noise, seed=seed, denoise_every=denoise_every, master_weights=master_weights,
                 decorrelate_ranks=decorrelate_ranks, backend=backend,
-                capturable=capturable, start_step=start_step,
+                capturable=capturable, start_step=start_step, relative=relative, per=per,
             ),
             fused, include, exclude,
         )  # fmt: skip
@@ -122,14 +126,15 @@ class NVRMAdamW(NVRMAdam):
         eps: float = 1e-8, weight_decay: float = 1e-2, amsgrad: bool = False, *, variability: float | Tensor = 0.01,
         noise: str = "gaussian", seed: int | None = None, denoise_every: int | None = None,
         master_weights: bool | None = None, decorrelate_ranks: bool = False, include: Choices = None,
-        exclude: Choices = None, start_step: int = 0, backend: str | None = None,
-        maximize: bool = False, foreach: bool | None = None, capturable: bool = False,
+        exclude: Choices = None, start_step: int = 0, relative: str | None = None, per: str = "tensor",
+        backend: str | None = None, maximize: bool = False, foreach: bool | None = None, capturable: bool = False,
         differentiable: bool = False, fused: bool | None = None,
     ) -> None:  # fmt: skip
         super().__init__(
             params, lr, betas, eps, weight_decay, amsgrad, variability=variability, noise=noise, seed=seed,
             denoise_every=denoise_every, master_weights=master_weights, decorrelate_ranks=decorrelate_ranks,
-            include=include, exclude=exclude, start_step=start_step, backend=backend, maximize=maximize,
+            include=include, exclude=exclude, start_step=start_step, relative=relative, per=per,
+            backend=backend, maximize=maximize,
             foreach=foreach, capturable=capturable, differentiable=differentiable, fused=fused,
             decoupled_weight_decay=True,
         )  # fmt: skip
@@ -148,15 +153,17 @@ class NVRMLion(LionRule, NeuralVariableOptimizer):
         weight_decay: float = 0.0, *, variability: float | Tensor = 0.01, noise: str = "gaussian",
         seed: int | None = None, denoise_every: int | None = None, master_weights: bool | None = None,
         decorrelate_ranks: bool = False, include: Choices = None,
-        exclude: Choices = None, start_step: int = 0, backend: str | None = None, maximize: bool = False,
-        foreach: bool | None = None, capturable: bool = False, fused: bool | None = None,
+        exclude: Choices = None, start_step: int = 0, relative: str | None = None, per: str = "tensor",
+        backend: str | None = None, maximize: bool = False, foreach: bool | None = None, capturable: bool = False,
+        fused: bool | None = None,
     ) -> None:  # fmt: skip
         super().__init__(
             params,
             dict(
                 lr=lr, betas=betas, weight_decay=weight_decay, maximize=maximize, variability=variability, noise=noise,
                 seed=seed, denoise_every=denoise_every, master_weights=master_weights,
-                decorrelate_ranks=decorrelate_ranks, start_step=start_step, backend=backend, capturable=capturable,
+                decorrelate_ranks=decorrelate_ranks, start_step=start_step, relative=relative, per=per,
+                backend=backend, capturable=capturable,
             ),
             fused, include, exclude,
         )  # fmt: skip

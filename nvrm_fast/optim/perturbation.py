@@ -15,9 +15,9 @@ from ..contract.record import NOISE_WORDS, SCALE, SEED, unpack
 from ..contract.seeds import check_integer, seed_of_rank, signed_seed
 from ..ops.step import reperturb_
 from ..prediction import Prediction
-from . import averaging, capture, carried, ensemble, outer, written
+from . import averaging, capture, carried, ensemble, measures, outer, written
 from .base import NoisyOptimizer, read_records
-from .batches import MASTER, PERTURBATION, ParamRef, Part, Plan, make_batches
+from .batches import MASTER, MEASURE, PERTURBATION, ParamRef, Part, Plan, make_batches
 from .checkpoint import SUSPENDED, SUSPENDED_PARAM
 from .checks import FLOAT32_LIMIT, check_denoise_every, check_flag, check_number, check_record
 from .selection import Choice, Choices, as_choices, is_selected, needs_names
@@ -97,6 +97,7 @@ class NeuralVariableOptimizer(NoisyOptimizer):
         check_number(group["variability"], "variability", high=FLOAT32_LIMIT)
         check_flag(group["decorrelate_ranks"], "decorrelate_ranks")
         check_denoise_every(group["denoise_every"])
+        measures.check_options(group)
         if check_integer(group.get("start_step", 0), 62, "start_step") < 0:
             raise ValueError(f"start_step must be at least 0, got {group['start_step']}")
         if group["decorrelate_ranks"]:
@@ -271,7 +272,7 @@ class NeuralVariableOptimizer(NoisyOptimizer):
 
     def _is_for_the_mode_only(self, state: dict[str, Any]) -> bool:
         """Whether a state was made by `eval()` and no step has been done since."""
-        return len(state) == 1 and PERTURBATION in state
+        return PERTURBATION in state and state.keys() <= {PERTURBATION, MEASURE}
 
     def _is_left_of(self, group: dict[str, Any], ref: ParamRef, noisy: Tensor, words: Tensor) -> bool:
         """Whether the parameter is, bit for bit, the noisy value without its noise, and not weights of other origin."""
@@ -288,6 +289,8 @@ class NeuralVariableOptimizer(NoisyOptimizer):
             offsets=batch.offsets,
             run_lengths=batch.run_lengths,
             run_strides=batch.run_strides,
+            measures=batch.measures(),
+            row_lengths=batch.row_lengths,
         )
         reperturb_(arguments, backend=group["backend"])
         return written.equal_bits(clean, here)
@@ -330,16 +333,18 @@ class NeuralVariableOptimizer(NoisyOptimizer):
         for batch in make_batches(refs, states):
             arguments = ReperturbArguments(
                 params=[local_tensor(refs[i].param) for i in batch.members],
-                masters=[local_tensor(x) for x in batch.tensors(MASTER)] if batch.has_masters else [],
+                masters=[local_tensor(x) for x in batch.masters()],
                 records=batch.tensors(PERTURBATION),
                 targets=[targets[i] for i in batch.members],
                 offsets=batch.offsets,
                 run_lengths=batch.run_lengths,
                 run_strides=batch.run_strides,
+                measures=batch.measures(),
+                row_lengths=batch.row_lengths,
             )
             reperturb_(arguments, backend=group["backend"])
         for ref, state in zip(refs, states):
-            carried.note(ref.param, state[PERTURBATION], state.get(MASTER))
+            carried.note(ref.param, state)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch.optim's; see NoisyOptimizer. Load the parameters first: where ranks carry noise of their own, each

@@ -15,8 +15,8 @@ from ..contract.distributions import DISTRIBUTIONS
 from ..contract.record import DISTRIBUTION, RULE_STEPS, SCALE, SEED, STEP, TURN, scale_bits
 from ..contract.rules import Rule
 from ..contract.seeds import signed_seed
-from . import capture, checkpoint, written
-from .batches import MASTER, PERTURBATION, ParamRef, Part
+from . import capture, checkpoint, measures, written
+from .batches import MASTER, MEASURE, PERTURBATION, ParamRef, Part
 from .checks import check_record
 from .memory import allocate
 from .perturbation import NeuralVariableOptimizer
@@ -24,7 +24,7 @@ from .selection import Choices
 from .shards import is_distributed, local_tensor
 
 #: What a parameter's state holds beside the wrapped optimizer's, in a state dict that has both.
-OWN_KEYS = (PERTURBATION, MASTER, checkpoint.SUSPENDED, checkpoint.SUSPENDED_PARAM)
+OWN_KEYS = (PERTURBATION, MASTER, MEASURE, checkpoint.SUSPENDED, checkpoint.SUSPENDED_PARAM)
 #: The wrapped optimizer's rule is its own affair.
 _NO_RULE = Rule("none", -1, (), ())
 
@@ -59,7 +59,8 @@ class WeightNoise(NeuralVariableOptimizer):
     Args:
         optimizer: the optimizer to wrap; make it with named parameters where include or exclude have patterns. Do not
             call its step() or zero_grad() any more, but this object's. Schedulers may be of either.
-        variability, noise, seed, denoise_every, decorrelate_ranks, backend: as for NVRMSGD.
+        variability, noise, seed, denoise_every, decorrelate_ranks, relative, per, backend: as for NVRMSGD. With
+            relative the clean weights are measured before the wrapped optimizer's step, in one more pass.
         master_weights: True keeps the clean weights in the state, in float32 (float64 for float64 parameters), so that
             taking the noise off is exact; the wrapped optimizer's weights then are, bit for bit, those that it would
             give without noise from the same gradients. None (default): for bfloat16 and float16 parameters only.
@@ -89,6 +90,8 @@ class WeightNoise(NeuralVariableOptimizer):
         include: Choices = None,
         exclude: Choices = None,
         start_step: int = 0,
+        relative: str | None = None,
+        per: str = "tensor",
     ) -> None:
         if isinstance(optimizer, NeuralVariableOptimizer):
             raise TypeError(f"{type(optimizer).__name__} carries weight noise already: set its variability instead")
@@ -105,6 +108,8 @@ class WeightNoise(NeuralVariableOptimizer):
             decorrelate_ranks=decorrelate_ranks,
             backend=backend,
             start_step=start_step,
+            relative=relative,
+            per=per,
         )
         groups = optimizer.param_groups
         before = [dict(group) for group in groups]
@@ -195,13 +200,15 @@ class WeightNoise(NeuralVariableOptimizer):
             for group, refs in stepped:
                 self._keep_writes(group, refs)
                 self._take_noise_off(group, refs)
+            measured = [measures.measured_for(group, refs, self.state) for group, refs in stepped]
         if closure is None:
             result = self.optimizer.step()
         else:
             result = self.optimizer.step(self._under_noise(closure, carried_before))
         if not is_initialization:
             with torch.no_grad():
-                for group, refs in stepped:
+                for (group, refs), own in zip(stepped, measured):
+                    measures.scale_by(refs, self.state, own)
                     self._put_noise_on(group, refs)
         return result
 
@@ -219,6 +226,7 @@ class WeightNoise(NeuralVariableOptimizer):
             if self._wants_master(group, ref.param) and MASTER not in state:
                 self._take_noise_off(group, [ref])
                 state[MASTER] = allocate(ref.param, wide_dtype(ref.param.dtype)).copy_(ref.param)
+            measures.complete(group, ref, state, self._take_noise_off)
 
     def _keep_writes(self, group: dict[str, Any], refs: list[ParamRef]) -> None:
         """With masters, what anybody wrote into a parameter while it carried noise is part of its clean weights."""
@@ -287,6 +295,7 @@ class WeightNoise(NeuralVariableOptimizer):
         if group["denoise_every"]:
             bits[steps % group["denoise_every"] == 0] = 0
         bits[steps <= group["start_step"]] = 0
+        bits = measures.relative_bits(group, bits)
         targets[:, SCALE], targets[:, STEP], targets[:, TURN] = bits, steps, 0
         targets[:, SEED], targets[:, DISTRIBUTION] = signed_seed(self._seed(group)), DISTRIBUTIONS[group["noise"]]
         return list(targets.unbind())

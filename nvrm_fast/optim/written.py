@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from ..contract.arguments import ReperturbArguments
+from ..contract.measures import row_length
 from ..contract.record import SCALE, unpack
 from ..ops.step import reperturb_
-from .batches import PERTURBATION, ParamRef
+from .batches import MEASURE, PERTURBATION, ParamRef
 from .shards import Place
 
 #: So many elements are compared at a time: few enough that what a comparison needs beside them is little memory, and
@@ -53,8 +54,13 @@ def take_over(data: Tensor, master: Tensor, state: dict[str, Any], ref: ParamRef
         master: clean weights of data's shape; overwritten.
     """
     words: Tensor = state[PERTURBATION]
+    measures: Tensor | None = state.get(MEASURE)
+    relative: dict[str, Any] = {}
+    if measures is not None:
+        relative = dict(measures=[measures], row_lengths=[row_length(ref.param.numel(), measures.shape[1])])
     if data.device.type != "cpu":
-        _take_differences(data, master, _expected(data, master, words, ref.place, backend), words[SCALE] == 0)
+        expected = _expected(data, master, words, ref.place, backend, relative)
+        _take_differences(data, master, expected, words[SCALE] == 0)
         return
     is_clean = unpack(words.tolist()).scale == 0
     if is_clean and data.dtype == master.dtype and data.is_contiguous() and master.is_contiguous():
@@ -63,7 +69,7 @@ def take_over(data: Tensor, master: Tensor, state: dict[str, Any], ref: ParamRef
     for own, clean, start in _pieces(data, master, ref.place, is_clean):
         place = ref.place._replace(offset=ref.place.offset + start)
         # Cast in either case, so that the comparison is one of bits.
-        expected = clean.to(own.dtype) if is_clean else _expected(own, clean, words, place, backend)
+        expected = clean.to(own.dtype) if is_clean else _expected(own, clean, words, place, backend, relative)
         if not equal_bits(own, expected):
             _take_differences(own, clean, expected, is_clean)
 
@@ -88,7 +94,9 @@ def equal_bits(a: Tensor, b: Tensor) -> bool:
     return torch.equal(a.view(words), b.view(words))
 
 
-def _expected(data: Tensor, master: Tensor, words: Tensor, place: Place, backend: str | None) -> Tensor:
+def _expected(
+    data: Tensor, master: Tensor, words: Tensor, place: Place, backend: str | None, relative: dict[str, Any]
+) -> Tensor:
     """What master and noise round to."""
     expected = torch.empty_like(data).copy_(master)
     carries = words.clone()
@@ -102,6 +110,7 @@ def _expected(data: Tensor, master: Tensor, words: Tensor, place: Place, backend
             offsets=[place.offset],
             run_lengths=[place.run_length] if place.run_length else [],
             run_strides=[place.run_stride] if place.run_length else [],
+            **relative,
         ),
         backend=backend,
     )

@@ -6,6 +6,6 @@ bit.
 
 from .noise import add_noise, fill_noise_, noise
 from .philox import philox4x32
-from .step import reperturb_, step_
+from .step import measure_, reperturb_, step_
 
-__all__ = ["add_noise", "fill_noise_", "noise", "philox4x32", "reperturb_", "step_"]
+__all__ = ["add_noise", "fill_noise_", "measure_", "noise", "philox4x32", "reperturb_", "step_"]

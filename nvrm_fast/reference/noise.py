@@ -76,11 +76,12 @@ def fill_noise_(self: Tensor, seed: int, stream: int, step: int, distribution: i
 
 def add_noise(
     clean: Tensor, *, seed: int, stream: int, step: int, distribution: int, scale: float, offset: int,
-    run_length: int = 0, run_stride: int = 0,
+    run_length: int = 0, run_stride: int = 0, row_scales: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """clean + noise, element by element in row-major order; clean itself where scale is 0, down to the sign of zero.
 
     run_length: clean is a shard that lies in runs of so many elements, run_stride apart; 0: in one piece.
+    row_scales: float32, a factor for each element in row-major order.
     """
     if rounded(scale, torch.float32) == 0:
         return clean
@@ -94,4 +95,6 @@ def add_noise(
         draw = torch.cat([noise(0, offset=0, **where)] + [
             noise(run_length, offset=offset + k * run_stride, **where) for k in runs
         ])  # fmt: skip
+    if row_scales is not None:
+        draw = draw * row_scales
     return clean + draw.view(clean.shape).to(clean.dtype)

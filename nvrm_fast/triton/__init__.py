@@ -7,9 +7,9 @@ TRITON_INTERPRET=1 in the environment before that, the kernels run on CPU tensor
 import triton
 
 from .kernels import step_kernel
-from .step import fill_noise_, reperturb_, step_
+from .step import fill_noise_, measure_, reperturb_, step_
 
-__all__ = ["INTERPRETED", "fill_noise_", "reperturb_", "step_"]
+__all__ = ["INTERPRETED", "fill_noise_", "measure_", "reperturb_", "step_"]
 
 #: Whether the kernels run in the interpreter, which serves CPU tensors, and not on a GPU.
 INTERPRETED = not isinstance(step_kernel, triton.JITFunction)

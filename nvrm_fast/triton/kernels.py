@@ -22,7 +22,9 @@ from .layout import (
     HEADER,
     HYPER,
     HYPER_POINTER,
+    LEFT,
     MASTER,
+    MEASURES,
     NUMEL,
     OFFSET,
     OWNER,
@@ -30,6 +32,9 @@ from .layout import (
     PROGRAM_SUPERBLOCKS,
     PROGRAMS,
     RECORD,
+    ROW_COUNT,
+    ROW_LENGTH,
+    ROWS,
     SCALE,
     SCALE_POINTER,
     SEED,
@@ -39,15 +44,19 @@ from .layout import (
     STEP,
     STEP_POINTER,
     STREAM,
+    SUMS,
     SUPERBLOCK_ELEMENTS,
     TARGET,
     TILE_BLOCKS,
     TILE_ELEMENTS,
     TILE_SUPERBLOCKS,
 )
+from .measure import add_tile, finish_rows, relative_scale, row_scales
 from .rule import NO_RULE, combine, update
 from .special_functions import divide
 
+#: Bit of the word SCALE.
+RELATIVE = tl.constexpr(contract.RELATIVE)
 #: Words of a record.
 R_SCALE, R_SEED, R_DISTRIBUTION, R_STREAM, R_STEP, R_TURN, R_RULE_STEPS = (
     tl.constexpr(word)
@@ -125,6 +134,28 @@ def scale_of(record):
 
 
 @triton.jit
+def is_relative(record):
+    """Whether b is the number in a record times the measures."""
+    return (tl.load(record + R_SCALE) & RELATIVE) != 0
+
+
+@triton.jit
+def tile_noise(
+    block, superblock, place, mask, stream, step, seed, scale, distribution, line, rows, row_length, by_rows,
+    WITH_MEASURES: tl.constexpr,
+):  # fmt: skip
+    """The noise of a tile. by_rows: of unit scale in each row, times scale and the row's measure."""
+    if WITH_MEASURES:
+        noise = draw(block, stream, step, seed, tl.where(by_rows, 1.0, scale), distribution)
+        if by_rows:
+            element = superblock * SUPERBLOCK_ELEMENTS + place.to(tl.int64)
+            noise = noise * row_scales(element, scale, line, rows, row_length, mask)
+        return noise
+    else:
+        return draw(block, stream, step, seed, scale, distribution)
+
+
+@triton.jit
 def step_kernel(
     table,
     RULE: tl.constexpr,
@@ -135,6 +166,8 @@ def step_kernel(
     KEEP_NOISE: tl.constexpr,
     DISTRIBUTION: tl.constexpr,  # to draw from
     SCALED: tl.constexpr,  # the gradients are divided by grad_scale
+    WITH_MEASURES: tl.constexpr,  # the parameters have measures
+    MEASURE: tl.constexpr,  # the code of the measure to be taken, or 0
 ):
     """Noise off, rule on the clean weights, noise on; with NO_RULE the noise alone, as the targets say."""
     STATE: tl.constexpr = MATH if WITH_MASTERS else DTYPE
@@ -160,6 +193,23 @@ def step_kernel(
     is_skipped = tl.load(found_inf.to(tl.pointer_type(tl.float32)), mask=found_inf != 0, other=0.0) != 0
     if is_skipped:
         last = first
+    if WITH_MEASURES:
+        measures = base(table, MEASURES, tensor, tl.float32)
+        rows = tl.load(cell(table, ROWS, tensor))
+        row_length = tl.load(cell(table, ROW_LENGTH, tensor))
+        sums = base(table, SUMS, tensor, tl.int64)
+        off_by_rows = is_relative(record) & (row_length != 0)
+        if is_relative(record) & (row_length == 0) & (scale_off != 0):
+            scale_off = relative_scale(scale_off, tl.load(measures))
+    else:
+        measures = record
+        rows = numel
+        row_length = numel
+        sums = record
+        off_by_rows = False
+    on_by_rows = False
+    line = measures
+    factor = scale_off
     # What is to be put on.
     target = record
     stream_off = stream
@@ -170,8 +220,13 @@ def step_kernel(
         step = tl.load(target + R_STEP)
         scale = scale_of(target)
         seed = tl.load(target + R_SEED)
-        if scale == 0 and scale_off == 0:
+        if scale == 0 and scale_of(record) == 0:
             last = first
+        factor = scale
+        if WITH_MEASURES:
+            on_by_rows = is_relative(target) & (row_length != 0)
+            if is_relative(target) & (row_length == 0) & (scale != 0):
+                scale = relative_scale(scale, tl.load(measures))
     else:
         counter = base(table, STEP_POINTER, tensor, tl.int64)
         step = tl.load(counter) + 1
@@ -182,6 +237,12 @@ def step_kernel(
         )
         every = tl.load(table + DENOISE_EVERY)
         scale = tl.where((every > 0) & (step % tl.maximum(every, 1) == 0), 0.0, scale)
+        factor = scale
+        if MEASURE != 0:
+            line = measures + rows
+            on_by_rows = row_length != 0
+            if (row_length == 0) & (scale != 0):
+                scale = relative_scale(scale, tl.load(line))
         divisor = 1.0
         if SCALED:
             divisor = tl.load(tl.load(table + GRAD_SCALE).to(tl.pointer_type(tl.float32))).to(MATH)
@@ -232,17 +293,30 @@ def step_kernel(
         if not WITH_MASTERS:
             if not KEEP_NOISE:
                 if scale_off != 0:
-                    x = x - draw(block, stream_off, step_off, seed_off, scale_off, distribution_off).to(MATH)
+                    x = x - tile_noise(
+                        block, superblock, place, mask, stream_off, step_off, seed_off,
+                        scale_off, distribution_off, measures, rows, row_length, off_by_rows, WITH_MEASURES,
+                    ).to(MATH)  # fmt: skip
         if RULE != NO_RULE:
             x, s0, s1, s2 = update(
                 x, g, s0, s1, s2, rule_steps == 0, c0, c1, c2, c3, c4, c5, c6, c7, c8, c9, RULE
             )  # fmt: skip
         noisy = x
+        clean = x
+        if MEASURE != 0 and not WITH_MASTERS:
+            clean = x.to(DTYPE).to(MATH)
         if scale != 0:
             if RULE == NO_RULE:
-                noisy = x + draw(block, stream, step, seed, scale, tl.load(target + R_DISTRIBUTION)).to(MATH)
+                distribution = tl.load(target + R_DISTRIBUTION)
             else:
-                noisy = x + draw(block, stream, step, seed, scale, DISTRIBUTION).to(MATH)
+                distribution = DISTRIBUTION
+            put_on = tile_noise(
+                block, superblock, place, mask, stream, step, seed, scale, distribution, line,
+                rows, row_length, on_by_rows, WITH_MEASURES,
+            ).to(MATH)  # fmt: skip
+            noisy = x + put_on
+            if MEASURE != 0 and not WITH_MASTERS:
+                clean = noisy.to(DTYPE).to(MATH) - put_on
 
         if STATES > 0:
             tl.store(state_0 + start + place, s0.to(STATE), mask=mask)
@@ -256,6 +330,11 @@ def step_kernel(
             else:
                 tl.store(master + start + place, x, mask=mask)
         tl.store(parameter + start + place, noisy.to(DTYPE), mask=mask)
+        if MEASURE != 0:
+            add_tile(
+                sums, clean.to(tl.float32), mask, superblock * SUPERBLOCK_ELEMENTS, place, offset + numel, row_length,
+                MEASURE,
+            )  # fmt: skip
 
     # The last program of a parameter writes its record: all others have read it. So weights and record change in one
     # launch, and neither the host nor a replayed graph can come between them.
@@ -274,7 +353,10 @@ def step_kernel(
             if KEEP_NOISE:
                 tl.store(record + R_SCALE, 0)
             else:
-                tl.store(record + R_SCALE, scale.to(tl.uint32, bitcast=True).to(tl.int64))
+                bits = factor.to(tl.uint32, bitcast=True).to(tl.int64)
+                if MEASURE != 0:
+                    bits = tl.where(bits != 0, bits | RELATIVE, bits)
+                tl.store(record + R_SCALE, bits)
             tl.store(record + R_SEED, seed)
             tl.store(record + R_DISTRIBUTION, DISTRIBUTION)
             tl.store(record + R_STEP, step)
@@ -283,3 +365,63 @@ def step_kernel(
             counter = base(table, STEP_POINTER, tensor, tl.int64)
             tl.store(record + R_RULE_STEPS, tl.load(record + R_RULE_STEPS) + 1)
             tl.store(counter, step)
+            if MEASURE != 0:
+                finish(table, tensor, measures, sums, rows, True, MEASURE)
+
+
+@triton.jit
+def finish(table, tensor, measures, sums, rows, MOVES: tl.constexpr, MEASURE: tl.constexpr):
+    left = tl.load(cell(table, LEFT, tensor))
+    count = tl.load(cell(table, ROW_COUNT, tensor))
+    finish_rows(measures, sums, left.to(tl.pointer_type(tl.int64)), rows, count, MOVES, left == 0, MEASURE)
+
+
+@triton.jit
+def measure_kernel(
+    table,
+    DTYPE: tl.constexpr,
+    MATH: tl.constexpr,
+    WITH_MASTERS: tl.constexpr,
+    MEASURE: tl.constexpr,
+    ONLY_CLEAN: tl.constexpr,  # parameters that carry noise are left out
+):
+    """Measures clean weights: master weights, or the parameters without their noise. Nothing else is written."""
+    tensor, first, last = program(table)
+    parameter = base(table, PARAMETER, tensor, DTYPE)
+    master = base(table, MASTER, tensor, MATH)
+    numel = tl.load(cell(table, NUMEL, tensor))
+    offset = tl.load(cell(table, OFFSET, tensor))
+    record = base(table, RECORD, tensor, tl.int64)
+    measures = base(table, MEASURES, tensor, tl.float32)
+    sums = base(table, SUMS, tensor, tl.int64)
+    rows = tl.load(cell(table, ROWS, tensor))
+    row_length = tl.load(cell(table, ROW_LENGTH, tensor))
+    scale = scale_of(record)
+    seed = tl.load(record + R_SEED)
+    distribution = tl.load(record + R_DISTRIBUTION)
+    step = tl.load(record + R_STEP)
+    stream = tl.load(record + R_STREAM)
+    is_left_out = ONLY_CLEAN and scale != 0
+    if is_left_out:
+        last = first
+    by_rows = is_relative(record) & (row_length != 0)
+    if is_relative(record) & (row_length == 0) & (scale != 0):
+        scale = relative_scale(scale, tl.load(measures))
+    for superblock in range(first, last, TILE_SUPERBLOCKS):
+        block, place, mask, start = tile(superblock, offset, numel)
+        if WITH_MASTERS:
+            x = tl.load(master + start + place, mask=mask, other=0.0)
+        else:
+            x = tl.load(parameter + start + place, mask=mask, other=0.0).to(MATH)
+            if scale != 0:
+                x = x - tile_noise(
+                    block, superblock, place, mask, stream, step, seed, scale, distribution,
+                    measures, rows, row_length, by_rows, True,
+                ).to(MATH)  # fmt: skip
+        first_element = superblock * SUPERBLOCK_ELEMENTS
+        add_tile(sums, x.to(tl.float32), mask, first_element, place, offset + numel, row_length, MEASURE)
+    tl.debug_barrier()
+    owner = tl.load(cell(table, OWNER, tensor))
+    finished = tl.atomic_add(cell(table, FINISHED, owner), 1)
+    if (finished + 1 == tl.load(cell(table, PROGRAMS, owner))) and not is_left_out:
+        finish(table, tensor, measures, sums, rows, False, MEASURE)

@@ -34,10 +34,16 @@ COLUMNS = (
     "owner",  # the line that counts this parameter's programs: its own, or the first of a shard that lies in runs
     "programs",  # of the parameter, in the owner's line
     "finished",  # how many of them have ended; the last one writes counter and record
+    "measures",  # address of the parameter's measures, or 0
+    "rows",  # how many measures a line has
+    "row_length",  # elements of a row; 0: one measure for all
+    "count",  # elements that a measure is of
+    "sums",  # address of words for the sums, zero at first
+    "left",  # address of where the sums are left, or 0: the measures are finished
 )  # fmt: skip
 (
     PARAMETER, GRADIENT, MASTER, STATE_0, STATE_1, STATE_2, NUMEL, OFFSET, STEP_POINTER, RECORD, TARGET,
-    SCALE_POINTER, OWNER, PROGRAMS, FINISHED,
+    SCALE_POINTER, OWNER, PROGRAMS, FINISHED, MEASURES, ROWS, ROW_LENGTH, ROW_COUNT, SUMS, LEFT,
 ) = (tl.constexpr(i) for i in range(len(COLUMNS)))  # fmt: skip
 COLUMN_COUNT = tl.constexpr(len(COLUMNS))
 

@@ -15,8 +15,9 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from ..contract.arguments import Arguments, ReperturbArguments, StepArguments
-from ..contract.checks import check_fill, check_reperturb, check_step
+from ..contract.arguments import Arguments, MeasureArguments, ReperturbArguments, StepArguments
+from ..contract.checks import check_fill, check_measure, check_reperturb, check_step
+from ..contract.measures import SUM_WORDS
 from ..contract.rules import RULES
 from . import kernels
 from .rule import NO_RULE
@@ -55,9 +56,26 @@ def _lines(a: Arguments) -> list[tuple[int, int, int, int]]:
     ]
 
 
+def _measure_columns(a: Arguments, lines: list[tuple[int, int, int, int]]) -> tuple[dict[str, list[int]], Tensor]:
+    """What the table says of the parameters' measures, and the memory that their sums are collected in."""
+    rows = [x.shape[1] for x in a.measures]
+    scratch = torch.zeros(sum(rows), SUM_WORDS, dtype=torch.int64, device=a.params[0].device)
+    sums = [part.data_ptr() for part in scratch.split(rows)]
+    left = [x.data_ptr() for x in getattr(a, "sums", ())] or [0] * len(rows)
+    own = {
+        "measures": [x.data_ptr() for x in a.measures],
+        "rows": rows,
+        "row_length": a.row_lengths,
+        "count": [x.numel() // n for x, n in zip(a.params, rows)],
+        "sums": sums,
+        "left": left,
+    }
+    return {name: [values[i] for i, *_ in lines] for name, values in own.items()}, scratch
+
+
 def _run(a: Arguments, header: Header, written: dict[str, list[Tensor]], read: dict[str, list[Tensor]],
-         words: dict[str, list[Tensor]], **constants: Any) -> None:  # fmt: skip
-    """Runs the step kernel on tensors of any strides; all arguments are checked.
+         words: dict[str, list[Tensor]], kernel: Any = kernels.step_kernel, **constants: Any) -> None:  # fmt: skip
+    """Runs a kernel on tensors of any strides; all arguments are checked.
 
     written, read: columns of tensors with a parameter's elements; words: columns of records and numbers.
     """
@@ -71,9 +89,13 @@ def _run(a: Arguments, header: Header, written: dict[str, list[Tensor]], read: d
         columns[name] = [tensors[i].data_ptr() for i, *_ in lines]
     first_line: dict[int, int] = {}
     columns["owner"] = [first_line.setdefault(i, line) for line, (i, *_) in enumerate(lines)]
+    scratch = None
+    if a.measures:
+        own, scratch = _measure_columns(a, lines)
+        columns |= own
     dtype = a.params[0].dtype
     launch(
-        kernels.step_kernel, a.params[0].device, header, columns, [numel for _, _, numel, _ in lines],
+        kernel, a.params[0].device, header, columns, [numel for _, _, numel, _ in lines],
         [offset for *_, offset in lines], DTYPE=TYPES[dtype],
         MATH=tl.float64 if dtype == torch.float64 else tl.float32, WITH_MASTERS=bool(a.masters), **constants,
     )  # fmt: skip
@@ -82,7 +104,9 @@ def _run(a: Arguments, header: Header, written: dict[str, list[Tensor]], read: d
             if copy is not tensor and copy.data_ptr() != tensor.data_ptr():
                 tensor.copy_(copy)
     # The kernel writes behind autograd's back; whoever saved such a tensor for backward must hear of it.
-    for tensors in (*written.values(), words.get("record", []), words.get("step", [])):
+    changed = [*a.measures, *getattr(a, "sums", ())] if getattr(a, "measure", 0) else []
+    records = words.get("record", []) if kernel is kernels.step_kernel else []
+    for tensors in (*written.values(), records, words.get("step", []), changed):
         torch.autograd.graph.increment_version([x for x in tensors if not x.is_inference()])
 
 
@@ -120,6 +144,8 @@ def step_(*args: Any) -> None:
         KEEP_NOISE=bool(a.keep_noise),
         DISTRIBUTION=a.distribution,
         SCALED=a.grad_scale is not None,
+        WITH_MEASURES=bool(a.measures),
+        MEASURE=a.measure,
     )
     if steps is not a.steps:
         for step, counted in zip(a.steps, [counted - step for step, counted in zip(a.steps, steps)]):
@@ -142,4 +168,23 @@ def reperturb_(*args: Any) -> None:
             KEEP_NOISE=False,
             DISTRIBUTION=0,
             SCALED=False,
+            WITH_MEASURES=bool(a.measures),
+            MEASURE=0,
+        )
+
+
+def measure_(*args: Any) -> None:
+    """Measures clean weights; arguments and errors as nvrm_fast.reference.measure_."""
+    a = MeasureArguments(*args)
+    check_measure(a)
+    if a.params:
+        _run(
+            a,
+            Header(),
+            written={},
+            read={"parameter": a.params, "master": a.masters},
+            words={"record": a.records},
+            kernel=kernels.measure_kernel,
+            MEASURE=a.measure,
+            ONLY_CLEAN=bool(a.only_clean),
         )

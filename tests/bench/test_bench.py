@@ -8,7 +8,19 @@ import mmap
 import pytest
 import torch
 
-from bench import compare, contestants, gate, layer_table, markdown, measure, memory, report, scaling, stochastic_table
+from bench import (
+    compare,
+    contestants,
+    gate,
+    layer_table,
+    markdown,
+    measure,
+    memory,
+    relative,
+    report,
+    scaling,
+    stochastic_table,
+)  # fmt: skip
 from bench.parameter_lists import SMALL_LIST, copy_parameters, make_gradients, make_parameters
 from nvrm_fast.ops.registry import _native
 
@@ -204,3 +216,11 @@ def test_all_contestants_draw_one_noise(monkeypatch):
 def test_the_gate_is_green_whatever_seeds_optimizers_get(monkeypatch):
     monkeypatch.setattr("nvrm_fast.optim.base.default_seed", lambda earlier: earlier)
     gate._check_native("SGD", torch.float32, False, "uniform", [_native.instruction_set()])
+
+
+@needs_native
+def test_relative_noise_is_compared_with_absolute():
+    """Every row has its times, and each carries the noise that it is named after."""
+    found = relative.measure("SGD", 2, (6, 40)).seconds
+    assert list(found) == list(relative.OPTIONS) and all(len(times) == 2 for times in found.values())
+    assert {name.split(", ")[-1] for name in found} == {relative.ABSOLUTE, *relative.AIMS}

@@ -198,7 +198,7 @@ struct Table {
     plan.entry_count = static_cast<int64_t>(entries.size());
     plan.kind = c.kind;
     plan.has_master = c.has_master;
-    plan.noise = {99 | uint64_t{6} << 32, c.denoise_every, c.distribution_on, c.scale_on, c.keep_noise};
+    plan.noise = {99 | uint64_t{6} << 32, c.denoise_every, c.distribution_on, c.scale_on, c.keep_noise, 0};
     plan.hyper_count = static_cast<int>(hyper.size());
     plan.hyper = c.hyper_on_device ? wrong_hyper : hyper.data();
     plan.hyper_tensor = c.hyper_on_device ? hyper.data() : nullptr;

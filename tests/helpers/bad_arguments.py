@@ -4,8 +4,10 @@ import pytest
 import torch
 from steps import arguments_of, make_lists, with_noise
 
-from nvrm_fast.contract.arguments import ReperturbArguments
+from nvrm_fast.contract.arguments import MeasureArguments, ReperturbArguments
 from nvrm_fast.contract.distributions import DISTRIBUTIONS
+from nvrm_fast.contract.measures import RMS
+from nvrm_fast.contract.record import RELATIVE, SCALE
 from nvrm_fast.contract.rules import RULES
 
 
@@ -18,7 +20,29 @@ def arguments(name="amsgrad", dtype=torch.float32, masters=False):
 def reperturb_arguments():
     given = arguments()
     targets = [words.clone() for words in given.records]
-    return ReperturbArguments(given.params, given.masters, given.records, targets, given.offsets, [10, 0], [20, 0])
+    return ReperturbArguments(
+        given.params, given.masters, given.records, targets, given.offsets, run_lengths=[10, 0], run_strides=[20, 0]
+    )
+
+
+def measuring_arguments(masters=False):
+    """A step with measures: of a tensor, and of three rows. Its records say that the noise is relative."""
+    given = arguments(masters=masters)
+    for words in given.records:
+        words[SCALE] |= RELATIVE
+    return given._replace(
+        measures=[torch.ones(2, 1), torch.ones(2, 3)],
+        sums=[torch.zeros(1, 4, dtype=torch.int64), torch.zeros(3, 4, dtype=torch.int64)],
+        row_lengths=[0, 5],
+        measure=RMS,
+        run_lengths=[],
+        run_strides=[],
+    )
+
+
+def measure_arguments():
+    given = measuring_arguments()
+    return MeasureArguments(**{name: getattr(given, name) for name in MeasureArguments._fields if name != "only_clean"})
 
 
 def sparse(x):
@@ -101,6 +125,34 @@ BAD_TARGETS = [
     ("targets", word(3, 2**32), ValueError, r"stream must be in \[0, 2\^32\)"),
     ("targets", word(2, len(DISTRIBUTIONS)), ValueError, "distribution must be a code in"),
     *(bad for bad in BAD if bad[0] in ("params", "records", "masters", "offsets")),
+]
+
+
+_SUMS = r"sums\[1\] must be a contiguous int64 tensor of shape"
+#: Of steps and of measuring alike.
+BAD_MEASURES = [
+    ("measures", lambda v: v[:1], ValueError, "measures needs one value for each of params: 2, got 1"),
+    ("measures", lambda v: [v[0], v[1].double()], TypeError, r"measures\[1\] must be a float32 tensor of shape \(2, "),
+    ("measures", lambda v: [v[0], v[1][0]], TypeError, r"measures\[1\] must be a float32 tensor of shape \(2, rows\)"),
+    ("measures", lambda v: [v[0], torch.ones(3, 2).t()], ValueError, r"measures\[1\] must be contiguous\(\)"),
+    ("measures", lambda v: [v[0], torch.ones(2, 2)], ValueError, r"params\[1\] has elements behind its 2 rows of 5"),
+    ("row_lengths", lambda v: [0], ValueError, "row_lengths needs one value for each of params: 2, got 1"),
+    (
+        "row_lengths",
+        lambda v: [0, 0],
+        ValueError,
+        r"row_lengths\[1\] must be 0 for one measure and positive for several",
+    ),
+    ("row_lengths", lambda v: [130, 5], ValueError, r"row_lengths\[0\] must be 0 for one measure and positive for"),
+    ("row_lengths", lambda v: [0, -5], ValueError, r"row_lengths\[1\] must be 0 for one measure and positive for"),
+    ("row_lengths", lambda v: [0, 4], ValueError, r"params\[1\] has elements behind its 3 rows of 4"),
+    ("measure", lambda v: 3, ValueError, "measure must be a code in"),
+    ("sums", lambda v: v[:1], ValueError, "sums needs one value for each of params: 2, got 1"),
+    ("sums", lambda v: [v[0], v[1][:2]], ValueError, _SUMS),
+    ("sums", lambda v: [v[0], v[1].int()], ValueError, _SUMS),
+    ("params", lambda v: [v[0], v[1].bool()], TypeError, r"params\[1\] must be"),
+    ("records", lambda v: v[:1], ValueError, "records needs one value for each of params: 2, got 1"),
+    ("offsets", lambda v: [0, -1], ValueError, r"offsets\[1\] must not be negative"),
 ]
 
 

@@ -98,6 +98,12 @@ def optimizer_of(model: nn.Module, kind: str):
         return NVRMSGD(model.named_parameters(), lr=0.1, momentum=0.9, noise="laplace", seed=5)
     if kind == "wrapped":
         return WeightNoise(torch.optim.RMSprop(model.named_parameters(), lr=0.01), seed=5, exclude="column")
+    if kind == "by rows":
+        return NVRMSGD(model.named_parameters(), lr=0.1, momentum=0.9, seed=5, relative="rms", per="row")
+    if kind == "by tensors":
+        return NVRMAdamW(model.named_parameters(), lr=0.01, seed=5, relative="absmax", exclude="column")
+    if kind == "wrapped by rows":
+        return WeightNoise(torch.optim.SGD(model.named_parameters(), lr=0.1), seed=5, relative="rms", per="row")
     return NVRMAdamW(model.named_parameters(), lr=0.01, seed=2**63 + 1)
 
 
@@ -218,7 +224,10 @@ def written(place: Callable[[nn.Module], object]) -> dict[str, Tensor]:
 
 def scenarios(rank: int, world: int, folder: Path) -> dict[str, dict[str, Tensor]]:
     left = {}
-    for kind, dtype in (("sgd", torch.float32), ("adam", torch.bfloat16), ("wrapped", torch.bfloat16)):
+    for kind, dtype in (
+        ("sgd", torch.float32), ("adam", torch.bfloat16), ("wrapped", torch.bfloat16), ("by rows", torch.float32),
+        ("by tensors", torch.bfloat16), ("wrapped by rows", torch.float32),
+    ):  # fmt: skip
         places: dict[str, Callable[[nn.Module], object]] = {
             "fully_shard": fully_shard,
             "fully_shard over the second dimension": lambda m: fully_shard(m, shard_placement_fn=over_second_dimension),

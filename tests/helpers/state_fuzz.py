@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from nvrm_fast import NVRMSGD, NVRMAdam
 from nvrm_fast.contract.distributions import DISTRIBUTIONS
-from nvrm_fast.optim import base, perturbation
+from nvrm_fast.optim import base, measures, perturbation
 
 SHAPES = {"a": (5, 7), "b": (33,), "c": (140,), "d": ()}
 MOMENTUM, BETAS, EPS = 0.9, (0.9, 0.99), 1e-8
@@ -65,11 +65,11 @@ class Interrupted:
         return wrapped
 
     def __enter__(self) -> None:
-        self.real = base.step_, base.steps_, perturbation.reperturb_
-        base.step_, base.steps_, perturbation.reperturb_ = map(self.wrap, self.real)
+        self.real = base.step_, base.steps_, perturbation.reperturb_, measures.measure_
+        base.step_, base.steps_, perturbation.reperturb_, measures.measure_ = map(self.wrap, self.real)
 
     def __exit__(self, *_: object) -> None:
-        base.step_, base.steps_, perturbation.reperturb_ = self.real
+        base.step_, base.steps_, perturbation.reperturb_, measures.measure_ = self.real
 
 
 class Run:
@@ -80,6 +80,8 @@ class Run:
         self.generator = torch.Generator().manual_seed(seed)
         self.is_adam = self.random.random() < 0.5
         self.masters = self.random.choice([False, True])
+        self.relative = self.random.choice([None, None, "rms", "absmax"])
+        self.per = self.random.choice(["tensor", "row"])
         self.names = self.random.choice([True, False])
         self.params = {
             name: nn.Parameter(torch.randn(shape, generator=self.generator) * 0.3) for name, shape in SHAPES.items()
@@ -98,6 +100,7 @@ class Run:
         cut = self.random.randrange(1, len(params) + 1)
         groups = [{"params": part} for part in (params[:cut], params[cut:]) if part]
         options = {"lr": 0.01, "variability": 0.1, "seed": self.random.randrange(2**64), **options}
+        options = {"relative": self.relative, "per": self.per, **options}
         return cls(groups, master_weights=self.masters, **rule, **options)
 
     def is_evaluating(self) -> bool:
@@ -175,6 +178,9 @@ class Run:
             group["seed"] = self.random.randrange(2**64)
             group["lr"] = self.random.choice([0.0, 1e-3, 1e-2])
             group["denoise_every"] = self.random.choice([None, None, 2])
+            if self.relative is not None:
+                group["relative"] = self.random.choice([None, "rms", "absmax"])
+                group["per"] = self.random.choice(["tensor", "row"])
 
     def load(self) -> None:
         """Through a file, into a new optimizer with the same groups."""

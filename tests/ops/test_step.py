@@ -126,7 +126,9 @@ def test_a_shard_of_columns_changes_its_noise():
     reperturb_(ReperturbArguments([full], [], [record_of(1500)], [target], [0]))
     for backend in ("reference", "native"):
         part.zero_()
-        arguments = ReperturbArguments([part], [], [record_of(1500)], [target], [150], [130], [300])
+        arguments = ReperturbArguments(
+            [part], [], [record_of(1500)], [target], [150], run_lengths=[130], run_strides=[300]
+        )
         reperturb_(arguments, backend=backend)
         assert torch.equal(part, full[:, 150:280])
 
@@ -251,7 +253,7 @@ def test_nothing_off_and_nothing_on_writes_no_weights(backend):
 def test_empty_lists_and_infinite_gradients():
     for name in RULES:
         torch.ops.nvrm_fast.step_(*arguments_of(name, make_lists([], name, torch.float32, False)))
-    torch.ops.nvrm_fast.reperturb_([], [], [], [], [])
+    torch.ops.nvrm_fast.reperturb_([], [], [], [], [], [])
     lists = make_lists([(200,)], "adam", torch.float32, False)
     lists["grads"][0][7] = float("inf")
     after = run(lists, "adam", backend="native")

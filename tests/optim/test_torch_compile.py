@@ -14,6 +14,8 @@ CLASSES = [
     (NVRMAdamW, dict(amsgrad=True)),
     (NVRMAdamW, dict(master_weights=True, denoise_every=3)),
     (PerturbedSGD, dict(lr=0.1)),
+    (NVRMSGD, dict(lr=0.1, relative="rms", per="row")),
+    (NVRMAdamW, dict(relative="absmax", master_weights=True, start_step=2)),
 ]
 
 

@@ -15,6 +15,7 @@ import triton.language as tl  # noqa: E402
 from triton.backends import backends as compilers  # noqa: E402
 
 from nvrm_fast.contract import rules  # noqa: E402
+from nvrm_fast.contract.measures import ABSMAX, RMS  # noqa: E402
 from nvrm_fast.triton import kernels, layout, table  # noqa: E402
 
 if triton.knobs.runtime.interpret:
@@ -24,6 +25,7 @@ needs_nvidia = pytest.mark.skipif("nvidia" not in compilers, reason="this Triton
 ARCHITECTURES = (80, 90, 100)
 OPTIONS = dict(
     DTYPE=tl.float32, MATH=tl.float32, WITH_MASTERS=False, KEEP_NOISE=False, DISTRIBUTION=0, SCALED=False,
+    WITH_MEASURES=False, MEASURE=0,
 )  # fmt: skip
 
 
@@ -114,9 +116,37 @@ def test_code_has_the_arithmetic_of_the_contract(name, architecture, tmp_path):
     assert re.search(r"STACK:0\b.*LOCAL:0\b", usage.stdout), usage.stdout
 
 
+RELATIVE = dict(WITH_MEASURES=True, MEASURE=RMS)
+MEASURING = dict(DTYPE=tl.float32, MATH=tl.float32, WITH_MASTERS=False, MEASURE=RMS, ONLY_CLEAN=False)
+#: Kernels of relative noise, what they are compiled for, and fused multiply-adds of a thread as above.
+RELATIVE_CASES = {
+    "sgd": ("step", step(rules.SGD, **RELATIVE), 124 + 60),
+    "adam absmax": ("step", step(rules.ADAM, **(RELATIVE | dict(MEASURE=ABSMAX))), 124 + 60),
+    "sgd bfloat16 masters": (
+        "step", step(rules.SGD_MOMENTUM, DTYPE=tl.bfloat16, WITH_MASTERS=True, **RELATIVE), 60,
+    ),
+    "change of noise": ("step", NO_RULE | dict(WITH_MEASURES=True), 2 * 124),
+    "measure rms": ("measure", MEASURING, 124),
+    "measure absmax float64": ("measure", MEASURING | DOUBLE | dict(MEASURE=ABSMAX, ONLY_CLEAN=True), 124),
+}  # fmt: skip
+
+
+@needs_nvidia
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("name", RELATIVE_CASES)
+def test_kernels_of_relative_noise(name, architecture):
+    """The arithmetic of the contract: nothing approximate, nothing contracted, one draw for a block."""
+    kernel, constants, fmas = RELATIVE_CASES[name]
+    ptx = compiled(getattr(kernels, f"{kernel}_kernel"), constants, architecture).asm["ptx"]
+    assert count("fma.rn.f32", ptx) + 2 * count("fma.rn.f32x2", ptx) == fmas
+    assert count("fma.rn.f64", ptx) == 0
+    assert not re.search(r"\.(approx|ftz|full)\b", ptx)
+    assert not re.search(r"\b(add|sub|mul|fma)\.f(32|64)(x2)?\b", ptx)
+
+
 def test_nothing_that_changes_from_step_to_step_is_an_argument():
     """Everything but the table is compiled in, and the table holds what changes."""
-    for kernel in (kernels.fill_noise_kernel, kernels.step_kernel):
+    for kernel in (kernels.fill_noise_kernel, kernels.step_kernel, kernels.measure_kernel):
         assert [p.name for p in kernel.params if not p.is_constexpr] == ["table"]
     constants = {p.name for p in kernels.step_kernel.params if p.is_constexpr}
     assert constants == {"RULE", "STATES", *OPTIONS}

@@ -1,0 +1,89 @@
+"""Steps of relative noise for tests: lists with measures, and what one backend makes of them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from step_checks import record_of
+from steps import arguments_of, copy_of, with_noise
+from torch import Tensor
+
+from nvrm_fast.contract.arguments import MeasureArguments, ReperturbArguments
+from nvrm_fast.contract.measures import row_length, rows_of
+from nvrm_fast.contract.record import RELATIVE, SCALE
+from nvrm_fast.ops.step import measure_, reperturb_, step_
+
+Lists = dict[str, list[Any]]
+
+
+def with_measures(lists: Lists, per: str, shapes: list[tuple[int, ...]] | None = None, sums: bool = False) -> Lists:
+    """The lists with random measures. shapes: of the whole parameters, of which these are shards."""
+    generator = torch.Generator().manual_seed(8)
+    shapes = shapes or [tuple(x.shape) for x in lists["params"]]
+    rows = [rows_of(shape, per) for shape in shapes]
+    given = {
+        **lists,
+        "measures": [torch.rand(2, n, generator=generator) + 0.1 for n in rows],
+        "row_lengths": [row_length(math.prod(shape), n) for shape, n in zip(shapes, rows)],
+    }
+    return {**given, "sums": [torch.full((n, 4), 99) for n in rows]} if sums else given
+
+
+def _carrying(lists: Lists, scale: float, distribution: int, is_relative: bool) -> Lists:
+    """Copies, whose records tell of noise."""
+    given = with_noise(lists, scale, distribution)
+    copies = {key: [copy_of(x) if isinstance(x, Tensor) else x for x in value] for key, value in given.items()}
+    for words in copies["records"]:
+        if is_relative and scale:
+            words[SCALE] |= RELATIVE
+    return copies
+
+
+def _left(copies: Lists) -> dict[str, list[Tensor]]:
+    return {key: value for key, value in copies.items() if value and isinstance(value[0], Tensor)}
+
+
+def run_measured(
+    lists: Lists, name: str, backend: str, measure: int, *, old_scale: float = 0.05, old_distribution: int = 0,
+    was_relative: bool = True, **others: Any,
+) -> dict[str, list[Tensor]]:  # fmt: skip
+    """Runs one step on copies and returns every tensor list as it was left."""
+    copies = _carrying(lists, old_scale, old_distribution, was_relative)
+    step_(arguments_of(name, copies, measure=measure, **others), backend=backend)
+    return _left(copies)
+
+
+def run_measure(lists: Lists, backend: str, measure: int, *, old_scale: float = 0.05, **others: Any):
+    """Measures copies; their records say that they carry relative noise."""
+    copies = _carrying(lists, old_scale, 1, True)
+    kept = {key: copies[key] for key in MeasureArguments._fields if key in copies}
+    measure_(MeasureArguments(**{"sums": [], "measure": measure, **kept, **others}), backend=backend)
+    return _left(copies)
+
+
+def run_relative_reperturb(lists: Lists, backend: str, old: bool, new: bool):
+    """Laplace noise off, uniform noise on; either may be relative."""
+    copies = _carrying(lists, 0.25, 2, old)
+    targets = [record_of(1, 0.5, 3, 1, stream=40 + i, step=2**34 + i) for i in range(len(copies["params"]))]
+    for words in targets:
+        words[SCALE] |= RELATIVE if new else 0
+    kept = {key: copies[key] for key in ReperturbArguments._fields if key in copies}
+    reperturb_(ReperturbArguments(**kept, targets=targets), backend=backend)
+    return _left(copies)
+
+
+def integers_of(sums: Tensor) -> list[list[int]]:
+    """Each row's sum, and how many values were not finite. Carries between the words are left to each backend."""
+    return [[low + (middle << 32) + (high << 64), broken] for low, middle, high, broken in sums.tolist()]
+
+
+def same_bits(a: dict[str, list[Tensor]], b: dict[str, list[Tensor]]) -> None:
+    """As steps.assert_same; NaN is a value like another."""
+    assert a.keys() == b.keys()
+    a, b = dict(a), dict(b)
+    assert list(map(integers_of, a.pop("sums", []))) == list(map(integers_of, b.pop("sums", [])))
+    for key in a:
+        for i, (x, y) in enumerate(zip(a[key], b[key])):
+            assert x.dtype == y.dtype and torch.equal(x.nan_to_num(nan=12345.0), y.nan_to_num(nan=12345.0)), (key, i)
