@@ -8,15 +8,19 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from ..optim import NeuralVariableOptimizer, carried, outer
+from ..optim import MomentumSAM, NeuralVariableOptimizer, carried, outer
+
+#: Whatever perturbs weights between steps.
+Perturbing = NeuralVariableOptimizer | MomentumSAM
 
 # Where wrappers keep what they wrap: AcceleratedOptimizer, Lightning's and Fabric's optimizers, torch's schedulers and
 # the Hugging Face Trainer ("optimizer"); Lightning's Trainer ("optimizers", a list).
 WRAPPED = ("optimizer", "optimizers")
 
 
-def find_optimizers(wrapped: Any) -> list[NeuralVariableOptimizer]:
-    """The neural variable optimizers in an optimizer, a wrapper around one, a trainer, or a list of such.
+def find_optimizers(wrapped: Any) -> list[Perturbing]:
+    """The neural variable optimizers, and MomentumSAM, in an optimizer, a wrapper around one, a trainer, or a list of
+    these.
 
     Optimizers of other kinds are passed over, so that a script may switch between NVRMSGD and torch.optim.SGD; nothing
     is found then.
@@ -25,7 +29,7 @@ def find_optimizers(wrapped: Any) -> list[NeuralVariableOptimizer]:
         TypeError: `wrapped` is, or contains, something which neither is nor holds an optimizer, or a schedule-free
             wrapper whose average has noise in it.
     """
-    if isinstance(wrapped, NeuralVariableOptimizer):
+    if isinstance(wrapped, Perturbing):
         return [wrapped]
     if outer.kind_of(wrapped) in outer.SCHEDULE_FREE and any(x.is_perturbed() for x in _held(wrapped)):
         raise TypeError(
@@ -44,16 +48,16 @@ def find_optimizers(wrapped: Any) -> list[NeuralVariableOptimizer]:
     if inner := _held(wrapped):
         return inner
     if isinstance(wrapped, Iterable) and not isinstance(wrapped, (str, bytes)):
-        found: list[NeuralVariableOptimizer] = []
+        found: list[Perturbing] = []
         for each in wrapped:
             found += [one for one in find_optimizers(each) if all(one is not other for other in found)]
         return found
     raise TypeError(f"expected an optimizer, a wrapper around one, a trainer or a list of these; got {type(wrapped)}")
 
 
-def _held(wrapper: Any) -> list[NeuralVariableOptimizer]:
+def _held(wrapper: Any) -> list[Perturbing]:
     """Those in any attribute of an object, whatever its name (base_optimizer, original_optimizer, base, ...)."""
-    found: list[NeuralVariableOptimizer] = []
+    found: list[Perturbing] = []
     for value in getattr(wrapper, "__dict__", {}).values():
         if isinstance(value, Optimizer):
             found += [one for one in find_optimizers(value) if all(one is not other for other in found)]

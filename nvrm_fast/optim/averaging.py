@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -34,6 +35,9 @@ _AVERAGES = (
     _Average("diffusers.training_utils", "EMAModel", "step", "ema.step(model.parameters())"),
 )
 
+#: Optimizers that perturb weights by something else than noise (MomentumSAM): they say whether they do now.
+perturbing: weakref.WeakSet[Any] = weakref.WeakSet()
+
 _update = AveragedModel.update_parameters
 
 
@@ -45,6 +49,17 @@ def _parameters(source: Any) -> Iterator[Tensor]:
         yield from (param for param in source if isinstance(param, Tensor))
 
 
+def _is_moved(params: list[Tensor]) -> bool:
+    some = {id(param) for param in params}
+    return any(
+        id(param) in some
+        for optimizer in list(perturbing)
+        if optimizer.is_perturbed()
+        for group in optimizer.param_groups
+        for param in group["params"]
+    )
+
+
 def _watched(average: _Average, cls: type, own: Callable[..., Any]) -> Callable[..., Any]:
     """The class's method for as long as nobody has averaged noisy weights with it in this process."""
 
@@ -52,7 +67,8 @@ def _watched(average: _Average, cls: type, own: Callable[..., Any]) -> Callable[
     def watched(self: Any, source: Any, *args: Any, **kwargs: Any) -> Any:
         if not isinstance(source, nn.Module) and isinstance(source, Iterator):
             source = list(source)  # model.parameters() can be gone through once
-        if any(carried.carries_noise(param) for param in _parameters(source)):
+        params = list(_parameters(source))
+        if any(map(carried.carries_noise, params)) or _is_moved(params):
             _restore(average, cls)
             warnings.warn(
                 f"{average.name}.{average.method}() takes in weights that carry noise, so that the average is noisy, "

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from . import capture
+from . import averaging, capture
 from .checks import FLOAT32_LIMIT, check_number
 from .perturbation import NeuralVariableOptimizer
 from .shards import is_distributed
@@ -21,8 +21,8 @@ DIRECTIONS = ("momentum_buffer", "exp_avg")
 #: Options of a group beside `rho`: the factor of the momentum that its weights carry, of how many of its parameters,
 #: and in evaluation mode the factor that they carry afterwards.
 ASCENT, ASCENDED, SUSPENDED = "ascent", "ascended", "suspended_ascent"
-#: The clean weights of bfloat16 and float16 parameters, in their state.
-CLEAN = "clean_param"
+#: In a parameter's state: the clean weights of bfloat16 and float16; the perturbed ones of others in evaluation mode.
+CLEAN, KEPT = "clean_param", "suspended_param"
 #: Added to the norm, as in the published code.
 TINY = 1e-12
 
@@ -102,13 +102,13 @@ class MomentumSAM(Optimizer):
         for group in optimizer.param_groups:
             _check_group({"rho": rho, **group})
         self.optimizer = optimizer
-        self._kept: dict[Tensor, Tensor] = {}
         groups = optimizer.param_groups
         self._is_being_made = True
         super().__init__(list(groups), {"rho": rho})
         del self._is_being_made
         set_groups(optimizer, groups)
         self._complete_groups()
+        averaging.perturbing.add(self)
 
     # Groups and state are the wrapped optimizer's.
 
@@ -196,6 +196,7 @@ class MomentumSAM(Optimizer):
                     "which MomentumSAM needs: take SGD with momentum, Adam or AdamW"
                 )
             return
+        averaging.watch()
         norms = [torch.linalg.vector_norm(each.direction, dtype=_norm_dtype(each.direction)) for each in every]
         norm = torch.linalg.vector_norm(torch.stack([each.to(norms[0].device) for each in norms]))
         for group, some in by_group:
@@ -231,9 +232,10 @@ class MomentumSAM(Optimizer):
     @torch.no_grad()
     def denoise(self) -> None:
         """Takes the perturbation off until the next step puts the new one on."""
-        self._kept.clear()
         for group in self.param_groups:
             group[SUSPENDED] = None
+            for param in group["params"]:
+                self.state.get(param, {}).pop(KEPT, None)
         self._complete_groups()
         self._restore()
 
@@ -257,17 +259,17 @@ class MomentumSAM(Optimizer):
     def eval(self) -> None:
         """Takes the perturbation off until `train()`; twice changes nothing. step() is refused meanwhile.
 
-        The mode is part of the state dict. Loaded into a new object in this mode, `train()` puts the perturbation on
-        again up to a rounding; in the same object bit for bit.
+        The mode is part of the state dict: model and optimizer saved in it have clean weights, and after `train()` the
+        run goes on bit for bit.
         """
         self._complete_groups()
         if self._is_evaluating():
             return
         for group in self.param_groups:
             if isinstance(group[ASCENT], Tensor):
-                self._kept.update(
-                    (x.param, x.param.detach().clone()) for x in self._moved(group) if not x.keeps_clean()
-                )
+                for moved in self._moved(group):
+                    if not moved.keeps_clean():
+                        moved.state[KEPT] = moved.param.detach().clone()
         factors = [group[ASCENT] for group in self.param_groups]
         self._restore()
         for group, factor in zip(self.param_groups, factors):
@@ -280,7 +282,7 @@ class MomentumSAM(Optimizer):
             factor = group.get(SUSPENDED)
             if isinstance(factor, Tensor):
                 for moved in self._moved(group):
-                    param, kept = moved.param, self._kept.get(moved.param)
+                    param, kept = moved.param, moved.state.pop(KEPT, None)
                     if kept is None:
                         moved.perturb(factor)
                     else:  # exact where nobody wrote
@@ -288,7 +290,6 @@ class MomentumSAM(Optimizer):
                         param.copy_(torch.where(untouched, kept, moved.at(param, -factor)))
                 group[ASCENT] = factor
             group[SUSPENDED] = None
-        self._kept.clear()
 
     # Copies and checkpoints.
 
@@ -302,13 +303,16 @@ class MomentumSAM(Optimizer):
         were saved with it."""
         rhos = [group.get("rho", self.defaults["rho"]) for group in self.param_groups]
         self.optimizer.load_state_dict(state_dict)
-        self._kept.clear()
         for group, rho in zip(self.param_groups, rhos):
             group.setdefault("rho", rho)
         self._complete_groups()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"defaults": self.defaults, "optimizer": self.optimizer, "_kept": self._kept}
+        return {"defaults": self.defaults, "optimizer": self.optimizer}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        averaging.perturbing.add(self)
 
     def __repr__(self) -> str:
         return f"MomentumSAM({self.optimizer!r})"
