@@ -10,6 +10,10 @@ from studies import StudyError
 STUDIES = {
     "label-noise": ("studies.variability.label_noise", "SGD against NVRM-SGD on wrong labels (NVRM, Figures 3 and 10)"),
     "label-noise-sweep": ("studies.variability.label_noise_sweep", "the grid that chose the defaults of label-noise"),
+    "relative-noise": (
+        "studies.variability.relative_noise",
+        "noise relative to the size of the weights, on wrong labels: how wide is the window",
+    ),
     "generalization": ("studies.variability.generalization", "gap and test accuracy by b (NVRM, Figures 2 and 9)"),
     "batch-norm": ("studies.variability.batch_norm", "running statistics at clean weights, of training or anew"),
     "weight-perturbation": ("studies.variability.weight_perturbation", "noise on the weights (NVRM, Figures 1 and 8)"),

@@ -11,7 +11,7 @@ import contextlib
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterable
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,9 @@ class Recipe(Protocol):
     weight_decay: float
     variability: float
     noise: str
+    relative: str | None
+    per: str
+    noise_on_biases: bool
     adam_lr: float
     sam_rho: float
     msam_rho: float
@@ -75,19 +78,24 @@ def make_optimizer(
     weights = list(network.parameters())
     descent = {"lr": settings.lr, "momentum": settings.momentum, "weight_decay": settings.weight_decay}
     noise = {"variability": settings.variability, "noise": settings.noise, "seed": seed}
+    perturbed = noise | {"relative": settings.relative, "per": settings.per}
+    noisy_weights: list[Any] = weights
+    if not settings.noise_on_biases:
+        noisy_weights = list(network.named_parameters())
+        perturbed["exclude"] = lambda name, parameter: parameter.dim() < 2
     if name == SGD:
         return torch.optim.SGD(weights, **descent)
     if name in (NVRM_SGD, M_RWP):
-        return NVRMSGD(weights, **descent, **noise)
+        return NVRMSGD(noisy_weights, **descent, **perturbed)
     if name == ANTI_PGD:
-        return NVRMSGD(weights, **descent, **{**noise, "noise": "rademacher"})
+        return NVRMSGD(noisy_weights, **descent, **{**perturbed, "noise": "rademacher"})
     if name == MSAM:
         return MomentumSAM(torch.optim.SGD(weights, **descent), rho=settings.msam_rho)
     if name == PERTURBED_SGD:
         return PerturbedSGD(weights, **descent, **noise)
     if name in (ADAM, NVRM_ADAM):
         moments = {"lr": settings.adam_lr, "weight_decay": settings.weight_decay}
-        return torch.optim.Adam(weights, **moments) if name == ADAM else NVRMAdam(weights, **moments, **noise)
+        return torch.optim.Adam(weights, **moments) if name == ADAM else NVRMAdam(noisy_weights, **moments, **perturbed)
     if name == SAM:
         sam = importlib.import_module("pytorch_optimizer").SAM
         return sam(weights, torch.optim.SGD, rho=settings.sam_rho, **descent)

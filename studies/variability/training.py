@@ -38,6 +38,12 @@ class TrainingSettings(ImageSettings):
     """b, the scale of the weight noise"""
     noise: Literal[tuple(DISTRIBUTIONS)] = "gaussian"
     """distribution of the weight noise"""
+    relative: Literal["rms", "absmax"] | None = None
+    """b is variability times this measure of the clean weights (None: variability itself)"""
+    per: Literal["tensor", "row"] = "tensor"
+    """of what the measure is taken"""
+    noise_on_biases: bool = True
+    """whether parameters of one dimension, biases and those of normalization, carry noise"""
     lr: Positive = 0.03
     """learning rate at the start"""
     lr_drops: tuple[Count, ...] | None = None
