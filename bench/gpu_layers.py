@@ -1,4 +1,4 @@
-"""`python -m bench.gpu_layers`: DirectionLinear(4096, 4096), batch 4096, bfloat16, against weight-normalised linear.
+"""`python -m bench.gpu_layers`: DirectionLinear(4096, 4096), batch 4096, bfloat16, against weight-normalized linear.
 
 Forward and backward, GPU time by CUDA events. Every row is written as soon as it is measured (gpu_results.py).
 """

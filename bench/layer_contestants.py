@@ -14,7 +14,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from nvrm_fast import nn as noisy
 
 SIGMA, ALPHA = 0.3, 0.01
-BASELINE = "weight-normalised, torch"
+BASELINE = "weight-normalized, torch"
 COMPOSITE = "rotation, the thesis's composite in eager torch"
 
 

@@ -37,7 +37,7 @@ def bytes_an_element(value: float | None) -> str:
 
 def layer_section(measured: dict[str, Any]) -> str:
     busy = is_busy(measured["waiting"])
-    header = ["contestant", "ms", "to weight-normalised (quartiles)", "composite over it", "kept, MB", "peak, MB"]
+    header = ["contestant", "ms", "to weight-normalized (quartiles)", "composite over it", "kept, MB", "peak, MB"]
     rows = [
         [
             row["contestant"],

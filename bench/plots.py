@@ -18,9 +18,9 @@ OURS, THEIRS, PLAIN = "#1b6ca8", "#c96f3b", "#7f7f7f"
 DRAWN = "float32"
 
 
-def colour(name: str) -> str:
+def color(name: str) -> str:
     """Ours, what one would use instead, or what is free of noise."""
-    if name.startswith(("torch.optim", "plain, torch", "weight-normalised", "nn.Linear", "copy_")):
+    if name.startswith(("torch.optim", "plain, torch", "weight-normalized", "nn.Linear", "copy_")):
         return PLAIN
     others = ("published", "reference", "IVON", "bayesian-torch", "torch-uncertainty", "eager", "torch.compile")
     return THEIRS if name.startswith(others) or "composite" in name else OURS
@@ -42,7 +42,7 @@ def bars(axes: Axes, table: dict[str, Any], title: str) -> None:
         [row["ratio"]["high"] - m for m, row in zip(middle, rows)],
     ]
     names = [row["contestant"] for row in rows]
-    axes.barh(range(len(rows)), middle, xerr=spread, color=[colour(name) for name in names], ecolor="black", height=0.7)
+    axes.barh(range(len(rows)), middle, xerr=spread, color=[color(name) for name in names], ecolor="black", height=0.7)
     axes.set_yticks(range(len(rows)), names, fontsize=7)
     axes.set_xscale("log")
     axes.axvline(1, color="black", linewidth=0.8)
@@ -77,7 +77,7 @@ def curve(axes: Axes, table: dict[str, Any]) -> None:
         rows = [row for row in table["rows"] if row["contestant"] == name]
         places = [row["at"] for row in rows]
         low, middle, high = ([unit * row["value"][q] for row in rows] for q in ("low", "median", "high"))
-        style = {PLAIN: "--", THEIRS: ":", OURS: "-"}[colour(name)]
+        style = {PLAIN: "--", THEIRS: ":", OURS: "-"}[color(name)]
         label = name.replace("the thesis's composite in eager torch", "composite")
         axes.plot(places, middle, style, marker="o", markersize=3, color=f"C{number}", label=label)
         axes.fill_between(places, low, high, color=f"C{number}", alpha=0.2)

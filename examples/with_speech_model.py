@@ -1,4 +1,4 @@
-"""Variational noise as speech recognisers use it: on the encoder's weights only, and not before a start step.
+"""Variational noise as speech recognizers use it: on the encoder's weights only, and not before a start step.
 
 A small LSTM encoder with a CTC loss learns to read short sequences of "phones" from noisy frames.
 

@@ -1,4 +1,4 @@
-"""Hugging Face Trainer: a tiny, randomly initialised GPT-2 learns to count; one callback keeps noise out of files.
+"""Hugging Face Trainer: a tiny, randomly initialized GPT-2 learns to count; one callback keeps noise out of files.
 
 python examples/with_trainer.py
 """

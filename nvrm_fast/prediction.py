@@ -9,9 +9,9 @@ from torch import Tensor
 
 
 class Prediction(NamedTuple):
-    """Of an ensemble, for each object. probabilities: their mean, of the logits' shape. entropy: of that mean, in nats,
-    without the dimension of the classes. mutual_information: between class and weights, the part of the entropy that
-    the samples disagree about."""
+    """Of an ensemble, for each example. probabilities: their mean, of the logits' shape. entropy: of that mean, in
+    nats, without the dimension of the classes. mutual_information: between class and weights, the part of the entropy
+    that the samples disagree about."""
 
     probabilities: Tensor
     entropy: Tensor

@@ -65,7 +65,7 @@ void steps(uint64_t seed, uint64_t number, std::vector<uint32_t>& out) {
   by_element(blocks, chunk, out);
 }
 
-// The same element of tensors whose streams are neighbours.
+// The same element of tensors whose streams are neighbors.
 void streams(uint64_t seed, uint64_t number, std::vector<uint32_t>& out) {
   static Block blocks[chunk];
   for (int i = 0; i < chunk; ++i) {

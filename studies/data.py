@@ -50,7 +50,7 @@ class ImageData:
 
 def standardize(data: ImageData, device: torch.device | str = "cpu") -> ImageData:
     """float32 images on ``device``: the per-pixel mean of the training images subtracted (paper, appendix C.1),
-    then divided by the one standard deviation of all centred training pixels. The labels move along."""
+    then divided by the one standard deviation of all centered training pixels. The labels move along."""
     train = data.train_images.to(device, torch.float32)
     test = data.test_images.to(device, torch.float32)
     mean = train.mean(0)

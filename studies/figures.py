@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 matplotlib.style.use(Path(__file__).with_name("style.mplstyle"))
 
-#: The colours of the style, by number; one for every thing that a study compares, the same in all its figures.
+#: The colors of the style, by number; one for every thing that a study compares, the same in all its figures.
 COLORS = matplotlib.rcParams["axes.prop_cycle"].by_key()["color"]
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK, FAINT = "#333333", "#9a9a9a"

@@ -19,7 +19,7 @@ ImageShape = tuple[int, int, int]
 
 
 def started(build: Callable[..., nn.Module], *given: object, seed: int, **more: object) -> nn.Module:
-    """``build(*given, **more)`` with torch's default initialisation by a seed; the global generator stays as it was."""
+    """``build(*given, **more)`` with torch's default initialization by a seed; the global generator stays as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return build(*given, **more)
@@ -85,7 +85,7 @@ def _lenet(
 
 
 # The convolutional networks of the NVRM paper, Table 1, for images of 32 x 32 pixels or so. The table does not show
-# normalisation; the published code normalises every convolution over the batch, and so it is here. `width` is the
+# normalization; the published code normalizes every convolution over the batch, and so it is here. `width` is the
 # number of channels at the first resolution (64 in VGG-16 and ResNet-34, 32 in MobileNetV2); all others follow in
 # proportion, so that a small one can be tried on a CPU.
 

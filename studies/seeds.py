@@ -9,7 +9,7 @@ def derive(seed: int, purpose: str) -> int:
     """A seed for one purpose, unrelated to that of any other purpose or seed: 63 bits of a BLAKE2b hash of both.
 
     The runner derives a cell's seed from its number and the study's name; what a cell does derives from that the seeds
-    of its initialisation, its batches and whatever else is random. Two cells of one seed thus share all that is drawn
+    of its initialization, its batches and whatever else is random. Two cells of one seed thus share all that is drawn
     for the same purpose, unless the purpose names what tells them apart: ``derive(seed, f"noise of task {number}")``.
 
     Returns:

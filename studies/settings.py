@@ -83,4 +83,4 @@ class ImageSettings(DataSettings):
     """Settings of a study that repeats trainings on a data set of images."""
 
     seeds: Count = 3
-    """how many seeds, each with its own initialisation, batches and noise"""
+    """how many seeds, each with its own initialization, batches and noise"""

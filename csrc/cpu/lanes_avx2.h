@@ -28,7 +28,7 @@ struct Avx2Lanes {
   NVRM_INLINE static bool all(M mask) { return _mm256_movemask_ps((__m256)mask) == 0xff; }
   NVRM_INLINE static W multiply_wide(W a, uint32_t b) { return (W)_mm256_mul_epu32((__m256i)a, _mm256_set1_epi64x(b)); }
 
-  // Philox runs on even and odd blocks apart; these are the even ones of 8 neighbours, and the way back to order.
+  // Philox runs on even and odd blocks apart; these are the even ones of 8 neighbors, and the way back to order.
   NVRM_INLINE static W even_blocks() { return W{0, 2, 4, 6}; }
   NVRM_INLINE static U interleave(W even, W odd) {
     return (U)_mm256_blend_epi32((__m256i)even, _mm256_slli_epi64((__m256i)odd, 32), 0xaa);

@@ -28,7 +28,7 @@ struct Avx512Lanes {
   NVRM_INLINE static bool all(M mask) { return _mm512_movepi32_mask((__m512i)mask) == 0xffff; }
   NVRM_INLINE static W multiply_wide(W a, uint32_t b) { return (W)_mm512_mul_epu32((__m512i)a, _mm512_set1_epi64(b)); }
 
-  // Philox runs on even and odd blocks apart; these are the even ones of 16 neighbours, and the way back to order.
+  // Philox runs on even and odd blocks apart; these are the even ones of 16 neighbors, and the way back to order.
   NVRM_INLINE static W even_blocks() { return W{0, 2, 4, 6, 8, 10, 12, 14}; }
   NVRM_INLINE static U interleave(W even, W odd) {
     return (U)_mm512_mask_shuffle_epi32((__m512i)even, 0xaaaa, (__m512i)odd, _MM_PERM_CCAA);

@@ -1,4 +1,4 @@
-// 128 elements of noise at a time: 16 Philox blocks, whose words' two values each fill a row of 16 neighbours.
+// 128 elements of noise at a time: 16 Philox blocks, whose words' two values each fill a row of 16 neighbors.
 #pragma once
 
 #include "../math/distribution.h"

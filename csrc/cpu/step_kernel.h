@@ -266,7 +266,7 @@ void step_range(const StepPlan& plan, int64_t begin, int64_t end) {
   const int64_t low = entry_of(plan, begin);
   const double* raw = plan.hyper_tensor != nullptr ? plan.hyper_tensor : plan.hyper;
   RuleArguments<Rule, Math> rule{Rule::template combine<Math>(raw), {}, false};
-  int64_t known_step = -1;  // whose scalars `rule` holds: neighbours nearly always share their step
+  int64_t known_step = -1;  // whose scalars `rule` holds: neighbors nearly always share their step
   for (int64_t e = low; e < plan.entry_count && plan.first_superblock[e] < end; ++e) {
     const int64_t start = plan.first_superblock[e], stop = plan.first_superblock[e + 1];
     const int64_t from = begin > start ? begin - start : 0;

@@ -19,7 +19,7 @@ NVRM_INLINE typename L::F first_lanes(typename L::F x, int count) {
   return x;
 }
 
-// The noise of 256 neighbours, drawn when it is first asked for: the generators of two superblocks run side by side.
+// The noise of 256 neighbors, drawn when it is first asked for: the generators of two superblocks run side by side.
 template <class L>
 struct NoiseWindow {
   static constexpr int64_t size = 2 * superblock_size;

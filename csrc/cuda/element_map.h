@@ -1,8 +1,8 @@
 // Which thread of a launch works on which elements. Plain arithmetic, shared by the kernels and by the tests that go
 // through a whole launch on the CPU.
 //
-// A thread owns 4 neighbouring Philox blocks of a superblock. Each block gives one element to each of the 8 lanes, so
-// the thread owns 8 rows of 4 neighbouring elements: every access is one of 4 elements (16 bytes of float32), and no
+// A thread owns 4 neighboring Philox blocks of a superblock. Each block gives one element to each of the 8 lanes, so
+// the thread owns 8 rows of 4 neighboring elements: every access is one of 4 elements (16 bytes of float32), and no
 // word changes threads. The 4 threads of a superblock read 64 consecutive bytes a row, two full sectors, and take two
 // rows at a time, a full cache line.
 #pragma once

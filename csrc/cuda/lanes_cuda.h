@@ -35,7 +35,7 @@ struct CudaLanes : ScalarLanes {
   }
 };
 
-// Four neighbours as one access; float64 takes two.
+// Four neighbors as one access; float64 takes two.
 template <class T>
 struct alignas(sizeof(T) * 4 < 16 ? sizeof(T) * 4 : 16) Row {
   T value[4];

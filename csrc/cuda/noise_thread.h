@@ -8,8 +8,8 @@
 namespace nvrm {
 
 // A thread keeps its words in shared memory: 4 Philox blocks of two draws are 32 registers otherwise, and a loop over
-// them would have to move them. Word k of the thread's 4 blocks is one row; the rows of neighbouring threads are
-// neighbours, so no two threads meet in a memory bank. No thread reads another's.
+// them would have to move them. Word k of the thread's 4 blocks is one row; the rows of neighboring threads are
+// neighbors, so no two threads meet in a memory bank. No thread reads another's.
 using WordRow = Row<uint32_t>;
 struct WordStore {
   WordRow row[4][threads_per_cta];

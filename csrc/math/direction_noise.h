@@ -1,4 +1,4 @@
-// One activation of L::width neighbours: the law of cosines for a neuron's direction, its noisy copy and the input.
+// One activation of L::width neighbors: the law of cosines for a neuron's direction, its noisy copy and the input.
 // nvrm_fast/reference/direction_noise.py has the formulas and their source; the order of operations is the same.
 #pragma once
 

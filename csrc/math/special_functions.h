@@ -52,7 +52,7 @@ template <class L, int bits, int factor>
 NVRM_INLINE typename L::F negative_ln_of_bits(typename L::U n) {
   using F = typename L::F;
   using I = typename L::I;
-  // An integer below 2^23 with this exponent in front is a float already; taking 2^23 off normalises it.
+  // An integer below 2^23 with this exponent in front is a float already; taking 2^23 off normalizes it.
   const auto representation = L::bits_of(L::float_from_bits(n | 0x4b000000u) - 0x1p23f);
   const F linear = L::to_float((I)(representation - (static_cast<uint32_t>(128 + bits) << 23)));
   const F f = L::float_from_bits((representation & 0x7fffffu) | 0x3f800000u) - 1.5f;

@@ -1,4 +1,4 @@
-// Random numbers of L::width neighbouring activations, a Philox block for each: which word is for what is said in
+// Random numbers of L::width neighboring activations, a Philox block for each: which word is for what is said in
 // nvrm_fast/reference/activation.py.
 #pragma once
 

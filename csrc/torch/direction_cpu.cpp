@@ -226,7 +226,7 @@ Eight direction_noise_backward(const Tensor& grad, const Tensor& s, const Tensor
     neuron_part = scale.new_zeros({1, neuron_sums, plan.neurons});
     if (direction != 0) d_sq_norm.resize_(sq_norm.sizes()).zero_();
   } else if (direction != 0 && !tangent_given) {
-    // Parts of one group are neighbours: (groups, blocks, outer, inner) to (outer, groups, inner).
+    // Parts of one group are neighbors: (groups, blocks, outer, inner) to (outer, groups, inner).
     d_sq_norm =
         sq_norm_part.reshape({plan.groups, -1, plan.outer, plan.inner}).sum(1).mul_(0.5).transpose(0, 1).contiguous();
   }

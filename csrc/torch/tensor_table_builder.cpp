@@ -293,7 +293,7 @@ void TensorTable::split_into_runs() {
   }
 }
 
-// Row-major order is memory order for nearly every tensor; the others get their strides written down, neighbouring
+// Row-major order is memory order for nearly every tensor; the others get their strides written down, neighboring
 // dimensions merged where all operands allow it.
 void TensorTable::set_layout(size_t i) {
   bool contiguous = true;

@@ -1,6 +1,6 @@
 """Draws the pictures of "how it works": `python docs/pictures/draw.py` writes the SVG files beside it.
 
-One function a picture, plain SVG, one accent colour, which always means noise. A test compares what is committed.
+One function a picture, plain SVG, one accent color, which always means noise. A test compares what is committed.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def noise_layout() -> Picture:
     p.text(left + w * 5.5, 30, "block 16 s + 5", anchor="middle", ink=NOISE, size=13)
     p.arrow(left + w * 5.5, 36, left + w * 5.5, 58, noise=True)
     p.text(left + w * 5.5, 292, "one Philox call: 4 words, 8 values", anchor="middle", ink=NOISE, size=13)
-    p.text(left + w * 13, 292, "16 neighbours: one vector register", anchor="middle", ink=NOISE, size=13)
+    p.text(left + w * 13, 292, "16 neighbors: one vector register", anchor="middle", ink=NOISE, size=13)
     p.line([(left + w * 13, 278), (left + w * 13, 272 - 4), (left + w * 13, top + 3 * h)], NOISE, 1.2, "3 3")
     p.text(left, 318, "element i:  s = i // 128,  r = i % 128,  block 16 s + r % 16,  lane r // 16", size=13)
     return p
@@ -157,7 +157,7 @@ def step_memory() -> Picture:
     names = ["weight", "gradient", "momentum", "noise now", "noise before"]
     for k, name in enumerate(names):
         p.box(20 + 126 * k, 46, 114, 40, name, "4 bytes", fill=PALE_NOISE if k > 2 else PALE, size=13)
-    p.text(656, 62, "8 bytes a weight", ink=NOISE, size=13)
+    p.text(656, 62, "8 bytes per weight", ink=NOISE, size=13)
     p.text(656, 80, "for the noise", ink=NOISE, size=13)
     for k, name in enumerate(["rule", "draw", "subtract", "add", "copy"]):
         p.box(20 + 126 * k, 104, 114, 26, name, fill="#ffffff", size=12)
@@ -196,7 +196,7 @@ def direction() -> Picture:
     p.line([(ox - 130, oy - 92), (ox, oy - 92)], INK, 1.2, "4 3")
     p.text(ox - 72, oy - 98, "ρ", size=15)
     p.text(ox - 8, oy - 70, "s = v · x", anchor="end", size=13)
-    p.text(ox - 130, oy + 30, "every isotropic noise is a law of the angle;", size=13, ink=GREY)
+    p.text(ox - 130, oy + 30, "every isotropic noise is a distribution of the angle;", size=13, ink=GREY)
     p.text(ox - 130, oy + 50, "φ is uniform on the circle (a sphere in n − 1 dimensions)", size=13, ink=GREY)
     p.box(490, 176, 306, 150, "", fill="#ffffff")
     p.text(643, 204, "what one neuron makes of one input", anchor="middle", ink=GREY, size=13)

@@ -69,7 +69,7 @@ def _font() -> bytes:
 
 
 def on_page_markdown(text: str, page, **kwargs) -> None:
-    """The first page has a wide table, and no neighbours to navigate to."""
+    """The first page has a wide table, and no neighbors to navigate to."""
     if page.file.src_uri == "README.md":
         page.meta["hide"] = ["navigation"]
 

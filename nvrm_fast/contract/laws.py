@@ -1,8 +1,9 @@
 """Direction and magnitude noise: small immutable descriptions, free of tensors, and what every backend knows of a law.
 
-Isotropic direction noise is a law of the angle by which a unit weight vector is turned. Each class below is one law:
-its code in operator arguments, how much it needs, and the parameters that a user gives. What the law computes stands
-once per language: nvrm_fast/reference/angles.py, nvrm_fast/triton/angles.py and csrc/math/angle_law.h.
+Isotropic direction noise is a distribution of the angle by which a unit weight vector is turned. Each class below is
+one law: its code in operator arguments, how much it needs, and the parameters that a user gives. What the law
+computes stands once per language: nvrm_fast/reference/angles.py, nvrm_fast/triton/angles.py and
+csrc/math/angle_law.h.
 
 Source: thesis of P. Kirichenko (2018), section 3.2 (direction) and 3.3 (magnitude). alpha is a variance throughout,
 sigma a standard deviation, as there.
@@ -35,7 +36,7 @@ class Direction:
     #: How many of the law's parameters a gradient flows to, and how many variates an activation has.
     parameter_count: ClassVar[int]
     variate_count: ClassVar[int]
-    #: Whether the noise is one Gaussian weight matrix, so that objects which share that share the angle too.
+    #: Whether the noise is one Gaussian weight matrix, so that examples which share that share the angle too.
     angle_of_weights: ClassVar[bool] = True
 
     @property
@@ -50,7 +51,7 @@ class Direction:
 
 @dataclass(frozen=True)
 class Projected(Direction):
-    """N(0, alpha I) is added to the direction, which is then normalised again (equation 16)."""
+    """N(0, alpha I) is added to the direction, which is then normalized again (equation 16)."""
 
     alpha: float
 
@@ -65,7 +66,7 @@ class Projected(Direction):
 
 @dataclass(frozen=True)
 class Tangent(Projected):
-    """N(0, alpha I) in the tangent space is added to the direction, which is then normalised again (equation 19)."""
+    """N(0, alpha I) in the tangent space is added to the direction, which is then normalized again (equation 19)."""
 
     code, rows, parameter_count, variate_count = 2, 1, 1, 1
 

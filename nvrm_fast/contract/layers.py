@@ -21,7 +21,7 @@ PARALLEL = 2.0**-22
 IDENTITY, RELU = 0, 1
 ACTIVATIONS = {"identity": IDENTITY, "relu": RELU}
 #: What is summed beside their activations, by its code: never renumber.
-#:   neuron      log sigma over objects and positions: (neurons,), for equation 5
+#:   neuron      log sigma over examples and positions: (neurons,), for equation 5
 #:   sample      log sigma over neurons and positions: (outer,), for equation 6
 #:   element     (margin - log sigma)^+ over neurons and positions: (outer,), for equation 7
 #:   divergence  KL(N(mean, sigma^2) || N(0, 1)) over neurons and positions: (outer,), as VIB has it
@@ -52,7 +52,7 @@ class DirectionSettings(NamedTuple):
     stream, step, offset: place in the noise contract, offset the row-major index of the first activation.
     law, magnitude: codes (contract/laws.py). fan_in: length of a weight vector. alpha: variance of a Gamma magnitude.
     low, high: ends of a truncated normal angle. tangent_given: the tangent part rho u is no coordinate of a random
-    point but given, in the place of |x|^2 and with s's shape: products with tangent directions that objects share.
+    point but given, in the place of |x|^2 and with s's shape: products with tangent directions that examples share.
     """
 
     stream: int

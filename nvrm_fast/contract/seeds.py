@@ -7,7 +7,7 @@ import numbers
 
 import torch
 
-#: An odd number of 64 bits: neighbouring ranks get keys that differ in many bits, and no two ranks the same.
+#: An odd number of 64 bits: neighboring ranks get keys that differ in many bits, and no two ranks the same.
 RANK_STRIDE = 0x9E3779B97F4A7C15
 
 

@@ -25,7 +25,7 @@ class CleanWeights(Callback):
       weights. The noise goes on again with the next training batch, bit for bit what was taken off.
     - Checkpoints have clean weights in `state_dict`, also with `save_weights_only=True`, so that
       `load_from_checkpoint` gives a model to use; the noise's record lies in the optimizer's state, so that
-      `fit(ckpt_path=...)` goes on bit for bit. That takes 4 bytes a float32 weight in the file, none with
+      `fit(ckpt_path=...)` goes on bit for bit. That takes 4 bytes per float32 weight in the file, none with
       `master_weights=True`. Checkpoints written without this callback are noisy, and resume bit for bit as well.
     - Between epochs, after `fit`, and after an exception in it, the weights are clean.
     - Lightning's `WeightAveraging` beside it, before or after it in the list, averages clean weights. For each update

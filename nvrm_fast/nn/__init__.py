@@ -8,7 +8,7 @@
 
     direction    Projected(alpha), Tangent(alpha), Rotation(sigma), BetaRotation(beta), VonMisesFisher(kappa) or None
     magnitude    NormalMagnitude(alpha), GammaMagnitude(alpha) or None
-    sampling     "local" (each object and neuron its own, exact), "shared" (one plane for the mini-batch), "batch" (one
+    sampling     "local" (each example and neuron its own, exact), "shared" (one plane for the mini-batch), "batch" (one
                  turned weight vector for the mini-batch, as in the thesis's experiments) or "flipout"
     normalize    "output", or for dense layers "input" (with sampling "shared", "batch" or "flipout")
 

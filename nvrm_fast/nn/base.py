@@ -62,7 +62,7 @@ def _leaf_of_traces(forward: Callable[..., Any]) -> Callable[..., Any]:
 class NoisyModule(nn.Module):
     """A module with noise. Attributes: mode; seed, of the mode fixed; stream, in which it draws.
 
-    sampling: "local" where each object has noise of its own.
+    sampling: "local" where each example has noise of its own.
     """
 
     mode: str = "sample"

@@ -19,12 +19,12 @@ from .weight_norm import WeightNormalized
 
 
 class DirectionLinear(WeightNormalized):
-    """A weight-normalised dense layer with noise on direction and magnitude: nn.Linear otherwise.
+    """A weight-normalized dense layer with noise on direction and magnitude: nn.Linear otherwise.
 
-    sampling "local" gives each object and neuron noise of its own, exactly as if each had drawn a weight vector, for
+    sampling "local" gives each example and neuron noise of its own, exactly as if each had drawn a weight vector, for
     one matrix product and one pass (nvrm_fast/reference/direction_noise.py); "shared": the plane of rotation is drawn
-    once for the mini-batch, the angle for each object (the thesis's equation 48); "batch": plane and angle once for the
-    mini-batch (the thesis's experiments); "flipout" flips a shared draw by random signs of each object.
+    once for the mini-batch, the angle for each example (the thesis's equation 48); "batch": plane and angle once for
+    the mini-batch (the thesis's experiments); "flipout" flips a shared draw by random signs of each example.
 
     Args:
         in_features, out_features, bias, device, dtype: as nn.Linear.
@@ -122,10 +122,10 @@ class DirectionLinear(WeightNormalized):
 
 
 class _DirectionConv(ConvMixin, WeightNormalized):
-    """A weight-normalised convolution with noise on direction and magnitude; the subclasses say how many dimensions.
+    """A weight-normalized convolution with noise on direction and magnitude; the subclasses say how many dimensions.
 
-    Local sampling is exact at each output position. In weight space all positions of one object share a draw of the
-    weights; here each has its own, so what is left out is the dependence between positions of one object and channel.
+    Local sampling is exact at each output position. In weight space all positions of one example share a draw of the
+    weights; here each has its own, so what is left out is the dependence between positions of one example and channel.
 
     Args:
         in_channels to padding_mode, device, dtype: as torch.nn.ConvNd.

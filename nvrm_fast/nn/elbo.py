@@ -20,10 +20,10 @@ def warm_up(step: int, steps: int) -> float:
 
 
 def elbo_loss(negative_log_likelihood: Tensor, model: nn.Module, data_size: int, weight: float = 1.0) -> Tensor:
-    """The negative lower bound for one object: mean negative log likelihood + weight * KL / data_size.
+    """The negative lower bound for one example: mean negative log likelihood + weight * KL / data_size.
 
     negative_log_likelihood: the mini-batch's mean, as F.cross_entropy returns it (equation 33 divided by N).
-    data_size: N, how many objects the training set has. weight: of the divergence, such as warm_up(step, steps).
+    data_size: N, how many examples the training set has. weight: of the divergence, such as warm_up(step, steps).
     Raises ValueError for a data_size that is not positive or a negative weight.
     """
     if data_size <= 0:

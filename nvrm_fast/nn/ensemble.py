@@ -28,15 +28,15 @@ def _batch_dim(model: nn.Module, x: Tensor, batch_dim: int | None) -> int:
 def mc(model: nn.Module, x: Tensor, samples: int, *, batch_dim: int | None = None) -> Tensor:
     """Outputs of `samples` passes over a batch: (samples, ...), each of the model's output's shape.
 
-    With local sampling every object has noise of its own, so that one pass over the repeated batch is as many samples.
-    Where a layer shares noise among objects, or all noise is fixed, a pass for each sample is made: with fixed noise
+    With local sampling every example has noise of its own, so that one pass over the repeated batch is as many samples.
+    Where a layer shares noise among examples, or all noise is fixed, a pass for each sample is made: with fixed noise
     seeds seed, seed + 1, ...
 
-    batch_dim: the dimension of x and of the output that counts the objects; by default the first. A model with a layer
+    batch_dim: the dimension of x and of the output that counts the examples; by default the first. A model with a layer
     of torch that has batch_first=False (nn.LSTM, nn.MultiheadAttention) must be told.
 
     Raises ValueError for fewer than one sample, an unknown batch_dim, and an output whose batch_dim does not count the
-    objects; TypeError for samples that are no int or an output that is no tensor.
+    examples; TypeError for samples that are no int or an output that is no tensor.
     """
     check_integer(samples, 63, "samples")
     if samples < 1:
@@ -62,13 +62,13 @@ def mc(model: nn.Module, x: Tensor, samples: int, *, batch_dim: int | None = Non
     return y.unflatten(dim, (samples, x.shape[dim])).movedim(dim, 0)
 
 
-def _checked(y: Tensor, x: Tensor, objects: int, dim: int) -> Tensor:
+def _checked(y: Tensor, x: Tensor, examples: int, dim: int) -> Tensor:
     if not isinstance(y, Tensor):
         raise TypeError(f"the model must return one tensor, got {type(y).__name__}: wrap it so that it does")
-    if y.dim() <= dim or y.shape[dim] != objects:
+    if y.dim() <= dim or y.shape[dim] != examples:
         raise ValueError(
-            f"batch_dim is {dim}, where {objects} objects went in, but the output has shape {list(y.shape)}: the "
-            "model must return one entry an object in this dimension"
+            f"batch_dim is {dim}, where {examples} examples went in, but the output has shape {list(y.shape)}: the "
+            "model must return one entry an example in this dimension"
         )
     return y
 

@@ -44,7 +44,7 @@ class MaxEntropy:
           "sample"   averaged over neurons for each sample (equation 6, label noise)
           "element"  not averaged before the margin (equation 7, adversarial defence)
     margin: b. In a convolution neurons are channels in equation 5, whose samples are then all positions of all
-    objects; equations 6 and 7 take every channel and position of an object for a neuron.
+    examples; equations 6 and 7 take every channel and position of an example for a neuron.
     reduction: "mean" over neurons, as the equations print it, or "sum": as many times that as a layer has neurons, so
     that each is paid for by itself, as StandardNormal's are. The margin stays that of one log sigma. At the weights
     that the paper names the mean hardly acts on a layer of a hundred neurons.

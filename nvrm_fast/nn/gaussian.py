@@ -134,9 +134,9 @@ def _noisy(mean: Tensor, squares: Tensor, alpha: float, layer: NoisyModule) -> T
 
 
 class GaussianDropoutLinear(NoisyModule, nn.Linear):
-    """nn.Linear with N(1, alpha) noise on every weight, drawn for each object by local reparameterisation.
+    """nn.Linear with N(1, alpha) noise on every weight, drawn for each example by local reparameterization.
 
-    y = N(x . w, alpha sum_k x_k^2 w_k^2) (equation 44, Kingma et al., 2015), exact for each object. Parameters and
+    y = N(x . w, alpha sum_k x_k^2 w_k^2) (equation 44, Kingma et al., 2015), exact for each example. Parameters and
     state_dict are those of nn.Linear.
     """
 
@@ -172,8 +172,8 @@ class GaussianDropoutLinear(NoisyModule, nn.Linear):
 
 
 class _GaussianDropoutConv(NoisyModule):
-    """A convolution with N(1, alpha) noise on every weight, by local reparameterisation: exact at each output position;
-    positions of one object, which share their weights' noise in weight space, are drawn independently here. Parameters
+    """A convolution with N(1, alpha) noise on every weight, by local reparameterization: exact at each output position;
+    positions of one example, which share their weights' noise in weight space, are drawn independently here. Parameters
     and state_dict are those of torch.nn.ConvNd."""
 
     dimensions: int

@@ -17,15 +17,15 @@ from .base import NoisyModule, wide
 
 
 class SignalNoise(NoisyModule):
-    """Turns and stretches each object's vector of activations: put it in front of a layer.
+    """Turns and stretches each example's vector of activations: put it in front of a layer.
 
     x = |x| x_norm becomes magnitude |x| (cos x_norm + sin phi), phi uniform in the tangent space of x_norm. Every
-    object draws its own, for one Gaussian an activation. An object that is zero everywhere stays so.
+    example draws its own, for one Gaussian an activation. An example that is zero everywhere stays so.
 
     Args:
         direction, magnitude: as for DirectionLinear.
 
-    Shapes: (objects, ...) to the same; all dimensions but the first are one vector, of at least 2 elements. Raises
+    Shapes: (examples, ...) to the same; all dimensions but the first are one vector, of at least 2 elements. Raises
     ValueError for shorter ones.
     """
 
@@ -38,7 +38,7 @@ class SignalNoise(NoisyModule):
         if self.mode == "mean" or (self.direction is None and self.magnitude is None):
             return x
         if x.dim() < 2:
-            raise ValueError(f"x must have shape (objects, ...), got {list(x.shape)}")
+            raise ValueError(f"x must have shape (examples, ...), got {list(x.shape)}")
         key = self._key(x.device)
         if not torch.compiler.is_compiling() and transformed():  # torch.func has no checkpoints
             y = self._noisy(x.flatten(1), key)
@@ -47,12 +47,12 @@ class SignalNoise(NoisyModule):
         return y.view_as(x).to(x.dtype)
 
     def _noisy(self, x: Tensor, key: Tensor) -> Tensor:
-        objects, length = x.shape
+        examples, length = x.shape
         dtype = wide(x.dtype)
         x = x.to(dtype)
         parameters = (None, None) if self.direction is None else self.direction.parameters()
         if self.direction is not None and length < 2:
-            raise ValueError("an object of one activation has no direction to turn: it needs at least 2")
+            raise ValueError("an example of one activation has no direction to turn: it needs at least 2")
         full = lambda p: None if p is None else torch.full((1,), p, dtype=dtype, device=x.device)  # noqa: E731
         law_param_0, law_param_1 = (full(p) for p in parameters)
         constants = law_constants(self.direction, law_param_0, law_param_1, length, 1, x.device)
@@ -71,7 +71,7 @@ class SignalNoise(NoisyModule):
             high,
             True,
         )
-        drawn = variates((objects, 1, 1), constants, key, settings)
+        drawn = variates((examples, 1, 1), constants, key, settings)
         y = x
         if self.direction is not None:
             # Squares of x over its largest element neither overflow nor vanish; as a constant it cancels.

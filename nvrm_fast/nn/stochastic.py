@@ -153,7 +153,7 @@ class StochasticLinear(Stochastic):
     Args:
         in_features, out_features, bias, device, dtype: as nn.Linear.
         activation: None, "identity" or "relu": psi of equation 1, made in the same pass.
-        initial_deviation: sigma at the start, the same everywhere; None initialises its branch at random, as the paper.
+        initial_deviation: sigma at the start, the same everywhere; None initializes its branch at random, as the paper.
 
     Shapes: input (..., in_features), output (..., out_features), of the input's dtype (autocast's under autocast); a
     regularizer counts every row of the input as a sample. weight is (2 out_features, in_features), bias
@@ -268,7 +268,7 @@ class _StochasticConv(ConvMixin, Stochastic):
         """Means and raw deviations: (batch, 2 out_channels, *positions)."""
         if self.groups == 1:
             return self._convolved(x, self.weight, self.bias)
-        # A group's outputs must be neighbours for the convolution, means and deviations for the noise.
+        # A group's outputs must be neighbors for the convolution, means and deviations for the noise.
         by_group = lambda p: p.unflatten(0, (2, self.groups, -1)).transpose(0, 1).flatten(0, 2)  # noqa: E731
         z = self._convolved(x, by_group(self.weight), None if self.bias is None else by_group(self.bias))
         return z.unflatten(1, (self.groups, 2, -1)).transpose(1, 2).flatten(1, 3)

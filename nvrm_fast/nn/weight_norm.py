@@ -1,4 +1,4 @@
-"""Weight-normalised layers with noise on magnitude and direction: what dense layers and convolutions share."""
+"""Weight-normalized layers with noise on magnitude and direction: what dense layers and convolutions share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..ops.fused_linear import inverse_norms
 from ..ops.transforms import transformed
 from .base import NoisyModule, wide
 
-#: law_param_0, law_param_1 and constants of the law of the angle.
+#: law_param_0, law_param_1 and constants of the distribution of the angle.
 LawTensors = tuple[Tensor | None, Tensor | None, Tensor]
 
 SAMPLINGS = ("local", "shared", "batch", "flipout")
@@ -27,7 +27,7 @@ class WeightNormalized(NoisyModule):
     """weight = weight_g * weight_v / |weight_v|, each weight vector with a magnitude of its own (Salimans and Kingma).
 
     Parameters, named and shaped as torch.nn.utils.weight_norm names them: weight_v (of the plain layer's shape),
-    weight_g (the same with 1 in every dimension but the normalised one), bias. normalize: "output" (a weight vector for
+    weight_g (the same with 1 in every dimension but the normalized one), bias. normalize: "output" (a weight vector for
     each output unit) or "input" (for each input unit; section 4.3 of the thesis, dense layers only).
     """
 
@@ -142,7 +142,7 @@ class WeightNormalized(NoisyModule):
         return torch.zeros_like(g), g
 
     def _law_tensors(self, dtype: torch.dtype) -> LawTensors:
-        """law_param_0, law_param_1 and constants of the law of the angle: kept from pass to pass while everything that
+        """law_param_0, law_param_1 and constants of the angle's distribution: kept from pass to pass while everything that
         they are made of stays the same."""
         v = self.weight_v
         made_of = (self.direction, v.shape, v.device, dtype)

@@ -1,13 +1,13 @@
-"""Noise that objects share: one tangent direction for each weight vector, drawn once for the mini-batch.
+"""Noise that examples share: one tangent direction for each weight vector, drawn once for the mini-batch.
 
-shared    the draw as it is. Rotation angles and magnitudes are drawn for each object and neuron, as equation 48 of the
+shared    the draw as it is. Rotation angles and magnitudes are drawn for each example and neuron, as equation 48 of the
           thesis of P. Kirichenko (2018) proposes. The other laws, whose noise is one Gaussian weight matrix, draw
           once a neuron.
 batch     as shared, and every law draws one angle a neuron, so that each weight vector is turned once for the whole
-          mini-batch: what the thesis's experiments did (sections 5.1.2 and 5.2). Magnitudes are drawn for each object.
-flipout   each object flips the signs of the shared Gaussian matrix's columns by its own random signs and each
+          mini-batch: what the thesis's experiments did (sections 5.1.2 and 5.2). Magnitudes are drawn for each example.
+flipout   each example flips the signs of the shared Gaussian matrix's columns by its own random signs and each
           activation the sign of its row (after Wen et al., 2018), and every angle is drawn for each activation. The
-          flipped Gaussian is projected into the tangent space again and normalised for each object, by one more small
+          flipped Gaussian is projected into the tangent space again and normalized for each example, by one more small
           product, so that every activation on its own has the law of local sampling.
 
 Draws of the weights' shape are made again for backward (checkpoint), never kept.
@@ -70,7 +70,7 @@ def _weight_angles(layer: WeightNormalized, key: Tensor, dtype: torch.dtype) -> 
 
 
 def _finish(layer: WeightNormalized, s: Tensor, across: Tensor, key: Tensor, bias: Tensor | None) -> Tensor:
-    """magnitude (cos s + sin across) + bias; s and across (objects, neurons, positions)."""
+    """magnitude (cos s + sin across) + bias; s and across (examples, neurons, positions)."""
     magnitude_mean, magnitude_std = layer._magnitude()
     dtype = magnitude_mean.dtype
     law_param_0, law_param_1, constants = layer._law_tensors(dtype)
@@ -101,7 +101,7 @@ def _finish(layer: WeightNormalized, s: Tensor, across: Tensor, key: Tensor, bia
 
 
 def dense(layer: WeightNormalized, x: Tensor, key: Tensor) -> Tensor:
-    """(objects, out_features) from (objects, in_features)."""
+    """(examples, out_features) from (examples, in_features)."""
     unit = _unit(layer)
     s = F.linear(x, unit)
 
@@ -142,7 +142,7 @@ def convolution(
         if layer.sampling != "flipout":
             flipped = convolve(x, noise)
             return (flipped - along * s) * _inverse_length(squares, along)
-        # One sign for each object and channel: the kernels of one object are flipped alike at all positions.
+        # One sign for each example and channel: the kernels of one example are flipped alike at all positions.
         signs = _signs(x.new_empty(x.shape[0], x.shape[1], *ones), key, layer.stream, SIGNS_IN)
         by_channel = (noise * unit).flatten(2).sum(dim=2)
         along = F.conv1d(signs.flatten(2), by_channel.unsqueeze(2), groups=groups).view(x.shape[0], -1, *ones)
@@ -155,10 +155,10 @@ def convolution(
 
 
 def input_normalized(layer: WeightNormalized, x: Tensor, key: Tensor) -> Tensor:
-    """A dense layer whose weight vectors belong to input units: (objects, out_features) from (objects, in_features).
+    """A dense layer whose weight vectors belong to input units: (examples, out_features) from (examples, in_features).
 
     y = sum_i x_i magnitude_i (cos_i v_i + sin_i phi_i), v_i and phi_i of length out_features. Angle and magnitude are
-    drawn for each object and input unit, phi_i is shared, or flipped by signs of each object and output.
+    drawn for each example and input unit, phi_i is shared, or flipped by signs of each example and output.
     """
     unit = _unit(layer)
     columns, nothing = x.unsqueeze(2), torch.zeros_like(x).unsqueeze(2)

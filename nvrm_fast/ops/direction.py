@@ -1,6 +1,6 @@
 """Direction and magnitude noise: schemas, fakes, autograd formulas, and the calls that layers make.
 
-    direction_noise           the pass after a layer's matrix product: exact sampling for every object and neuron
+    direction_noise           the pass after a layer's matrix product: exact sampling for every example and neuron
     direction_noise_backward  its gradients, the noise drawn again from the key
     direction_variates        the random numbers behind it, for formulas in plain torch; the reference draws them
 
@@ -146,7 +146,7 @@ def _double(parameters: Sequence[Tensor | None]) -> list[Tensor | None]:
 
 
 class DirectionNoise(torch.autograd.Function):
-    """direction_noise, for a dense layer (weight given) with its product: y from x (objects, in) and weight (neurons,
+    """direction_noise, for a dense layer (weight given) with its product: y from x (examples, in) and weight (neurons,
     in), of one dtype, whose norms take the places of sq_norm and scale. Without a weight x is s.
 
     Keeps inputs and products, never noise. Differentiable twice: backward then makes the products again, in a graph.
@@ -347,7 +347,7 @@ def dense_direction_noise(
 ) -> Tensor:
     """direction_noise of a dense layer with its product and norms, as one differentiable function.
 
-    x (objects, in), weight (neurons, in), of one dtype; returns (objects, neurons). Norms and the pass are in float32
+    x (examples, in), weight (neurons, in), of one dtype; returns (examples, neurons). Norms and the pass are in float32
     (float64 for float64), and the parameters come so. Not for torch.compile, which fuses the norms itself, nor inside
     torch.func's transforms or forward mode.
     """

@@ -13,9 +13,9 @@ from torch import Tensor
 
 
 def normalized_product(x: Tensor, v: Tensor, with_sq_norm: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """What direction_noise takes for a dense layer: x (objects, in) and v (neurons, in), of one dtype.
+    """What direction_noise takes for a dense layer: x (examples, in) and v (neurons, in), of one dtype.
 
-    Returns s = x v^T (objects, neurons, 1), |x|^2 (objects, 1, 1), empty where it is not wanted, and 1 / |v|
+    Returns s = x v^T (examples, neurons, 1), |x|^2 (examples, 1, 1), empty where it is not wanted, and 1 / |v|
     (neurons,), 0 for a vector of zeros, which has no direction; norms in float32, or float64 for float64.
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
@@ -49,12 +49,12 @@ def inverse_norms(v: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def input_gradient(x: Tensor, v: Tensor, ds: Tensor, d_sq_norm: Tensor | None) -> Tensor:
-    """The gradient for x from those of s (objects, neurons) and |x|^2."""
+    """The gradient for x from those of s (examples, neurons) and |x|^2."""
     if d_sq_norm is None:
         return ds @ v
     return ((2 * d_sq_norm.view(-1, 1)).to(x.dtype) * x).addmm_(ds, v)
 
 
 def weight_gradient(x: Tensor, v: Tensor, scale: Tensor, ds: Tensor, d_scale: Tensor) -> Tensor:
-    """The gradient for v from those of s (objects, neurons) and 1 / |v|, whose derivative is -v / |v|^3."""
+    """The gradient for v from those of s (examples, neurons) and 1 / |v|, whose derivative is -v / |v|^3."""
     return ((-d_scale * scale**3)[:, None].to(v.dtype) * v).addmm_(ds.t(), x)

@@ -56,8 +56,8 @@ define(
 
 
 class StochasticActivation(torch.autograd.Function):
-    """stochastic_activation, for a dense layer (weight given) with its product: x (objects, in), weight (2 neurons, in)
-    and bias (2 neurons,) or None, of one dtype. Without a weight x is z.
+    """stochastic_activation, for a dense layer (weight given) with its product: x (examples, in), weight (2 neurons,
+    in) and bias (2 neurons,) or None, of one dtype. Without a weight x is z.
 
     Keeps inputs and products, never noise. Differentiable twice: backward then makes the product again, in a graph.
     """
@@ -198,8 +198,8 @@ def dense_stochastic_activation(
 ) -> tuple[Tensor, Tensor]:
     """stochastic_activation of a dense layer with its product, as one differentiable function.
 
-    x (objects, in), weight (2 neurons, in), bias (2 neurons,) or None, of one dtype; activations (objects, neurons) and
-    the sums. Not for torch.compile, nor inside torch.func's transforms or forward mode.
+    x (examples, in), weight (2 neurons, in), bias (2 neurons,) or None, of one dtype; activations (examples, neurons)
+    and the sums. Not for torch.compile, nor inside torch.func's transforms or forward mode.
     """
     route = Route(False, registry.choose("stochastic_activation", x.device, backend))
     return StochasticActivation.apply(route, settings, x, weight, bias, key)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def is_capturing() -> bool:
-    """Whether a CUDA graph is being captured on the current stream; does not initialise CUDA."""
+    """Whether a CUDA graph is being captured on the current stream; does not initialize CUDA."""
     return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
 
 

@@ -1,4 +1,4 @@
-"""Generalisation bounds for weights with noise on them: the paper's theorems as numbers.
+"""Generalization bounds for weights with noise on them: the paper's theorems as numbers.
 
 Source: Z. Xie, F. He, S. Fu, I. Sato, D. Tao and M. Sugiyama, "Artificial Neural Variability for Deep Learning", 2021:
 Lemma 2.1, Theorem 2.2 with eq. 15 and 16 (PAC-Bayes), Lemma B.1 and Theorem B.2 (mutual information).
@@ -29,7 +29,7 @@ def kl_to_prior(weights: Weights, b: float, sigma: float, start: Weights | None 
         weights: theta, a model or tensors.
         b: standard deviation of the noise, Q_nv = N(theta, b^2 I).
         sigma: standard deviation of the prior, P = N(0, sigma^2 I) of Assumption 1. Chosen before the data are seen.
-        start: centre of the prior in the place of 0, such as the weights at the start of training: it may be random,
+        start: center of the prior in the place of 0, such as the weights at the start of training: it may be random,
             but must not depend on the data.
 
     Raises:
@@ -136,7 +136,7 @@ def pac_bayes_bound(
 
 
 def information_bound(squared_distances: float | Sequence[float], count: int, b: float) -> float:
-    """An upper bound on I(theta + eps; S) in nats: N / 2 log(1 + E|theta - c|^2 / (N b^2)) for any fixed centre c.
+    """An upper bound on I(theta + eps; S) in nats: N / 2 log(1 + E|theta - c|^2 / (N b^2)) for any fixed center c.
 
     The mutual information itself cannot be had from training runs. This bound needs Gaussian noise that is independent
     of data and weights, and nothing else. Two ways to it:

@@ -100,8 +100,8 @@ def _solve(time: Tensor, value: Tensor, taus: Tensor, floor: float | None) -> tu
         bottom = torch.full_like(taus, floor)
         amplitude = (shape * (value - floor)).sum(1) / (shape * shape).sum(1).clamp_min(1e-300)
     else:
-        centred = shape - shape.mean(1, keepdim=True)
-        amplitude = (centred * value).sum(1) / (centred * centred).sum(1).clamp_min(1e-300)
+        centered = shape - shape.mean(1, keepdim=True)
+        amplitude = (centered * value).sum(1) / (centered * centered).sum(1).clamp_min(1e-300)
         bottom = value.mean() - amplitude * shape.mean(1)
     return ((value - bottom.unsqueeze(1) - amplitude.unsqueeze(1) * shape) ** 2).sum(1), bottom, amplitude
 

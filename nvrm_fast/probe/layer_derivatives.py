@@ -2,7 +2,7 @@
 
 "Local" means: in the pre-activations z of the node's layer, an example at a time. All functions take a loss that is
 the mean over the batch, evaluate the model as it stands (call `model.eval()` first where dropout or batch
-normalisation would mix examples), and leave gradients alone.
+normalization would mix examples), and leave gradients alone.
 """
 
 from __future__ import annotations

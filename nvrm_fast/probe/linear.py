@@ -118,7 +118,7 @@ class Trajectory:
     w1: Tensor
     noise: Tensor
     loss: Tensor  # without noise, eq. 21
-    noisy_loss: Tensor  # what training minimises: eq. 21 + (w1 w_noise sigma)^2 / 2
+    noisy_loss: Tensor  # what training minimizes: eq. 21 + (w1 w_noise sigma)^2 / 2
     sigma: Tensor
 
 

@@ -1,4 +1,4 @@
-"""Many perturbed copies of one model, measured in one vectorised pass: theta + eps with eps from the noise contract.
+"""Many perturbed copies of one model, measured in one vectorized pass: theta + eps with eps from the noise contract.
 
 The model is never written to: every copy is a set of stacked tensors that `torch.func.functional_call` puts in the
 place of the model's own. Noise is a function, so it is drawn anew for each batch of the data instead of being kept, and
@@ -49,7 +49,7 @@ class Measured:
 
     values: Tensor  # float64 (draws, measures), on the CPU: means over the examples
     examples: int
-    vectorised: bool  # False: one copy after another
+    vectorized: bool  # False: one copy after another
 
 
 def measure(
@@ -63,13 +63,13 @@ def measure(
     parameters: Iterable[str] | None = None,
     batch_size: int = 256,
     at_once: int | None = None,
-    vectorised: bool | None = None,
+    vectorized: bool | None = None,
 ) -> Measured:
     """Means of measures over the data for every draw of the weights.
 
     Args:
         model: left as it is, bit for bit: weights, buffers, gradients and mode. It runs in the mode it is in. In
-            training mode batch normalisation uses the batch's statistics (its running ones are neither used nor
+            training mode batch normalization uses the batch's statistics (its running ones are neither used nor
             written) and dropout draws from torch's generator, anew for each copy.
         measures: each maps outputs and targets to the mean over the batch, one number.
         data: inputs and targets as two tensors, cut into batches of `batch_size`; or batches of inputs and targets,
@@ -82,7 +82,7 @@ def measure(
         parameters: names of those that are perturbed; None: all.
         batch_size: examples a pass, where the data are two tensors.
         at_once: copies in one vmap; fewer need less memory. None: up to 32, and 2^25 weights.
-        vectorised: None: `torch.func.vmap`, or one copy after another where it cannot run the model or does not pay
+        vectorized: None: `torch.func.vmap`, or one copy after another where it cannot run the model or does not pay
             (convolutions on a CPU); True: vmap or an error; False: one after another.
 
     Raises:
@@ -98,8 +98,8 @@ def measure(
     copies = _Copies(model, seed, distribution, parameters)
     if at_once is None:
         at_once = max(1, min(_MODELS_AT_ONCE, _WEIGHTS_AT_ONCE // copies.size))
-    if vectorised is None and not copies.vmap_pays:
-        vectorised = False
+    if vectorized is None and not copies.vmap_pays:
+        vectorized = False
     chunks = [list(draws[i : i + at_once]) for i in range(0, len(draws), at_once)]
     kept = copies.stacked(chunks[0]) if len(chunks) == 1 else None
     total, examples = torch.zeros(len(draws), len(measures), dtype=torch.float64), 0
@@ -108,20 +108,20 @@ def measure(
             found = []
             for chunk in chunks:
                 stacked = copies.stacked(chunk) if kept is None else kept
-                if vectorised is not False:
+                if vectorized is not False:
                     try:
                         found.append(copies.run_together(measures, stacked, len(chunk), inputs, targets))
                         continue
                     except (RuntimeError, NotImplementedError):
-                        if vectorised:
+                        if vectorized:
                             raise
-                        vectorised = False
+                        vectorized = False
                 found.append(copies.run_in_turn(measures, stacked, len(chunk), inputs, targets))
             total += torch.cat(found).double().cpu() * len(targets)
             examples += len(targets)
     if not examples:
         raise ValueError("data has no examples: give at least one batch (an iterator that is used up has none)")
-    return Measured(total / examples, examples, vectorised is not False)
+    return Measured(total / examples, examples, vectorized is not False)
 
 
 class _Copies:

@@ -50,7 +50,7 @@ def classify(
     """The phase of every run of a batch (Levi et al. 2022, section 3).
 
     In this order: a run that ends in inf or NaN, or that has learned nothing by its end, is divergent (where neurons
-    saturate or are normalised, divergence takes this form: footnote 7 of the paper); else one whose training loss rose
+    saturate or are normalized, divergence takes this form: footnote 7 of the paper); else one whose training loss rose
     above `rise` times its start, a catapult; else one whose noise weights shrank to `decayed` of their start, in
     decay; else decoupled.
 

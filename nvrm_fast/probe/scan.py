@@ -119,7 +119,7 @@ def scan(
 
     Args:
         model: the start of every network; left as it is. What `torch.func.vmap` cannot run it cannot be; layers that
-            keep statistics (batch normalisation) keep them for each network.
+            keep statistics (batch normalization) keep them for each network.
         plan: sigmas, node, and how to train.
         loss: maps outputs and targets to the mean loss of a batch.
         train, test: inputs and targets as whole tensors on the model's device; example k is row k.

@@ -39,7 +39,7 @@ class NeuralVariability:
 
     b: float
     clean_loss: float  # L(theta, S)
-    losses: Tensor  # float64 (samples,): L(theta + eps, S); antithetic pairs are neighbours
+    losses: Tensor  # float64 (samples,): L(theta + eps, S); antithetic pairs are neighbors
     difference: float  # mean of losses - clean_loss; inf where a loss is not finite
     interval: tuple[float, float]  # of the difference
     confidence: float
@@ -47,7 +47,7 @@ class NeuralVariability:
     antithetic: bool
     seed: int
     examples: int
-    vectorised: bool  # False: the model could not be run by vmap
+    vectorized: bool  # False: the model could not be run by vmap
 
     @property
     def samples(self) -> int:
@@ -97,7 +97,7 @@ def neural_variability(
     parameters: Iterable[str] | None = None,
     batch_size: int = 256,
     at_once: int | None = None,
-    vectorised: bool | None = None,
+    vectorized: bool | None = None,
 ) -> NeuralVariability:
     """delta of Definition 1, |E L(theta + eps, S) - L(theta, S)|, with a confidence interval.
 
@@ -117,7 +117,7 @@ def neural_variability(
         antithetic: samples in pairs theta + eps, theta - eps, whose mean has no odd part of the loss, so that a slope
             costs no precision. Where the loss has none, pairs are merely half as many independent values and the
             interval up to 1.4 times as wide. Samples must then be even, and 4 or more.
-        parameters, batch_size, at_once, vectorised: as `perturbed.measure` takes them.
+        parameters, batch_size, at_once, vectorized: as `perturbed.measure` takes them.
 
     Raises:
         ValueError: for a value out of range. What `perturbed.measure` raises.
@@ -135,7 +135,7 @@ def neural_variability(
         parameters=parameters,
         batch_size=batch_size,
         at_once=at_once,
-        vectorised=vectorised,
+        vectorized=vectorized,
     )["loss"][0]
 
 
@@ -153,7 +153,7 @@ def neural_variabilities(
     parameters: Iterable[str] | None = None,
     batch_size: int = 256,
     at_once: int | None = None,
-    vectorised: bool | None = None,
+    vectorized: bool | None = None,
 ) -> dict[str, list[NeuralVariability]]:
     """`neural_variability` of several losses at several b, each perturbed model being run once for all losses.
 
@@ -192,7 +192,7 @@ def neural_variabilities(
         parameters=parameters,
         batch_size=batch_size,
         at_once=at_once,
-        vectorised=vectorised,
+        vectorized=vectorized,
     )
     results: dict[str, list[NeuralVariability]] = {}
     for name, column in zip(losses, found.values.T):
@@ -212,7 +212,7 @@ def neural_variabilities(
                 antithetic,
                 seed,
                 found.examples,
-                found.vectorised,
+                found.vectorized,
             )
             results[name].append(result)
     return results
@@ -225,7 +225,7 @@ class NoiseCurve:
     scales: tuple[float, ...]
     values: Tensor  # float64 (scales, samples)
     clean: float  # without noise
-    vectorised: bool
+    vectorized: bool
 
     @property
     def mean(self) -> Tensor:
@@ -250,7 +250,7 @@ def accuracy_against_noise(
     parameters: Iterable[str] | None = None,
     batch_size: int = 256,
     at_once: int | None = None,
-    vectorised: bool | None = None,
+    vectorized: bool | None = None,
 ) -> NoiseCurve:
     """The curve of Figures 1 and 8: accuracy of theta + eps against the scale of eps.
 
@@ -259,7 +259,7 @@ def accuracy_against_noise(
         scales: of the noise, none negative. All have the same unit noise, so that the curve is as smooth as the model.
         samples: perturbed models a scale, 1 or more.
         measured: maps outputs and targets to the mean over the batch; by default the share of right classes.
-        parameters, batch_size, at_once, vectorised: as `perturbed.measure` takes them.
+        parameters, batch_size, at_once, vectorized: as `perturbed.measure` takes them.
 
     Raises:
         ValueError: for a value out of range. What `perturbed.measure` raises.
@@ -278,10 +278,10 @@ def accuracy_against_noise(
         parameters=parameters,
         batch_size=batch_size,
         at_once=at_once,
-        vectorised=vectorised,
+        vectorized=vectorized,
     )
     values = found.values[:, 0]
-    return NoiseCurve(scales, values[1:].view(len(scales), samples), float(values[0]), found.vectorised)
+    return NoiseCurve(scales, values[1:].view(len(scales), samples), float(values[0]), found.vectorized)
 
 
 def _checked_scales(name: str, scales: Sequence[float], least: float) -> tuple[float, ...]:

@@ -6,8 +6,8 @@ Block number = element + trial * 2^56, where element is the row-major index of t
 
     word 0   the tangent coordinate u: 18 bits of radius, 14 of angle
     word 1   a pair of Gaussians: the first for a normal magnitude, the second for projected noise along the direction
-    word 2   the law of the angle: what is proposed
-    word 3   the law of the angle: whether it is accepted; if not, words 2 and 3 of the next trial's block are next
+    word 2   the distribution of the angle: what is proposed
+    word 3   the distribution of the angle: whether it is accepted; if not, words 2 and 3 of the next block are next
     trials from 128 on   the Gamma magnitude: word 0 proposes, word 1 accepts, word 2 of the first is its power
 """
 

@@ -1,4 +1,4 @@
-"""Laws of the angle by which a noise turns a direction: all that isotropic direction noise is.
+"""Distributions of the angle by which a noise turns a direction: all that isotropic direction noise is.
 
 A law gives cos and sin of the angle for each activation and, pathwise, by how much the angle moves with the law's
 parameters. Thesis of P. Kirichenko (2018): section 3.2 and appendix B; von Mises-Fisher after Wood (1994).

@@ -10,7 +10,7 @@ xi the magnitude's variate: N(0, 1), or Gamma with mean 1 and variance alpha (ma
 magnitude_std the magnitude).
 
 The law of cosines for the neuron's direction, its rotated copy and x; it replaces a noise matrix of the weights' shape
-for every object by three random numbers for every activation. Thesis of P. Kirichenko (2018), sections 3.2, 3.3, 4.2.
+for every example by three random numbers for every activation. Thesis of P. Kirichenko (2018), sections 3.2, 3.3, 4.2.
 
 Shapes: activations (outer, neurons, inner): a dense layer has inner 1, a convolution's are its positions. |x|^2 is
 (outer, groups, inner), parameters (neurons,), constants (rows, neurons).

@@ -16,7 +16,7 @@ from .philox import MASK, philox4x32
 from .special_functions import rounded
 
 #: One superblock is 16 blocks; each gives four words, each word two values: 128 elements, a value's row of 16
-#: neighbours from 16 consecutive blocks.
+#: neighbors from 16 consecutive blocks.
 SUPERBLOCK = 128
 BLOCKS = 16
 #: The reference works on so many superblocks at a time: it trades a few hundred bytes an element for being readable.

@@ -194,9 +194,9 @@ def normal_quantile(e: Tensor, tails: Tensor) -> Tensor:
     because close to the ends e does not know it. float32; tails of at least 2^-25 (after Giles, 2012)."""
     w = negative_ln_of(tails)
     w = torch.where(w > 0, w, 0.0)
-    centre = polynomial(QUANTILE_CENTRE, w - 2.5)
+    center = polynomial(QUANTILE_CENTRE, w - 2.5)
     tail = polynomial(QUANTILE_TAIL, square_root(w) - 3.0)
-    return torch.where(w < 5.0, centre, tail) * e
+    return torch.where(w < 5.0, center, tail) * e
 
 
 def sine_cosine_of_eighth_turns(s: Tensor) -> tuple[Tensor, Tensor]:

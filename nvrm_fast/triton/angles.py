@@ -1,5 +1,5 @@
-"""Random numbers of activations and the laws of the angle, as nvrm_fast/reference/activation.py and angles.py. A new
-law: a branch in `turn`, with the code of nvrm_fast/contract/laws.py."""
+"""Random numbers of activations and the distributions of the angle, as nvrm_fast/reference/activation.py and angles.py.
+A new law: a branch in `turn`, with the code of nvrm_fast/contract/laws.py."""
 
 import triton
 import triton.language as tl

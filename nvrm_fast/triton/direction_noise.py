@@ -1,8 +1,8 @@
 """Direction and magnitude noise on GPUs: the pass after the product and its gradients, as in
 nvrm_fast/reference/direction_noise.py.
 
-A tile is some positions (objects, and in convolutions places of their output) by some neurons. The dimension whose
-elements are neighbours in memory comes last: neurons in dense layers, positions in convolutions. Sums are made tile by
+A tile is some positions (examples, and in convolutions places of their output) by some neurons. The dimension whose
+elements are neighbors in memory comes last: neurons in dense layers, positions in convolutions. Sums are made tile by
 tile into parts of their own and added by torch, so that they are the same in every run.
 """
 

@@ -1,7 +1,7 @@
 """The kernels: one launch for a whole list of parameters, each program a stretch of one of them.
 
 A tile has shape (blocks, 8): row r is Philox block r of the tile, column l its lane l, so element
-128 (r // 16) + 16 l + r % 16. Sixteen neighbouring rows are sixteen neighbouring elements: a warp's loads are coalesced
+128 (r // 16) + 16 l + r % 16. Sixteen neighboring rows are sixteen neighboring elements: a warp's loads are coalesced
 and a thread's eight values come from its own block. Where a tensor (or a shard, at any offset) begins or ends within a
 tile, the rest is masked.
 """

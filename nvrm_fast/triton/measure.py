@@ -1,7 +1,7 @@
 """Measures of clean weights, and rows of relative noise: contract/measures.py in Triton.
 
 Weights come in the tiles of kernels.py, of shape (blocks, 8). A parameter with one measure, and a tile that lies in one
-row, are summed up before they are added to memory; of shorter rows 16 neighbours at a time where rows hold a multiple
+row, are summed up before they are added to memory; of shorter rows 16 neighbors at a time where rows hold a multiple
 of 16 elements, else each element by itself.
 """
 
@@ -114,7 +114,7 @@ def add_tile(sums, x, mask, first, place, end, row_length, MEASURE: tl.constexpr
             tl.sum(tl.sum(high, 1), 0), tl.sum(tl.sum(broken, 1), 0), here >= 0, MEASURE,
         )  # fmt: skip
     elif length % 16 == 0:
-        # 16 neighbours lie in one row: rows j of the tile, of one superblock and one column.
+        # 16 neighbors lie in one row: rows j of the tile, of one superblock and one column.
         some_low = reduce(tl.reshape(low, (TILE_SUPERBLOCKS, 16, 8)), 1, MEASURE)
         some_middle = tl.sum(tl.reshape(middle, (TILE_SUPERBLOCKS, 16, 8)), 1)
         some_high = tl.sum(tl.reshape(high, (TILE_SUPERBLOCKS, 16, 8)), 1)

@@ -44,7 +44,7 @@ TO_INTEGER_BITS = tl.constexpr(specification.TO_INTEGER_BITS)
 def negative_ln_of_bits(n, BITS: tl.constexpr, FACTOR: tl.constexpr):
     """FACTOR * -ln(n / 2^(BITS + 1)) as float32, for odd uint32 n below 2^(BITS + 1); FACTOR is a power of two, BITS 18
     or 15."""
-    # An integer below 2^23 with this exponent in front is a float already; taking 2^23 off normalises it.
+    # An integer below 2^23 with this exponent in front is a float already; taking 2^23 off normalizes it.
     representation = ((n | 0x4B000000).to(tl.float32, bitcast=True) - 8388608.0).to(tl.uint32, bitcast=True)
     linear = (representation - ((128 + BITS) << 23)).to(tl.int32, bitcast=True).to(tl.float32)
     f = (representation & 0x7FFFFF | 0x3F800000).to(tl.float32, bitcast=True) - 1.5

@@ -1,6 +1,6 @@
 """Stochastic activations on GPUs: what follows the product of doubled width, as nvrm_fast/reference/stochastic.py.
 
-A tile is some objects by some places of an object's run of neurons and positions, which are neighbours in memory. Sums
+A tile is some examples by some places of an example's run of neurons and positions, which are neighbors in memory. Sums
 are made tile by tile into parts of their own and added by torch, so that they are the same in every run.
 """
 
@@ -25,7 +25,7 @@ THIRD = tl.constexpr(stochastic.THIRD)
 LN_2 = tl.constexpr(-special_functions.MINUS_LN_2)
 WARPS = 4
 TILE_ROWS, TILE_PLACES = 4, 128
-#: Tiles that one program does down the objects; the sums of its places stay in registers.
+#: Tiles that one program does down the examples; the sums of its places stay in registers.
 STEPS = 4
 
 

@@ -7,7 +7,7 @@ shared, flipout and local sampling, and on the signal. Independent noise makes i
 covariance between objects keeps it up. That covariance is measured too, on the objects' losses at the largest
 mini-batch.
 
-All samplings are measured at the same weights and mini-batches: the weights of the initialisation, and those after
+All samplings are measured at the same weights and mini-batches: the weights of the initialization, and those after
 training with local sampling. Shared sampling shares the plane of rotation, batch sampling the angle as well, as the
 thesis's experiments did.
 
@@ -49,7 +49,7 @@ class GradientVariance(DirectionSettings):
     """The settings of direction-gradients."""
 
     seeds: Count = 2
-    """how many seeds: initialisation, batches and noise"""
+    """how many seeds: initialization, batches and noise"""
     epochs: Count = 5
     """of training before the second measurement"""
     hidden: Hidden = LAYERS

@@ -16,7 +16,7 @@ from studies.figures import INK
 Strength = tuple[float, ...]
 PLAIN, GAUSS_INPUT, GAUSS_WEIGHT = "none", "gauss-input", "gauss-weight"
 SIGNAL, SAMPLINGS = "signal", ("local", "flipout", "shared", "batch")
-#: Colour, marker and label of where noise is; told apart with any kind of colour vision, and in grey by their markers.
+#: Color, marker and label of where noise is; told apart with any kind of color vision, and in grey by their markers.
 PLACES = {
     "reference": (INK, "s", "no noise, Gaussian, magnitude"),
     "signal": ("#2a7f3b", "D", "direction, on the signal"),
@@ -98,7 +98,7 @@ def strengths(kind: str) -> tuple[Strength, ...]:
 
 
 def with_noise(plain: nn.Sequential, kind: str, strength: Strength) -> nn.Sequential:
-    """A copy of a plain network whose layers all are weight-normalised and have noise of a kind.
+    """A copy of a plain network whose layers all are weight-normalized and have noise of a kind.
 
     Noise on the input or the signal is put in front of every layer, the first one too.
     """

@@ -6,7 +6,7 @@ found at the smallest size serves all sizes, with --search each (the thesis's wa
 Then each kind is trained at every size and seed; at one seed all kinds have the same training images, initial weights
 and batches, so that they can be compared in pairs.
 
-All networks are weight-normalised and trained by Adam, whose learning rate falls to zero over the second half.
+All networks are weight-normalized and trained by Adam, whose learning rate falls to zero over the second half.
 Beyond the thesis: direction noise on the weights with local sampling, where every object and neuron has its own, and
 with a plane for the mini-batch and an angle for each object (shared), beside one draw of both for the mini-batch
 (batch), which is the thesis's; and if --kinds names it flipout and von Mises-Fisher.

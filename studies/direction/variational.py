@@ -53,7 +53,7 @@ class VariationalModel(DirectionSettings):
     """The settings of direction-variational."""
 
     seeds: Count = 2
-    """how many seeds: initialisation, batches and noise"""
+    """how many seeds: initialization, batches and noise"""
     epochs: Count = 60
     """passes over the training images"""
     networks: Annotated[tuple[Literal[tuple(LENETS)], ...], SOME] = ("lenet-300-100",)

@@ -1,4 +1,4 @@
-"""Decay of noise weights and losses, and fixed against redrawn noise: Figure 1, centre and right, of Levi et al. 2022.
+"""Decay of noise weights and losses, and fixed against redrawn noise: Figure 1, center and right, of Levi et al. 2022.
 
 Three hidden layers of 1024 ReLUs on Fashion-MNIST, cross-entropy, plain SGD with eta = 0.05 and batches of 128
 (appendix B), a node at the first layer. The paper trains to 100 % training accuracy on all images: many hours on two
@@ -42,7 +42,7 @@ class Decay(InjectionSettings):
     records: Annotated[int, Field(ge=10)] = 30
     """points of a curve"""
     shown: Count | None = None
-    """which of them the centre shows, from 1 (None: the last one in decay)"""
+    """which of them the center shows, from 1 (None: the last one in decay)"""
     width: Count = 1024
     """N_w"""
 

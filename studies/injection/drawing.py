@@ -13,7 +13,7 @@ from nvrm_fast.probe import PhaseDiagram
 from nvrm_fast.probe.phases import CATAPULT, DECAY, DECOUPLED, DIVERGENT, PHASES
 from studies.figures import INK, name_axes, new_figure
 
-#: The paper's colours: training purple, test green, noise weights blue, next layer red, input weights black.
+#: The paper's colors: training purple, test green, noise weights blue, next layer red, input weights black.
 TRAIN, TEST, NOISE, NEXT, INPUT = "#7b3fa0", "#2e8b57", "#1f5fa8", "#c1440e", "#222222"
 FIXED = "#7fb2e5"  # noise weights too
 PHASE_COLORS = {DECOUPLED: "#cfe3f5", DECAY: "#cdebd3", CATAPULT: "#fbe6b8", DIVERGENT: "#f6cdc6"}
@@ -125,10 +125,10 @@ def draw_phases(
 
 
 def draw_decay(redrawn: PhaseDiagram, fixed: PhaseDiagram, shown: int, heading: str) -> Figure:
-    """Figure 1, centre and right: one strength, by its number, with both kinds of noise and the fits; decay times over
+    """Figure 1, center and right: one strength, by its number, with both kinds of noise and the fits; decay times over
     strengths."""
     figure, panels = new_figure(1, 2, width=12, height=4.6, title=heading)
-    centre, right = panels[0]
+    center, right = panels[0]
     curves = [
         (redrawn, "noise", "noise_norm", NOISE, "‖noise weights‖, redrawn"),
         (fixed, "noise", "noise_norm", FIXED, "‖noise weights‖, fixed"),
@@ -138,20 +138,20 @@ def draw_decay(redrawn: PhaseDiagram, fixed: PhaseDiagram, shown: int, heading: 
     for diagram, what, name, color, label in curves:
         time, value = diagram.epochs.numpy(), diagram.series[name][:, shown].numpy()
         start = value[0]
-        centre.plot(time, value / start, linestyle="", marker="o", markersize=3, color=color, label=label)
+        center.plot(time, value / start, linestyle="", marker="o", markersize=3, color=color, label=label)
         fit = diagram.decay_times(shown)[what]
         if fit is not None and fit.determined:
             inside = time <= (time[-1] if what != "test loss" else time[int(np.nanargmin(value))])
             # A floor below zero is no state of a loss: what would be drawn there is left out.
             curve = np.where(fit(diagram.epochs).numpy() > 0, fit(diagram.epochs).numpy() / start, np.nan)
-            centre.plot(time[inside], curve[inside], color=color, linewidth=1.3)
+            center.plot(time[inside], curve[inside], color=color, linewidth=1.3)
             if fit.tau < time[-1]:
                 height = (fit.floor + fit.amplitude / math.e) / start
-                centre.plot(fit.tau, height, marker="*", markersize=13, color=color, markeredgecolor=INK, zorder=5)
-    centre.set(yscale="log")
+                center.plot(fit.tau, height, marker="*", markersize=13, color=color, markeredgecolor=INK, zorder=5)
+    center.set(yscale="log")
     title = f"σ = {redrawn.sigmas[shown]:.4g} ({redrawn.phases[shown]}): values over their start, stars at τ"
-    name_axes(centre, title, "epoch", percent=False)
-    centre.legend(fontsize=8)
+    name_axes(center, title, "epoch", percent=False)
+    center.legend(fontsize=8)
     edges, phases = diagram_edges(redrawn)
     for low, high, phase in zip(edges, edges[1:], phases):
         right.axvspan(low, high, color=PHASE_COLORS[phase], linewidth=0)

@@ -40,7 +40,7 @@ METHODS: dict[str, Method] = {
     "SE-SNN + forward": Method(True, FORWARD),
 }
 MethodName = Literal[tuple(METHODS)]
-#: Colour and marker of each.
+#: Color and marker of each.
 LOOKS = {
     name: {"color": COLORS[number], "marker": marker}
     for name, number, marker in zip(METHODS, (5, 4, 2, 0, 6, 1, 3), MARKERS)

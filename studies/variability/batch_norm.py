@@ -26,7 +26,7 @@ from studies.settings import SOME, Count, NotNegative
 from studies.variability import looks, training
 from studies.variability.training import Problem, TrainingSettings
 
-#: The networks that have batch normalization, with the widths that two cores train in seconds an epoch.
+#: The networks that have batch normalization, with the widths that two cores train in seconds per epoch.
 WIDTHS = {"vgg16": 8, "resnet34": 4, "mobilenetv2": 8}
 
 

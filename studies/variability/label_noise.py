@@ -41,7 +41,7 @@ class LabelNoise(DecaySettings):
     """The settings of label-noise."""
 
     seeds: Count = 5
-    """how many seeds: initialisation, flipped labels, batch order and weight noise"""
+    """how many seeds: initialization, flipped labels, batch order and weight noise"""
     noise_kind: tuple[Kind, ...] = ("asymmetric",)
     """how labels are flipped, one or more"""
     noise_rate: tuple[Share, ...] | None = (0.4,)

@@ -173,7 +173,7 @@ def train(
         problem: images and labels.
         settings: the network and all hyper-parameters; its seeds and data are not looked at.
         optimizer_name: one of ``optimizers.OPTIMIZERS``.
-        seed: of the initialisation, the batch order and the weight noise.
+        seed: of the initialization, the batch order and the weight noise.
         every_epoch: measure after every epoch; otherwise once, after the last (the lists then have one entry).
         advance: of the context.
         measure: measures the network after the last epoch, on clean weights.
@@ -291,8 +291,8 @@ def results_table(
             last(runs, "train_accuracy")
         ),
         third: lambda runs: tables.percent(last(runs, "memorized") if flipped else gap(runs)),
-        "seconds an epoch": lambda runs: tables.plus_minus([sum(r["seconds"]) / len(r["seconds"]) for r in runs], 2),
-        "state, bytes a weight": lambda runs: tables.plus_minus([r["state_bytes_a_parameter"] for r in runs], 2),
+        "seconds per epoch": lambda runs: tables.plus_minus([sum(r["seconds"]) / len(r["seconds"]) for r in runs], 2),
+        "state, bytes per weight": lambda runs: tables.plus_minus([r["state_bytes_a_parameter"] for r in runs], 2),
     }
     return tables.table(rows, (*by, "optimizer"), columns)
 

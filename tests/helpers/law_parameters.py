@@ -1,4 +1,4 @@
-"""Parameters to try each law of the angle with, by its code; 0 is no law. A new law takes a line here."""
+"""Parameters to try each distribution of the angle with, by its code; 0 is no law. A new law takes a line here."""
 
 from nvrm_fast.contract.laws import LAWS
 

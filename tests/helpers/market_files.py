@@ -1,4 +1,4 @@
-"""A small retrieval task in Market-1501's layout: an identity is a pattern of colours, which every camera tints."""
+"""A small retrieval task in Market-1501's layout: an identity is a pattern of colors, which every camera tints."""
 
 import torch
 from PIL import Image

@@ -290,7 +290,7 @@ def test_predictions_of_shaped_outputs():
         (lambda m, x: noisy.predict(m, x, "3"), TypeError, "samples must be an int"),
         (lambda m, x: noisy.predict(m, x, None), TypeError, "samples must be an int"),
         (lambda m, x: noisy.mc(m, x, 2, batch_dim=2), ValueError, "batch_dim must be a dimension"),
-        (lambda m, x: noisy.mc(lambda_module(lambda y: y.sum(0)), x, 2), ValueError, "one entry an object"),
+        (lambda m, x: noisy.mc(lambda_module(lambda y: y.sum(0)), x, 2), ValueError, "one entry an example"),
         (lambda m, x: noisy.mc(lambda_module(lambda y: (y, y)), x, 2), TypeError, "must return one tensor"),
         (lambda m, x: noisy.prediction(torch.ones(2, 3, 4), class_dim=2), ValueError, "class_dim must be"),
     ],

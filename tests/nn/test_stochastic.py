@@ -93,8 +93,8 @@ def test_law(make, shape):
         mean, deviation = layer.gaussian(x)
         eps = ((layer(x) - mean) / deviation).flatten()
     assert scipy.stats.kstest(eps.numpy(), "norm").pvalue > 1e-5
-    neighbours = torch.corrcoef(torch.stack([eps[:-1], eps[1:]]))[0, 1]
-    assert abs(neighbours.item()) < 5 / math.sqrt(len(eps))
+    neighbors = torch.corrcoef(torch.stack([eps[:-1], eps[1:]]))[0, 1]
+    assert abs(neighbors.item()) < 5 / math.sqrt(len(eps))
 
 
 @pytest.mark.parametrize("make, shape", LAYERS, ids=IDS)

@@ -1,4 +1,4 @@
-"""The bounds against torch.distributions, direct minimisation and arithmetic by hand."""
+"""The bounds against torch.distributions, direct minimization and arithmetic by hand."""
 
 import math
 
@@ -31,8 +31,8 @@ def flat(model):
 @pytest.mark.parametrize("b, sigma", [(0.01, 1.0), (0.3, 0.3), (2.0, 0.7)])
 def test_kl_is_that_of_two_gaussians(model, b, sigma):
     theta, start = flat(model), nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
-    for centre, given in ((torch.zeros_like(theta), None), (flat(start), start)):
-        wanted = kl_divergence(Normal(theta, b), Normal(centre, sigma)).sum()
+    for center, given in ((torch.zeros_like(theta), None), (flat(start), start)):
+        wanted = kl_divergence(Normal(theta, b), Normal(center, sigma)).sum()
         assert kl_to_prior(model, b, sigma, given) == pytest.approx(float(wanted), rel=1e-12)
     assert kl_to_prior([theta], b, sigma) == pytest.approx(kl_to_prior(model, b, sigma), rel=1e-12)
 
@@ -95,7 +95,7 @@ def test_the_information_bound_holds_where_information_is_known():
     exact = n / 2 * math.log(1 + 1 / (m * b * b))
     # Of 2,000 runs the mean distance is known to 0.2 %; five times that are allowed, one seed in 1.7 million fails.
     assert information_bound(distances, n, b) == pytest.approx(exact, rel=0.01)
-    # About any other centre it is a bound, and not tight.
+    # About any other center it is a bound, and not tight.
     shifted = (data.mean(1) - 0.5).square().sum(1).tolist()
     assert information_bound(shifted, n, b) > 1.2 * exact
 

@@ -67,7 +67,7 @@ X, Y = torch.linspace(-1, 1, 96).view(12, 8), torch.arange(12) % 3
 
 RUNS = {
     "variability": lambda m: neural_variability(m, cross_entropy, (X, Y), 0.3, samples=4),
-    "one after another": lambda m: neural_variability(m, cross_entropy, (X, Y), 0.3, samples=4, vectorised=False),
+    "one after another": lambda m: neural_variability(m, cross_entropy, (X, Y), 0.3, samples=4, vectorized=False),
     "scan": lambda m: scan(m, Plan((0.1, 1.0), "2", epochs=1, batch_size=6), cross_entropy, (X, Y), (X, Y)),
 }
 
@@ -151,7 +151,7 @@ def test_arguments_of_another_kind_to_the_variability(options, message):
 
 def test_a_seed_is_the_same_noise_in_every_wrapper():
     model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
-    expected = neural_variability(model, cross_entropy, (X, Y), 0.3, samples=4, vectorised=False)
+    expected = neural_variability(model, cross_entropy, (X, Y), 0.3, samples=4, vectorized=False)
     for wrapped in (torch.optim.swa_utils.AveragedModel(model), torch.compile(model, backend="eager")):
-        found = neural_variability(wrapped, cross_entropy, (X, Y), 0.3, samples=4, vectorised=False)
+        found = neural_variability(wrapped, cross_entropy, (X, Y), 0.3, samples=4, vectorized=False)
         assert torch.equal(found.losses, expected.losses)

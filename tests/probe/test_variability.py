@@ -1,4 +1,4 @@
-"""delta of Definition 1 against closed forms, one vectorised pass against copies by hand, and a model left alone."""
+"""delta of Definition 1 against closed forms, one vectorized pass against copies by hand, and a model left alone."""
 
 import copy
 import math
@@ -59,7 +59,7 @@ def test_antithetic_pairs_see_nothing_of_a_slope(quadratic):
 
 
 class Net(nn.Module):
-    """Batch normalisation, dropout and one weight used twice."""
+    """Batch normalization, dropout and one weight used twice."""
 
     def __init__(self):
         super().__init__()
@@ -93,7 +93,7 @@ def test_losses_are_those_of_copies_by_hand(setting):
     wanted = [by_hand(model, cross_entropy, data, 0.1, step, 5) for step in range(6)]
     torch.testing.assert_close(found.losses, torch.tensor(wanted, dtype=torch.float64), rtol=1e-12, atol=0)
     assert found.clean_loss == pytest.approx(cross_entropy(model(data[0]), data[1]).item(), rel=1e-12)
-    assert found.vectorised and found.samples == 6 and found.examples == 30
+    assert found.vectorized and found.samples == 6 and found.examples == 30
     assert found.risk == pytest.approx(float(found.losses.mean()), rel=1e-12)
     pairs = neural_variability(model, cross_entropy, data, 0.1, samples=6, seed=5, antithetic=True)
     wanted = [by_hand(model, cross_entropy, data, sign * 0.1, step, 5) for step in range(3) for sign in (1, -1)]
@@ -105,7 +105,7 @@ def test_how_it_is_run_changes_nothing(setting):
     whole = neural_variability(model, cross_entropy, data, 0.1, samples=5)
     batches = [(data[0][k : k + 11], data[1][k : k + 11]) for k in range(0, 30, 11)]
     ways = [
-        dict(data=data, vectorised=False),
+        dict(data=data, vectorized=False),
         dict(data=data, at_once=2),
         dict(data=data, batch_size=4, at_once=1),
         dict(data=batches),
@@ -114,18 +114,18 @@ def test_how_it_is_run_changes_nothing(setting):
     ]
     for way in ways:
         found = neural_variability(model, cross_entropy, b=0.1, samples=5, **way)
-        assert found.vectorised is way.get("vectorised", True)
+        assert found.vectorized is way.get("vectorized", True)
         torch.testing.assert_close(found.losses, whole.losses, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("vectorised", [False, True])
-def test_the_model_is_left_as_it_was(setting, training, vectorised):
+@pytest.mark.parametrize("vectorized", [False, True])
+def test_the_model_is_left_as_it_was(setting, training, vectorized):
     model, data = setting
     model.train(training)
     model.first.weight.grad = torch.ones_like(model.first.weight)
     before, state = copy.deepcopy(model), torch.get_rng_state()
-    found = neural_variability(model, cross_entropy, data, 0.1, samples=4, vectorised=vectorised)
+    found = neural_variability(model, cross_entropy, data, 0.1, samples=4, vectorized=vectorized)
     assert found.losses.unique().numel() == 4 and found.losses.isfinite().all()
     for (name, one), (_, other) in zip(model.state_dict().items(), before.state_dict().items()):
         assert torch.equal(one, other), name
@@ -144,19 +144,19 @@ def test_a_model_that_vmap_cannot_run_is_run_copy_by_copy(setting):
     _, data = setting
     model = Deciding().double().eval()
     found = neural_variability(model, cross_entropy, data, 0.1, samples=3)
-    assert not found.vectorised
+    assert not found.vectorized
     wanted = [by_hand(model, cross_entropy, data, 0.1, step, 0) for step in range(3)]
     torch.testing.assert_close(found.losses, torch.tensor(wanted, dtype=torch.float64), rtol=1e-12, atol=0)
     with pytest.raises(RuntimeError, match="vmap"):
-        neural_variability(model, cross_entropy, data, 0.1, samples=3, vectorised=True)
+        neural_variability(model, cross_entropy, data, 0.1, samples=3, vectorized=True)
 
 
 def test_convolutions_on_a_cpu_go_one_by_one_unless_told():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3)).double()
     data = torch.randn(9, 1, 6, 6, dtype=torch.float64), torch.randint(3, (9,))
     slow = neural_variability(model, cross_entropy, data, 0.1, samples=3)
-    fast = neural_variability(model, cross_entropy, data, 0.1, samples=3, vectorised=True)
-    assert (slow.vectorised, fast.vectorised) == (False, True)
+    fast = neural_variability(model, cross_entropy, data, 0.1, samples=3, vectorized=True)
+    assert (slow.vectorized, fast.vectorized) == (False, True)
     torch.testing.assert_close(slow.losses, fast.losses, rtol=1e-12, atol=0)
 
 

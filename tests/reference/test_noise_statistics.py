@@ -58,7 +58,7 @@ def test_law_of_each_lane(distribution, lane):
 
 @pytest.mark.parametrize("lane", range(8))
 def test_signs_of_each_lane(lane):
-    """Rademacher noise is 1 or -1, as often; sixteen neighbours' signs make a number, and all numbers come alike."""
+    """Rademacher noise is 1 or -1, as often; sixteen neighbors' signs make a number, and all numbers come alike."""
     x = draw("rademacher", stream=3).reshape(-1, 8, 16)[:, lane]
     assert set(x.ravel()) == {-1.0, 1.0}
     assert scipy.stats.binomtest(int((x > 0).sum()), x.size).pvalue > 1e-5

@@ -32,7 +32,7 @@ def test_broadcasts_counters():
 
 
 def sequences(order: str, rounds: int) -> list[torch.Tensor]:
-    """For each word of the blocks, 2^18 neighbours in one order of use: int64 of shape (2^18,)."""
+    """For each word of the blocks, 2^18 neighbors in one order of use: int64 of shape (2^18,)."""
     i = torch.arange(2**18)
     key = (2021, 7)
     if order == "elements":
@@ -53,7 +53,7 @@ def sequences(order: str, rounds: int) -> list[torch.Tensor]:
 
 def worst_p_value(order: str, rounds: int) -> float:
     """The smallest of 64 chi-squared p-values: each word's low byte and its high byte, less or xor that of the
-    neighbour 1, 2, 16 and 65 places on, over 256 cells."""
+    neighbor 1, 2, 16 and 65 places on, over 256 cells."""
     smallest = 1.0
     for word in sequences(order, rounds):
         for distance in (1, 2, 16, 65):

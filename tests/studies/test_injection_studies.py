@@ -79,13 +79,13 @@ def test_decay(mnist, tmp_path):
     assert redrawn["series"]["test_loss"] != fixed["series"]["test_loss"]
     assert "tau_noise, fixed" in text and (tmp_path / "out" / "decay.png").exists()
     settings = decay.Decay(**content["settings"])
-    centre, right = decay.report(settings, [redrawn, fixed]).figures["decay.png"].axes
+    center, right = decay.report(settings, [redrawn, fixed]).figures["decay.png"].axes
     # The last strength in decay, or the first one.
     shown = max((k for k, phase in enumerate(redrawn["phases"]) if phase == "decay"), default=0)
     title = f"σ = {redrawn['sigmas'][shown]:g} ({redrawn['phases'][shown]})"
-    assert centre.get_title("left").startswith(title) and centre.get_yscale() == "log"
+    assert center.get_title("left").startswith(title) and center.get_yscale() == "log"
     norms = [row[shown] / redrawn["series"]["noise_norm"][0][shown] for row in redrawn["series"]["noise_norm"]]
-    lines = {line.get_label(): line for line in centre.lines}
+    lines = {line.get_label(): line for line in center.lines}
     assert lines["‖noise weights‖, redrawn"].get_ydata() == pytest.approx(norms)
     assert {"test loss, noise off", "‖noise weights‖, fixed"} < lines.keys()
     assert right.get_ylabel() == "epochs" and right.get_xscale() == "log"

@@ -20,10 +20,10 @@ def pictures(identities, cameras):
     return Pictures((), torch.tensor(identities), torch.tensor(cameras))
 
 
-def write(folder, part, *names, size=(8, 16), colour=(200, 100, 50)):
+def write(folder, part, *names, size=(8, 16), color=(200, 100, 50)):
     (folder / part).mkdir(parents=True, exist_ok=True)
     for name in names:
-        Image.new("RGB", size, colour).save(folder / part / name)
+        Image.new("RGB", size, color).save(folder / part / name)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_the_official_layout(market):
     assert len(read.query) == 1 and read.query.paths[0].name == "0001_c1s1_001051_00.jpg"
     decoded = market1501.decode(read.train.paths, (16, 8))
     assert decoded.shape == (3, 3, 16, 8) and decoded.dtype == torch.uint8
-    # JPEG of one colour: a unit or two off by its own rounding.
+    # JPEG of one color: a unit or two off by its own rounding.
     assert (decoded[0].flatten(1).int() - torch.tensor([[200], [100], [50]])).abs().max() <= 3
     assert market1501.decode(read.train.paths, (32, 24)).shape == (3, 3, 32, 24)
 
@@ -171,14 +171,14 @@ def test_weights_from_a_file(tmp_path):
 
 
 def small_task(classes=4, each=8):
-    """Pictures whose identity is a colour; a quarter of the labels is wrong."""
+    """Pictures whose identity is a color; a quarter of the labels is wrong."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(classes).repeat_interleave(each)
-    colours = torch.randint(60, 196, (classes, 3, 1, 1), generator=generator)
+    colors = torch.randint(60, 196, (classes, 3, 1, 1), generator=generator)
     noise = torch.randint(-40, 41, (len(labels), 3, 16, 16), generator=generator)
     flipped = torch.arange(len(labels)) % 4 == 0
     given = torch.where(flipped, (labels + 1) % classes, labels)
-    return Task((colours[labels] + noise).to(torch.uint8), given, flipped, classes)
+    return Task((colors[labels] + noise).to(torch.uint8), given, flipped, classes)
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def test_help_and_unknown_names(means, capsys):
         ("--deviation nan", "--deviation is nan"),
         ("--sizes 10 0", "--sizes is (10, 0): Input should be greater than or equal to 1"),
         ("--sizes many", "Error parsing --sizes"),
-        ("--colour red", "Unrecognized options: --colour"),
+        ("--color red", "Unrecognized options: --color"),
     ],
 )
 def test_wrong_options_end_with_status_2_and_the_remedy(means, out, option, says, capsys, monkeypatch):

@@ -123,8 +123,8 @@ def test_removing_what_never_fires_changes_no_output(name, shape):
     x[:, :, 3:6] = 0
     for group in networks.hidden(plain):
         if group.place != group.value:  # not the inputs, of which three rows are zero
-            normalised = plain[group.place + 1]
-            bias = normalised.bias if isinstance(normalised, nn.BatchNorm2d) else plain[group.place].bias
+            normalized = plain[group.place + 1]
+            bias = normalized.bias if isinstance(normalized, nn.BatchNorm2d) else plain[group.place].bias
             bias.data[[0, 2]] = -100.0
     plain.eval()
     found = importance.never_firing(plain, x)
@@ -140,7 +140,7 @@ def test_removing_what_never_fires_changes_no_output(name, shape):
 
 
 def test_the_taylor_criterion_by_hand():
-    """Two batches against |mean over positions of gradient * value| of one image at a time, averaged and normalised."""
+    """Two batches against |mean over positions of gradient * value| of one image at a time, averaged and normalized."""
     whole = network(width=0.3)
     x, y = torch.randn(6, *MNIST), torch.randint(10, (6,))
     taylor = importance.Taylor()

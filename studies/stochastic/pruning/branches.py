@@ -76,5 +76,5 @@ class Branches:
 
 
 def _parameters(module: nn.Module) -> list[str]:
-    """Names; a convolution in front of a normalisation has no bias."""
+    """Names; a convolution in front of a normalization has no bias."""
     return [name for name, _ in module.named_parameters(recurse=False)]

@@ -76,7 +76,7 @@ def one_run(
     trained = now(device)
     with seeded(device, derive(seed, "weights")):  # new layers draw weights, only to be overwritten
         plain = noisy.to_plain(network)
-    # Batch normalisation's mean and variance without the noise of training.
+    # Batch normalization's mean and variance without the noise of training.
     update_bn(part.images.split(500), plain.train())
     facts = inactive(network, plain, part.images)
     entropies = log_sigmas(network, plain, part.images) if settings.criterion == "entropy" else None

@@ -94,7 +94,7 @@ def _layers(network: nn.Sequential) -> list[int]:
 @dataclass(frozen=True)
 class Cost:
     """weights: all parameters, biases too. multiplications: of one image, by convolutions and dense layers; additions,
-    biases, normalisation and pooling are not counted (SE-SNN, footnote 2). memory: values of the hidden feature maps of
+    biases, normalization and pooling are not counted (SE-SNN, footnote 2). memory: values of the hidden feature maps of
     one image: what every hidden layer makes, before pooling, and the pooled maps that the first dense layer takes."""
 
     weights: int
@@ -125,7 +125,7 @@ def saved(network: nn.Sequential, shape: ImageShape) -> dict[int, float]:
 def _walk(network: nn.Sequential, shape: ImageShape) -> tuple[dict[int, int], list[int]]:
     """Multiplications by place of the layer, and the sizes of the hidden feature maps."""
     modes = [(module, module.training) for module in network.modules()]
-    network.eval()  # one image has no variance for batch normalisation
+    network.eval()  # one image has no variance for batch normalization
     x = torch.zeros(1, *shape, device=next(network.parameters()).device)
     multiplications: dict[int, int] = {}
     maps, pooled = [], False

@@ -88,7 +88,7 @@ def _read_part(folder: Path, root: str) -> Pictures:
 
 
 def decode(paths: Sequence[Path], size: tuple[int, int]) -> Tensor:
-    """(N, 3, height, width) uint8: pictures in colour, scaled (bilinear) to size = (height, width) where they differ.
+    """(N, 3, height, width) uint8: pictures in color, scaled (bilinear) to size = (height, width) where they differ.
 
     Raises:
         StudyError: for a file that is not a picture.

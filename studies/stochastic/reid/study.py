@@ -62,7 +62,7 @@ class Reid(Settings):
     methods: tuple[MethodName, ...] = (BASELINE, SE_SNN)
     """lines of the table; gains are over the first"""
     seeds: Count = 1
-    """how many seeds: wrong labels, initialisation and batches"""
+    """how many seeds: wrong labels, initialization and batches"""
     iterations: Count = 400
     """steps of the first stage"""
     last_iterations: Count = 200

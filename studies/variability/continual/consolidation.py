@@ -89,7 +89,7 @@ def squared_batch_gradients(
 class Consolidation:
     """The sum of one penalty lambda / 2 * F (weight - anchor)^2 for each earlier task, as a gradient.
 
-    A sum of such parabolas is one parabola: kept are the sum of the F and its centre, however many tasks there are.
+    A sum of such parabolas is one parabola: kept are the sum of the F and its center, however many tasks there are.
 
     Args:
         importance: lambda; 0 is training without consolidation.
@@ -107,9 +107,9 @@ class Consolidation:
             if parameter not in self._curvature:
                 self._curvature[parameter], self._centre[parameter] = more.clone(), parameter.detach().clone()
                 continue
-            curvature, centre = self._curvature[parameter].add_(more), self._centre[parameter]
+            curvature, center = self._curvature[parameter].add_(more), self._centre[parameter]
             share = more / curvature.clamp_min(torch.finfo(curvature.dtype).tiny)  # 0 where no task minds the weight
-            centre.lerp_(parameter.detach(), share)
+            center.lerp_(parameter.detach(), share)
 
     @torch.no_grad()
     def add_gradients(self, weights_of: Callable[[nn.Parameter], Tensor] = lambda parameter: parameter) -> None:

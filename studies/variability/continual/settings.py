@@ -16,7 +16,7 @@ class ContinualSettings(ImageSettings):
     """What every study that learns tasks one after the other needs."""
 
     seeds: Count = 3
-    """how many seeds: permutations, initialisation, batches and noise"""
+    """how many seeds: permutations, initialization, batches and noise"""
     tasks: Annotated[int, Field(ge=2)] = 5
     """how many tasks are learned one after the other"""
     width: Count = 512

@@ -101,7 +101,7 @@ def learn(
         classes: logits of a head.
         recipe: how each task is trained.
         variability: b of NVRM-Adam; 0 is Adam.
-        seed: of the initialisation, the batch order and the weight noise.
+        seed: of the initialization, the batch order and the weight noise.
         penalty: elastic weight consolidation; None: without.
         advance: of the context.
         after_task: called with the network, its weights clean, after each task has been judged.
