@@ -142,8 +142,8 @@ class WeightNormalized(NoisyModule):
         return torch.zeros_like(g), g
 
     def _law_tensors(self, dtype: torch.dtype) -> LawTensors:
-        """law_param_0, law_param_1 and constants of the angle's distribution: kept from pass to pass while everything that
-        they are made of stays the same."""
+        """law_param_0, law_param_1 and constants of the angle's distribution, kept from pass to pass while everything
+        that they are made of stays the same."""
         v = self.weight_v
         made_of = (self.direction, v.shape, v.device, dtype)
         compiling = torch.compiler.is_compiling()
