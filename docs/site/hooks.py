@@ -68,10 +68,11 @@ def _font() -> bytes:
     return file.getvalue()
 
 
-def on_page_markdown(text: str, page, **kwargs) -> None:
-    """The first page has a wide table, and no neighbors to navigate to."""
+def on_page_markdown(text: str, page, **kwargs) -> str:
+    """The first page has a wide table, and no neighbors to navigate to. Links to notebooks lead to their pages."""
     if page.file.src_uri == "README.md":
         page.meta["hide"] = ["navigation"]
+    return re.sub(r"\]\(([\w/.]+)\.ipynb\)", r"](\1.md)", text)
 
 
 def on_page_content(text: str, **kwargs) -> str:
