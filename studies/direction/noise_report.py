@@ -27,7 +27,7 @@ _SAMPLINGS = {
     "batch": "one plane and angle for the mini-batch",
     "shared": "one plane for the mini-batch",
     "flipout": "random signs",
-    "local": "each object and neuron its own",
+    "local": "independent per example and neuron",
 }
 
 
@@ -120,6 +120,11 @@ def _place(kind: str) -> str:
     return kind.split("@")[1] if "@" in kind and not kind.startswith("magn") else "reference"
 
 
+def _suffix(place: str) -> str:
+    """What tells kinds of one name apart."""
+    return "" if place == "reference" else f", {place}"
+
+
 def draw(settings: Any, runs: list[Row]) -> Figure:
     """Test accuracy of the ensembles by kind: a panel a size, a line a kind; points are seeds, bars one deviation."""
     sizes, names = sorted(settings.sizes), list(dict.fromkeys(run["kind"] for run in runs))
@@ -138,7 +143,7 @@ def draw(settings: Any, runs: list[Row]) -> Figure:
         panel.grid(axis="x")
         panel.xaxis.set_major_formatter("{x:.1f} %")
     first = panels[0, 0]
-    first.set_yticks(range(len(names)), [label(name) for name in names])
+    first.set_yticks(range(len(names)), [label(name) + _suffix(_place(name)) for name in names])
     first.invert_yaxis()
     for place in dict.fromkeys(map(_place, names)):
         color, marker, words = PLACES[place]

@@ -143,7 +143,7 @@ def test_the_tables_of_kinds(outcome):
         "No reg",
         "Gauss inp",
         "Gauss weight",
-        "Rot N",
+        "Rot N, signal",
     ]
     (points,) = [line for line in first.lines if line.get_marker() == "." and list(line.get_ydata()) == [4]]
     assert points.get_xdata() == pytest.approx([100 * row["ensemble"] for row in local])
