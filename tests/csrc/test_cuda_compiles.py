@@ -73,9 +73,9 @@ def wide_accesses(kernel):
     rule, storage, *master = kernel.split(", ")
     state_storage = "float32" if master and storage != "float64" else storage
     has_rule = rule != "NoUpdate"
-    # A master is written at two places: clean, or with the noise that it keeps.
+    # A rule writes a master at two places: clean, or with the noise that it keeps. Noise alone writes none.
     loads = [state_storage] * (1 + STATES[rule]) + [storage] * has_rule
-    stores = [state_storage] * (STATES[rule] + (1 + has_rule if master else 0)) + [storage]
+    stores = [state_storage] * (STATES[rule] + (2 * has_rule if master else 0)) + [storage]
     wide, single = collections.Counter(), collections.Counter()
     for way, operands in (("ld", loads), ("st", stores)):
         for count, kind in (ROWS[operand] for operand in operands):
