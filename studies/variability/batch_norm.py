@@ -20,14 +20,12 @@ from torch.optim.swa_utils import update_bn
 
 from studies import figures, tables
 from studies.fit import predict
+from studies.models import SMALL_WIDTHS
 from studies.optimizers import NVRM_SGD
 from studies.runner import Context, Report, Row, Study
 from studies.settings import SOME, Count, NotNegative
 from studies.variability import looks, training
 from studies.variability.training import Problem, TrainingSettings
-
-#: The networks that have batch normalization, with the widths that two cores train in seconds per epoch.
-WIDTHS = {"vgg16": 8, "resnet34": 4, "mobilenetv2": 8}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +51,10 @@ def cells(settings: BatchNorm) -> Iterator[dict[str, Any]]:
 def run(context: Context, *, network: str, variability: float, seed: int) -> dict[str, Any]:
     """One training; ``measured`` has the accuracy with statistics computed anew."""
     settings = training.at(
-        context.settings, network=network, width=context.settings.width or WIDTHS[network], variability=variability
+        context.settings,
+        network=network,
+        width=context.settings.width or SMALL_WIDTHS[network],
+        variability=variability,
     )
     problem = training.corrupt(context.prepared, "asymmetric", 0.0, seed)
     return training.train(

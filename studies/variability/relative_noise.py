@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from studies import figures, tables
 from studies.labels import Kind
-from studies.models import NetworkName
+from studies.models import SMALL_WIDTHS, NetworkName
 from studies.optimizers import NVRM_SGD, SGD
 from studies.runner import Context, Report, Row, Study
 from studies.settings import SOME, NotNegative, Positive, Share
@@ -33,8 +33,6 @@ SCALES = {
     "rms of a row": ("rms", "row", 1),
     "third of a row's largest": ("absmax", "row", 3),
 }
-#: Widths at which two cores train in less than a second an epoch; others have their default.
-WIDTHS = {"vgg16": 8, "resnet34": 4, "mobilenetv2": 8}
 LAST = 3
 
 
@@ -75,7 +73,7 @@ def run(
     problem = training.corrupt(context.prepared, settings.noise_kind, settings.noise_rate, seed)
     relative, per, divisor = SCALES.get(scale, SCALES["absolute"])
     chosen = training.at(
-        settings, network=network, width=settings.width or WIDTHS.get(network), variability=factor / divisor,
+        settings, network=network, width=settings.width or SMALL_WIDTHS.get(network), variability=factor / divisor,
         relative=relative, per=per, noise_on_biases=biases,
     )  # fmt: skip
     return training.train(problem, chosen, SGD if scale == SGD else NVRM_SGD, seed, advance=context.advance)

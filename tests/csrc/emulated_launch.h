@@ -157,6 +157,17 @@ static std::vector<Parameter> make_parameters(const Case& c, uint32_t seed, int6
   return list;
 }
 
+// Raw hyper-parameters; options take turns.
+static std::vector<double> hyper_of(int rule, int turn) {
+  const double decay = turn % 3 ? 1e-2 : 0, maximize = turn % 3 == 1, option = turn % 2 == 0;
+  if (rule == no_rule) return {};
+  std::vector<double> raw = {1e-2, 0.9, 0.999, decay, maximize};  // lr, beta1, beta2
+  if (rule <= 1) raw = {0.1, 0.9, 0.1, decay, option, maximize};
+  if (rule == 2 || rule == 3) raw = {1e-2, 0.9, 0.999, 1e-8, decay, option, maximize};
+  CHECK(raw.size() == static_cast<size_t>(facts_of_rule(rule)->hyper_count), "hyper-parameters of rule %d", rule);
+  return raw;
+}
+
 // The tensor table that the glue makes of them.
 struct Table {
   int rule;

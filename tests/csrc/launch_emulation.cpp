@@ -3,17 +3,6 @@
 // exactly once, by the right Philox block and lane; then with numbers, against the CPU kernels, bit for bit.
 #include "emulated_launch.h"
 
-// Raw hyper-parameters; options take turns.
-static std::vector<double> hyper_of(int rule, int turn) {
-  const double decay = turn % 3 ? 1e-2 : 0, maximize = turn % 3 == 1, option = turn % 2 == 0;
-  if (rule == no_rule) return {};
-  std::vector<double> raw = {1e-2, 0.9, 0.999, decay, maximize};  // lr, beta1, beta2
-  if (rule <= 1) raw = {0.1, 0.9, 0.1, decay, option, maximize};
-  if (rule == 2 || rule == 3) raw = {1e-2, 0.9, 0.999, 1e-8, decay, option, maximize};
-  CHECK(raw.size() == static_cast<size_t>(facts_of_rule(rule)->hyper_count), "hyper-parameters of rule %d", rule);
-  return raw;
-}
-
 // Every byte of every operand, the records and the counters must agree, and no byte outside may be written.
 static void expect_equal(const char* what, const Case& c, std::vector<Parameter>& mine,
                          std::vector<Parameter>& theirs) {

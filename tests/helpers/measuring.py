@@ -31,6 +31,20 @@ def with_measures(lists: Lists, per: str, shapes: list[tuple[int, ...]] | None =
     return {**given, "sums": [torch.full((n, 4), 99) for n in rows]} if sums else given
 
 
+def extreme(lists: Lists, per: str) -> Lists:
+    """The lists of two matrices with masters: weights that are broken, huge, tiny and 0; measures that are broken
+    and next to infinite."""
+    lists = with_measures(lists, per)
+    for x in (*lists["masters"], *lists["params"]):
+        x[0, 3], x[1, 2], x[2, 1] = math.nan, math.inf, -math.inf
+        x[3] *= 1e30
+        x[4] *= 1e-11
+        x[-1] = 0.0
+    lists["measures"][0].fill_(math.nan)
+    lists["measures"][1].fill_(1e38)
+    return lists
+
+
 def _carrying(lists: Lists, scale: float, distribution: int, is_relative: bool) -> Lists:
     """Copies, whose records tell of noise."""
     given = with_noise(lists, scale, distribution)

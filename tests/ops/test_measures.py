@@ -1,10 +1,8 @@
 """Relative noise and measures: the native kernels leave the reference's bits, whatever the threads."""
 
-import math
-
 import pytest
 import torch
-from measuring import run_measure, run_measured, run_relative_reperturb, same_bits, with_measures
+from measuring import extreme, run_measure, run_measured, run_relative_reperturb, same_bits, with_measures
 from native import each_instruction_set
 from step_checks import ELEMENTS, columns_of, misalign, spread, transpose
 from steps import RULES, make_lists
@@ -129,14 +127,7 @@ def test_threads(measure, per):
 @PER
 def test_extreme_weights(measure, per):
     """Weights that are broken, huge, tiny and 0; measures that are broken, infinite and 0."""
-    lists = with_measures(make_lists([(8, 40), (5, 300)], "sgd", torch.float32, True), per)
-    for x in (*lists["masters"], *lists["params"]):
-        x[0, 3], x[1, 2], x[2, 1] = math.nan, math.inf, -math.inf
-        x[3] *= 1e30
-        x[4] *= 1e-11
-        x[-1] = 0.0
-    lists["measures"][0].fill_(math.nan)
-    lists["measures"][1].fill_(1e38)
+    lists = extreme(make_lists([(8, 40), (5, 300)], "sgd", torch.float32, True), per)
     for scale in (0.05, 100.0):
         for old_scale in (0.0, 0.1, 50.0):
             compare(lists, "sgd", measure, scale=scale, old_scale=old_scale)

@@ -45,16 +45,6 @@ static void put_pieces(const std::vector<Piece>& pieces) {
   }
 }
 
-// Raw hyper-parameters; options take turns.
-static std::vector<double> hyper_of(int rule, int turn) {
-  const double decay = turn % 3 ? 1e-2 : 0, maximize = turn % 3 == 1, option = turn % 2 == 0;
-  if (rule == no_rule) return {};
-  std::vector<double> raw = {1e-2, 0.9, 0.999, decay, maximize};
-  if (rule <= 1) raw = {0.1, 0.9, 0.1, decay, option, maximize};
-  if (rule == 2 || rule == 3) raw = {1e-2, 0.9, 0.999, 1e-8, decay, option, maximize};
-  return raw;
-}
-
 static const char* const kinds[] = {"float32", "float64", "bfloat16", "float16"};
 
 static void record(const Case& c, int turn) {

@@ -79,13 +79,13 @@ def programs(ptx):
 
 @pytest.fixture(scope="module")
 def recorded(folder):
-    """The path of all cases."""
+    """All cases."""
     program, path = folder / "recorded_launches", folder / "launches.bin"
     sources = [Path(__file__).with_name("recorded_launches.cpp"), ROOT / "csrc/cpu/kernels_portable.cpp"]
     flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-Wno-psabi"]
     subprocess.run([COMPILER, *flags, "-I", str(ROOT / "csrc"), *sources, "-o", program], check=True)
     subprocess.run([program, path, str(TURNS)], check=True)
-    return path
+    return list(recording.cases(path))
 
 
 def run(case, programs):
@@ -122,7 +122,7 @@ def report(kind, programs):
 @pytest.mark.parametrize("kind", KINDS)
 def test_steps_are_the_cpu_kernels_byte_for_byte(kind, recorded, programs):
     seen = 0
-    for case in recording.cases(recorded):
+    for case in recorded:
         if case.kind == kind:
             assert len(case.after) == len(case.before)
             assert run(case, programs) == [], case.name
@@ -134,7 +134,7 @@ def test_steps_are_the_cpu_kernels_byte_for_byte(kind, recorded, programs):
 
 def test_noise_is_the_cpu_kernels_byte_for_byte(recorded, programs, monkeypatch):
     """And does not depend on how far off the approximate reciprocal root is."""
-    cases = [case for case in recording.cases(recorded) if case.kind == ""]
+    cases = [case for case in recorded if case.kind == ""]
     for error in (0, -2, 2):
         monkeypatch.setattr(arithmetic, "rsqrt_error", error)
         for case in cases:
@@ -166,17 +166,18 @@ def test_no_instruction_may_be_contracted_or_rounded_otherwise(ptx):
 @pytest.fixture(scope="module")
 def planted(ptx, recorded):
     """Runs a case of float32 SGD in place with the PTX changed by a function."""
-    case = next(case for case in recording.cases(recorded) if case.name == "float32, rule 1, in place, turn 0")
+    case = next(case for case in recorded if case.name == "float32, rule 1, in place, turn 0")
+
+    launch = case.launches[0]
+    (name,) = [name for name in kernels_of(ptx("step_float32")) if "3SgdILb1EEEffLb0E" in name]
+    text = ptx("step_float32")
+    begin = text.index(f".entry {name}(")
+    own = text[begin : text.index("\n}\n", begin)]
 
     def go(change):
-        (name,) = [name for name in kernels_of(ptx("step_float32")) if "3SgdILb1EEEffLb0E" in name]
-        text = ptx("step_float32")
-        begin = text.index(f".entry {name}(")
-        end = text.index("\n}\n", begin)
-        changed = change(text[begin:end])
-        assert changed != text[begin:end]
+        changed = change(own)
+        assert changed != own
         program = Program(kernels_of(changed + "\n}\n")[name])
-        launch = case.launches[0]
         return program.launch(launch.ctas, 128, launch.arguments, dict(case.before))
 
     return go

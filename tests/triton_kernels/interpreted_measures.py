@@ -1,13 +1,11 @@
 """Relative noise and measures of the Triton kernels, in the interpreter: the reference's bits. Started by
 test_interpreted.py."""
 
-import math
-
 import pytest
 import torch
 from bad_arguments import BAD_MEASURES, check_refused, measure_arguments, measuring_arguments
 from interpreter import rounding_of_bfloat16  # noqa: F401
-from measuring import run_measure, run_measured, run_relative_reperturb, same_bits, with_measures
+from measuring import extreme, run_measure, run_measured, run_relative_reperturb, same_bits, with_measures
 from step_checks import columns_of, misalign, spread, transpose
 from steps import make_lists
 
@@ -74,14 +72,7 @@ def test_shards_in_runs(measure, per):
 @BOTH
 @PER
 def test_extreme_weights(measure, per):
-    lists = with_measures(make_lists([(8, 40), (5, 300)], "sgd", torch.float32, True), per)
-    for x in (*lists["masters"], *lists["params"]):
-        x[0, 3], x[1, 2], x[2, 1] = math.nan, math.inf, -math.inf
-        x[3] *= 1e30
-        x[4] *= 1e-11
-        x[-1] = 0.0
-    lists["measures"][0].fill_(math.nan)
-    lists["measures"][1].fill_(1e38)
+    lists = extreme(make_lists([(8, 40), (5, 300)], "sgd", torch.float32, True), per)
     for scale in (0.05, 100.0):
         compare(lists, "sgd", measure, scale=scale, old_scale=0.1)
     same_bits(*(run_measure(lists, backend, measure) for backend in BACKENDS))

@@ -40,11 +40,11 @@ class Launch:
         self.registers: dict[str, np.ndarray] = {}
         self.known: dict[str, np.ndarray] = {}
         kernel = program.kernel
-        is_known = np.zeros(kernel.shared_bytes, bool)
         self.inside = np.zeros(kernel.shared_bytes + 16, bool)
         for offset, size in kernel.shared.values():
             self.inside[offset : offset + size] = True
-        self.shared = Bytes(np.zeros(ctas * kernel.shared_bytes, np.uint8), np.tile(is_known, ctas), ctas)
+        size = ctas * kernel.shared_bytes
+        self.shared = Bytes(np.zeros(size, np.uint8), np.zeros(size, bool), ctas)
         self.pc = np.zeros(count, np.int32)
         self.waits = np.zeros(count, bool)
 
