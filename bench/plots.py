@@ -33,8 +33,8 @@ def plain_numbers(axis: Axis, steps: tuple[float, ...]) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def bars(axes: Axes, table: dict[str, Any], title: str) -> None:
-    """Ratios of one table, quartiles as whiskers, on a logarithmic axis."""
+def dots(axes: Axes, table: dict[str, Any], title: str) -> None:
+    """Ratios of one table, quartiles as whiskers, on a logarithmic axis, where a bar's length means nothing."""
     rows = table["rows"][::-1]
     middle = [row["ratio"]["median"] for row in rows]
     spread = [
@@ -42,21 +42,26 @@ def bars(axes: Axes, table: dict[str, Any], title: str) -> None:
         [row["ratio"]["high"] - m for m, row in zip(middle, rows)],
     ]
     names = [row["contestant"] for row in rows]
-    axes.barh(range(len(rows)), middle, xerr=spread, color=[color(name) for name in names], ecolor="black", height=0.7)
+    for i, (value, name) in enumerate(zip(middle, names)):
+        whisker = [[side[i]] for side in spread]
+        axes.errorbar(value, i, xerr=whisker, fmt="o", markersize=5, color=color(name), ecolor="black", elinewidth=0.8)
     axes.set_yticks(range(len(rows)), names, fontsize=7)
     axes.set_xscale("log")
+    axes.grid(axis="x", color="0.9", linewidth=0.6)
+    axes.set_axisbelow(True)
     axes.axvline(1, color="black", linewidth=0.8)
     top = max(row["ratio"]["high"] for row in rows)
     axes.set_xlim(min(0.7, *middle), top * (2.2 if top > 8 else 1.6))
     plain_numbers(axes.xaxis, (1, 2, 5) if top > 8 else (1, 1.5, 2, 3, 5))
     for i, (value, row) in enumerate(zip(middle, rows)):
-        axes.text(row["ratio"]["high"] * 1.05, i, f"{value:.2f}", va="center", fontsize=7)
+        place = (row["ratio"]["high"], i)
+        axes.annotate(f"{value:.2f}", place, (6, 0), textcoords="offset points", va="center", fontsize=7)
     axes.set_title(title.split(" (")[0], fontsize=8)
     axes.set_xlabel("time, relative to the first row", fontsize=8)
     axes.tick_params(axis="x", labelsize=7)
 
 
-def figure_of_bars(tables: list[dict[str, Any]], columns: int, path: Path) -> None:
+def figure_of_dots(tables: list[dict[str, Any]], columns: int, path: Path) -> None:
     rows = -(-len(tables) // columns)
     tallest = max(len(table["rows"]) for table in tables)
     figure, axes = pyplot.subplots(
@@ -65,7 +70,7 @@ def figure_of_bars(tables: list[dict[str, Any]], columns: int, path: Path) -> No
     for place in axes.flat[len(tables) :]:
         place.set_visible(False)
     for table, place in zip(tables, axes.flat):
-        bars(place, table, table["title"])
+        dots(place, table, table["title"])
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
@@ -117,13 +122,13 @@ def draw(parts: dict[str, Any], output: Path) -> dict[str, str]:
     paths = {name: output.with_name(f"{output.stem}_{name}.png") for name in ("steps", "scaling", "layers")}
     drawn = {}
     if "steps" in parts:
-        figure_of_bars([t for t in parts["steps"]["tables"] if DRAWN in t["title"]], 2, paths["steps"])
+        figure_of_dots([t for t in parts["steps"]["tables"] if DRAWN in t["title"]], 2, paths["steps"])
         drawn["steps"] = paths["steps"].name
     if "scaling" in parts:
         figure_of_curves(parts["scaling"]["tables"], paths["scaling"])
         drawn["scaling"] = paths["scaling"].name
     tables = [table for name in ("layers", "stochastic") if name in parts for table in parts[name]["tables"]]
     if tables:
-        figure_of_bars(tables, 2, paths["layers"])
+        figure_of_dots(tables, 2, paths["layers"])
         drawn["layers"] = paths["layers"].name
     return drawn
