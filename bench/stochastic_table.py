@@ -60,11 +60,11 @@ def check_kernels() -> str:
     return f"gate green: {compared} results of the stochastic layers' kernels equal the reference's, bit for bit"
 
 
-def entrants(objects: int, inputs: int, outputs: int) -> tuple[dict[str, Entrant], dict[str, int]]:
+def entrants(examples: int, inputs: int, outputs: int) -> tuple[dict[str, Entrant], dict[str, int]]:
     """Everybody, on one input, and the bytes that each keeps for backward beyond parameters and input."""
     torch.manual_seed(0)
-    x = torch.randn(objects, inputs, requires_grad=True)
-    grad, doubled_grad, one = torch.randn(objects, outputs), torch.randn(objects, 2 * outputs), torch.ones(())
+    x = torch.randn(examples, inputs, requires_grad=True)
+    grad, doubled_grad, one = torch.randn(examples, outputs), torch.randn(examples, 2 * outputs), torch.ones(())
     doubled, plain = nn.Linear(inputs, 2 * outputs), nn.Linear(inputs, outputs)
     layer = noisy.StochasticLinear(inputs, outputs, activation="relu")
     noisy.set_regularizer(layer, noisy.MaxEntropy("sample", MARGIN))
@@ -127,6 +127,6 @@ def measure_shape(shape: tuple[int, int, int], rounds: int) -> dict[str, Any]:
                 "all seconds": mine,
             }
         )
-    objects, inputs, outputs = shape
-    title = f"{objects} objects, {inputs} inputs, {outputs} outputs, float32"
+    examples, inputs, outputs = shape
+    title = f"{examples} examples, {inputs} inputs, {outputs} outputs, float32"
     return {"title": title, "waiting": waiting_share(waiting), "rows": rows}
