@@ -1,14 +1,15 @@
 """Noise that examples share: one tangent direction for each weight vector, drawn once for the mini-batch.
 
 shared    the draw as it is. Rotation angles and magnitudes are drawn for each example and neuron, as equation 48 of the
-          thesis of P. Kirichenko (2018) proposes. The other laws, whose noise is one Gaussian weight matrix, draw
-          once a neuron.
-batch     as shared, and every law draws one angle a neuron, so that each weight vector is turned once for the whole
-          mini-batch: what the thesis's experiments did (sections 5.1.2 and 5.2). Magnitudes are drawn for each example.
+          thesis of P. Kirichenko (2018) proposes. The other distributions, whose noise is one Gaussian weight matrix,
+          draw once a neuron.
+batch     as shared, and every distribution draws one angle a neuron, so that each weight vector is turned once for the
+          whole mini-batch: what the thesis's experiments did (sections 5.1.2 and 5.2). Magnitudes are drawn for each
+          example.
 flipout   each example flips the signs of the shared Gaussian matrix's columns by its own random signs and each
           activation the sign of its row (after Wen et al., 2018), and every angle is drawn for each activation. The
           flipped Gaussian is projected into the tangent space again and normalized for each example, by one more small
-          product, so that every activation on its own has the law of local sampling.
+          product, so that every activation on its own has the distribution of local sampling.
 
 Draws of the weights' shape are made again for backward (checkpoint), never kept.
 """

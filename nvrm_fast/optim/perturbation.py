@@ -244,9 +244,9 @@ class NeuralVariableOptimizer(NoisyOptimizer):
     def predict(self, model: nn.Module, x: Any, samples: int = 10, *, class_dim: int | None = None) -> Prediction:
         """The prediction of an ensemble of perturbed copies of the model, which exists only once.
 
-        Every sample is a pass over `x` at clean weights + noise of the groups' scale and law, as in training: one draw
-        for all objects. The same call gives the same ensemble: its draws are a function of seed and sample. Weights
-        and noise are bit for bit as before; model.eval() is the caller's.
+        Every sample is a pass over `x` at clean weights + noise of the groups' scale and distribution, as in training:
+        one draw for all examples. The same call gives the same ensemble: its draws are a function of seed and sample.
+        Weights and noise are bit for bit as before; model.eval() is the caller's.
 
         Args:
             model: a model that this optimizer trains; it must return logits, (batch, classes) unless class_dim says.

@@ -44,8 +44,8 @@ class NoiseInjection:
     Args:
         model: any module.
         layer: name of a sub-module, as `model.named_modules()` lists it, that returns one tensor.
-        sigma: standard deviation of eps (for "uniform" and "laplace": the law's scale b, see `nvrm_fast.noise`).
-            The attribute may be changed between steps.
+        sigma: standard deviation of eps (for "uniform" and "laplace": the distribution's scale b, see
+            `nvrm_fast.noise`). The attribute may be changed between steps.
         nodes: how many independent nodes, each with its own weights.
         kind: "redrawn": a new eps at every forward pass; its key is one 64-bit draw from torch's generator for the
             device, as with dropout. "fixed": eps is a function of the seed and the example's index, which
@@ -141,7 +141,7 @@ class NoiseInjection:
         return self._sigma**2 * (1.0, 1 / 3, 2.0, 1.0)[self._distribution]
 
     def draw(self, count: int, seed: int = 0) -> Tensor:
-        """eps of the node's law for so many examples, (count, nodes), a function of the seed: for measurements."""
+        """eps for so many examples, (count, nodes), a function of the seed: for measurements."""
         key = key_of_seed(check_integer(seed, 64, "seed"), self.weight.device)
         return draw_noise(count, None, key, self._how())
 

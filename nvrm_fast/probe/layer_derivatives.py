@@ -121,7 +121,7 @@ def update_sides(
     """Both sides of eq. 2 on one batch.
 
     Args:
-        eps: the batch's noise, (N, nodes), sigma included; its law has the variance injection.variance.
+        eps: the batch's noise, (N, nodes), sigma included; its distribution has the variance injection.variance.
         lr: eta.
     """
     weight = injection.weight

@@ -92,7 +92,7 @@ class Recorder:
         row["noise_norm"] = float(self.injection.weight.detach().norm())
         if self._next is not None:
             row["next_norm"] = float(self._next.weight.detach().norm())
-        # Not the fixed noise of some examples, nor a draw from the user's generator: any eps of the right law will do.
+        # Not the fixed noise of some examples, nor a draw from the user's generator: any eps so distributed will do.
         eps = self.injection.draw(len(train[0]), seed=int(step))
         with restored(self.model):
             self.model.eval()

@@ -43,7 +43,7 @@ class Suggestion:
         losses: float64, (variabilities, samples): mean loss over the examples under each draw of noise.
         clean_loss: without noise.
         limit: the increase of the loss that was allowed.
-        noise, seed: law and seed of the noise.
+        noise, seed: distribution and seed of the noise.
         examples: how many the losses are means over.
         warm_up_steps: steps that the copy was trained for before; 0 without.
     """
@@ -133,7 +133,7 @@ def suggest_variability(
             pass is taken at most.
         fraction: of the clean loss by which the mean loss may grow.
         increase: how much it may grow, instead, in the loss's units.
-        noise: the law, as for the optimizers; b is its scale.
+        noise: the distribution, as for the optimizers; b is its scale.
         samples: draws of noise for each b, the same unit noise for all of them.
         examples: so many, or as many as there are (whole batches): the first ones.
         seed: of noise, order and warm-up; torch's generators are as they were afterwards.

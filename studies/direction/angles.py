@@ -1,8 +1,8 @@
 """Figures 11 to 14 of the thesis: angles between a vector of 1,000 dimensions and its noisy copies, by kind of noise.
 
-Filled: from the noise's definition, with whole vectors. Line: from the law by which local sampling draws the angle. The
-table has the two-sample Kolmogorov-Smirnov distance of both, and the distance that two samples of one law exceed once
-in 10,000 times.
+Filled: from the noise's definition, with whole vectors. Line: from the distribution that local sampling draws from. The
+table has the two-sample Kolmogorov-Smirnov distance of both, and the distance that two samples of one distribution
+exceed once in 10,000 times.
 
 Written to --out: table.md, figure11.png to figure14.png and results.json.
 """
@@ -90,7 +90,7 @@ def distance(first: Tensor, second: Tensor) -> float:
 
 
 def largest_by_chance(draws: int) -> float:
-    """The Kolmogorov-Smirnov distance that two samples of so many draws of one law exceed with FALSE_ALARM."""
+    """The Kolmogorov-Smirnov distance that two samples of so many draws of one distribution exceed with FALSE_ALARM."""
     return math.sqrt(-math.log(FALSE_ALARM / 2) / draws)
 
 
@@ -108,7 +108,7 @@ def report(settings: Angles, rows: list[Row]) -> Report:
         ]
         for one in histograms
     ]
-    header = ["figure", "noise", "parameter", "angle, vectors", "angle, local law", "distance"]
+    header = ["figure", "noise", "parameter", "angle, vectors", "angle, local sampling", "distance"]
     chance = f"By chance a distance exceeds {largest_by_chance(settings.draws):.4f} once in 10,000 times."
     text = f"{tables.markdown(header, lines)}\n\nAngles in degrees. {chance}"
     numbers = tables.groups(histograms, "figure")
@@ -129,7 +129,7 @@ def draw(settings: Angles, number: int, histograms: list[Row]) -> Figure:
     for panel, one, by_vectors, by_law in zip(grid.flat, histograms, *counts.values()):
         scale = settings.draws * BINS[1]
         panel.stairs(by_vectors / scale, BINS, fill=True, color="#f0a07c", label="weight space")
-        panel.stairs(by_law / scale, BINS, color=PLACES["local"][0], label="local law")
+        panel.stairs(by_law / scale, BINS, color=PLACES["local"][0], label="local sampling")
         figures.name_axes(panel, f"{letter} = {one['parameter']:.4g}", "", percent=False)
         panel.set_xlim(0, end)
         panel.set_xticks([0, math.pi / 4, math.pi / 2], ["0", "π/4", "π/2"])

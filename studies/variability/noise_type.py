@@ -1,6 +1,6 @@
 """Which noise? NVRM-SGD with Gaussian, uniform and Laplace noise on the weights, by b.
 
-The paper's section 4 (6), Figure 7, on 40 % asymmetric wrong labels. b is the scale of each law; their standard
+The paper's section 4 (6), Figure 7, on 40 % asymmetric wrong labels. b is each distribution's scale; their standard
 deviations are b, b / sqrt(3) and b * sqrt(2). At the paper's weight decay and at a hundred times it.
 
 Written to --out: table.md, scales.png and results.json.
