@@ -1,4 +1,4 @@
-"""Noise as an instrument: injection nodes with their phases; neural variability with its bounds.
+"""Noise injection as a probe: nodes with their phases; neural variability with its bounds.
 
 Sources: N. Levi, I. M. Bloch, M. Freytsis and T. Volansky, "Noise injection as a probe of deep learning dynamics", 2022
 (injection nodes); Z. Xie et al., "Artificial Neural Variability for Deep Learning", 2021 (perturbed weights).

@@ -11,7 +11,7 @@ from pages import ROOT, page, run
 #: Their blocks are one program each, with assertions.
 RUN = [
     *("docs/how_noise.md", "docs/how_step.md", "docs/how_layers.md"),
-    *("docs/extend_layer.md", "docs/weight_noise.md", "docs/flat_minima.md", "docs/optimizers.md"),
+    *("docs/extend_layer.md", "docs/weight_noise.md", "docs/flat_minima.md", "docs/choosing_noise.md"),
 ]
 
 
