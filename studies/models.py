@@ -216,3 +216,10 @@ def build(name: str, shape: ImageShape, classes: int, width: int | None = None, 
     of the others; None takes the network's default."""
     plan = NETWORKS[name]
     return started(plan.build, shape, classes, plan.default_width if width is None else width, seed=seed)
+
+
+def with_dropout(network: nn.Module, p: float) -> nn.Module:
+    """The network with dropout (Srivastava et al., 2014) before its last linear layer, itself changed."""
+    name, last = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
+    network.set_submodule(name, nn.Sequential(nn.Dropout(p), last))
+    return network

@@ -25,8 +25,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import torch
-
 from studies import StudyError, models, tables
 from studies.labels import Kind
 from studies.optimizers import NVRM_SGD, SGD
@@ -34,9 +32,8 @@ from studies.runner import Context, Report, Row, Study
 from studies.seeds import derive
 from studies.settings import SOME, Count, NotNegative, Positive, Share
 from studies.variability import training
-from studies.variability.training import Problem, TrainingSettings, last
+from studies.variability.training import TrainingSettings, last
 
-VALIDATION_PART = 4  # one image in so many
 PLACE = ("network", "lr", "weight_decay")
 _PLACE = {"network": "network", "lr": "lr", "weight decay": lambda runs: f"{runs[0]['weight_decay']:g}"}
 SETTING = ("optimizer", *PLACE, "variability")
@@ -92,20 +89,11 @@ def run(context: Context, *, judged_by: str, optimizer: str, seed: int, **place:
         seed = derive(seed, "search")
     problem = training.corrupt(context.prepared, settings.noise_kind, settings.noise_rate, seed)
     if judged_by == "validation":
-        problem = validation_problem(problem, seed)
+        problem = training.validation_problem(problem, seed)
     return training.train(
         problem, training.at(settings, **place), optimizer, seed, every_epoch=judged_by == "test",
         advance=context.advance,
     )  # fmt: skip
-
-
-def validation_problem(whole: Problem, seed: int) -> Problem:
-    """The training images less a random quarter, which with its corrupted labels takes the test set's place."""
-    order = torch.Generator().manual_seed(derive(seed, "validation"))
-    order = torch.randperm(len(whole.train_labels), generator=order).to(whole.train_labels.device)
-    held_out, kept = order[: len(order) // VALIDATION_PART], order[len(order) // VALIDATION_PART :]
-    images, labels = whole.train_images, whole.train_labels
-    return Problem(images[kept], labels[kept], whole.flipped[kept], images[held_out], labels[held_out], whole.classes)
 
 
 def choose(rows: Sequence[Row], memorizes: float) -> dict[str, list[Row]]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from nvrm_fast.contract.distributions import DISTRIBUTIONS
 from studies import models, optimizers, tables
@@ -22,6 +23,8 @@ from studies.optimizers import clean_weights
 from studies.runner import Row, images
 from studies.seeds import derive
 from studies.settings import SOME, Count, ImageSettings, NotNegative, Positive, Share
+
+VALIDATION_PART = 4  # one image in so many
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +64,12 @@ class TrainingSettings(ImageSettings):
     """images a step"""
     augmentation: Literal["none", "crop-flip"] = "none"
     """what is done to training images"""
+    dropout: Share = 0.0
+    """probability that an input of the last layer is left out"""
+    label_smoothing: Share = 0.0
+    """weight of all classes alike in the target"""
+    ema_decay: Share = 0.0
+    """decay of an exponential moving average of the weights, which is then what is measured (0: none)"""
     adam_lr: Positive = 3e-3
     """learning rate of Adam and NVRM-Adam at the start"""
     sam_rho: Positive = 0.1
@@ -145,6 +154,15 @@ def corrupt(data: ImageData, kind: str, rate: float, seed: int) -> Problem:
     )
 
 
+def validation_problem(whole: Problem, seed: int) -> Problem:
+    """The training images less a random quarter, which with its corrupted labels takes the test set's place."""
+    order = torch.Generator().manual_seed(derive(seed, "validation"))
+    order = torch.randperm(len(whole.train_labels), generator=order).to(whole.train_labels.device)
+    held_out, kept = order[: len(order) // VALIDATION_PART], order[len(order) // VALIDATION_PART :]
+    images, labels = whole.train_images, whole.train_labels
+    return Problem(images[kept], labels[kept], whole.flipped[kept], images[held_out], labels[held_out], whole.classes)
+
+
 @dataclass
 class Run:
     """Accuracies are fractions, one entry an epoch, all measured on clean weights and without augmentation."""
@@ -183,10 +201,19 @@ def train(
     network = models.build(
         settings.network, shape, problem.classes, settings.width, seed=derive(seed, "weights")
     ).to(device).train()  # fmt: skip
+    if settings.dropout:
+        network = models.with_dropout(network, settings.dropout)
     optimizer = optimizers.make_optimizer(optimizer_name, network, settings, derive(seed, "noise"), len(labels))
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, settings.drops, settings.lr_drop_factor)
     order = torch.Generator().manual_seed(derive(seed, "batches"))
     augment = AUGMENTATIONS[settings.augmentation]
+    averaged = None
+    if settings.ema_decay:
+        averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay), use_buffers=True)
+    measured = network if averaged is None else averaged.module
+
+    def loss_of(inputs: Tensor, targets: Tensor) -> Tensor:
+        return cross_entropy(network(inputs), targets, label_smoothing=settings.label_smoothing)
 
     def step(batch: Tensor) -> Tensor:
         inputs = problem.train_images[batch]
@@ -195,30 +222,29 @@ def train(
 
         def loss_of_part(i: int, parts: int) -> Tensor:
             if len(batch) < parts:
-                return _loss(network, inputs, labels[batch])
-            return _loss(network, inputs.tensor_split(parts)[i], labels[batch].tensor_split(parts)[i])
+                return loss_of(inputs, labels[batch])
+            return loss_of(inputs.tensor_split(parts)[i], labels[batch].tensor_split(parts)[i])
 
-        return optimizers.step(optimizer_name, optimizer, partial(loss_of_part, 0, 1), loss_of_part)
+        loss = optimizers.step(optimizer_name, optimizer, partial(loss_of_part, 0, 1), loss_of_part)
+        if averaged is not None:
+            averaged.update_parameters(network)
+        return loss
 
     run = Run()
-    # Only IVON draws from torch's generator.
+    # Only IVON and dropout draw from torch's generators.
     for epoch in fit(step, len(labels), settings, seed, device, order=order, drawn="torch"):
         schedule.step()
         run.seconds.append(epoch.seconds)
         run.train_loss.append(epoch.loss if math.isfinite(epoch.loss) else None)
         if every_epoch or epoch.number == settings.epochs:
             with clean_weights(optimizer):
-                _measure(run, network, problem)
+                _measure(run, measured, problem)
         advance(1 / settings.epochs)
     if measure is not None:
         with clean_weights(optimizer):
-            run.measured = measure(network, problem, settings, seed)
-    run.state_bytes_a_parameter = optimizers.state_bytes_a_parameter(optimizer)
+            run.measured = measure(measured, problem, settings, seed)
+    run.state_bytes_a_parameter = optimizers.state_bytes_a_parameter(optimizer) + 4.0 * (averaged is not None)
     return asdict(run)
-
-
-def _loss(network: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
-    return cross_entropy(network(inputs), labels)
 
 
 def _measure(run: Run, network: nn.Module, problem: Problem) -> None:

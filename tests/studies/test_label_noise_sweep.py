@@ -47,7 +47,7 @@ def test_the_rule():
 
 def test_validation_sees_no_test_image_and_no_clean_label(mnist):
     images = data.standardize(data.load("mnist", mnist))
-    problem = sweep.validation_problem(training.corrupt(images, "asymmetric", 0.9, 5), 5)
+    problem = training.validation_problem(training.corrupt(images, "asymmetric", 0.9, 5), 5)
     assert len(problem.train_labels) == len(problem.flipped) == 150 and len(problem.test_labels) == 50
     both = torch.cat([problem.train_images, problem.test_images]).flatten(1)
     together = torch.cat([both, images.train_images.flatten(1)]).unique(dim=0)

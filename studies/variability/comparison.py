@@ -1,0 +1,213 @@
+"""NVRM-SGD against what else stops a network from memorizing wrong labels, each at an equal budget of tuning.
+
+Every method has one strength, a grid of four values of it, and everything else in common: network, batches, learning
+rate, momentum and, but for weight decay itself, the paper's L2 penalty. The rule, fixed before the first run:
+
+1. A quarter of the training images is set aside; its labels are flipped like those of the rest, so that no clean label
+   is used. The value with the best mean accuracy on them (last epochs, over the search's seeds, which are not those
+   of 2) is the method's.
+2. With it the network is trained on all training images, and judged by the test set, on clean weights.
+
+The same is done at a rate of 0, where nothing is flipped: what does each method cost on clean labels? Accuracies are
+means of the last three epochs. A step's passes (forward and backward through the network, of one batch) and state
+stand beside them: SAM's step has two.
+
+Written to --out: table.md, comparison.png and results.json.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple
+
+from matplotlib.figure import Figure
+
+from studies import figures, optimizers, tables
+from studies.data import ImageData
+from studies.labels import Kind
+from studies.models import SMALL_WIDTHS
+from studies.optimizers import IVON, M_RWP, MSAM, NVRM_SGD, SAM, SGD
+from studies.runner import Context, Report, Row, Study, images
+from studies.seeds import derive
+from studies.settings import SOME, Count, NotNegative, Share
+from studies.variability import looks, training
+from studies.variability.training import TrainingSettings
+
+LAST = 3
+
+
+class Method(NamedTuple):
+    """label: in tables. optimizer: of ``optimizers.OPTIMIZERS``. strength: the setting that the grid is of. fixed:
+    others that the method needs. passes: through the network, a step."""
+
+    label: str
+    optimizer: str
+    strength: str
+    grid: tuple[float, ...]
+    fixed: dict[str, Any] = {}
+    passes: int = 1
+
+
+_RMS = {"relative": "rms", "noise_on_biases": False}
+METHODS = {
+    "sgd": Method("SGD, learning rate", SGD, "lr", (0.01, 0.03, 0.1, 0.3)),
+    "decay": Method("weight decay", SGD, "weight_decay", (1e-3, 1e-2, 3e-2, 0.1)),
+    "dropout": Method("dropout", SGD, "dropout", (0.2, 0.4, 0.6, 0.8)),
+    "smoothing": Method("label smoothing", SGD, "label_smoothing", (0.1, 0.2, 0.4, 0.6)),
+    "ema": Method("EMA of weights", SGD, "ema_decay", (0.9, 0.99, 0.999, 0.9999)),
+    "nvrm": Method("NVRM-SGD", NVRM_SGD, "variability", (0.02, 0.03, 0.05, 0.07)),
+    "nvrm-relative": Method("NVRM-SGD, relative", NVRM_SGD, "variability", (0.35, 0.5, 0.7, 1.0), _RMS),
+    "m-rwp": Method("m-RWP", M_RWP, "variability", (0.03, 0.05, 0.07, 0.1)),
+    "m-rwp-relative": Method("m-RWP, relative", M_RWP, "variability", (0.5, 0.7, 1.0, 1.4), _RMS),
+    "msam": Method("momentum-SAM", MSAM, "msam_rho", (0.1, 0.3, 1.0, 3.0)),
+    "ivon": Method("IVON", IVON, "ivon_hessian", (0.05, 0.1, 0.5, 1.0)),
+    "sam": Method("SAM", SAM, "sam_rho", (0.05, 0.1, 0.2, 0.4), passes=2),
+}
+#: With which the others are compared at the same seeds.
+BASES = ("nvrm", "sam")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(TrainingSettings):
+    """The settings of comparison."""
+
+    methods: Annotated[tuple[Literal[tuple(METHODS)], ...], SOME] = tuple(METHODS)
+    """what is compared, one or more; SGD's grid is of learning rates"""
+    noise_kind: Kind = "asymmetric"
+    """how labels are flipped"""
+    noise_rate: Annotated[tuple[Share, ...], SOME] = (0.4, 0.0)
+    """probabilities that a training label is flipped, one or more; at 0 none is"""
+    search_seeds: Count = 2
+    """how many seeds each value of a grid is trained with"""
+    weight_decay: NotNegative = 1e-4
+    """L2 penalty"""
+
+
+def prepare(settings: Comparison) -> ImageData | None:
+    """The images; refuses methods whose packages are missing."""
+    optimizers.require(METHODS[name].optimizer for name in settings.methods)
+    return images(settings)
+
+
+def cells(settings: Comparison) -> Iterator[dict[str, Any]]:
+    """The search: every value of every grid, judged by the validation split."""
+    for seed, rate, name in itertools.product(range(settings.search_seeds), settings.noise_rate, settings.methods):
+        for value in METHODS[name].grid:
+            yield {"judged_by": "validation", "noise_rate": rate, "method": name, "value": value, "seed": seed}
+
+
+def later_cells(settings: Comparison, rows: list[Row]) -> Iterator[dict[str, Any]]:
+    """What the rule chose, judged by the test set."""
+    for seed, ((rate, name), value) in itertools.product(range(settings.seeds), choose(rows).items()):
+        yield {"judged_by": "test", "noise_rate": rate, "method": name, "value": value, "seed": seed}
+
+
+def choose(rows: list[Row]) -> dict[tuple[float, str], float]:
+    """The value with the best score, by rate and method; a tie goes to the earlier one."""
+    searched = tables.groups(tables.select(rows, judged_by="validation"), "noise_rate", "method")
+    return {
+        place: max(tables.groups(mine, "value").items(), key=lambda item: score(item[1]))[0][0]
+        for place, mine in searched.items()
+    }
+
+
+def score(runs: list[Row]) -> float:
+    """Mean over seeds of the accuracy on the validation split."""
+    return statistics.fmean(map(accuracy, runs))
+
+
+def accuracy(row: Row) -> float:
+    """Mean accuracy of the last epochs."""
+    return statistics.fmean(row["test_accuracy"][-LAST:])
+
+
+def run(
+    context: Context, *, judged_by: str, noise_rate: float, method: str, value: float, seed: int
+) -> dict[str, Any]:  # fmt: skip
+    """One training."""
+    settings, how = context.settings, METHODS[method]
+    if judged_by == "validation":
+        seed = derive(seed, "search")
+    problem = training.corrupt(context.prepared, settings.noise_kind, noise_rate, seed)
+    if judged_by == "validation":
+        problem = training.validation_problem(problem, seed)
+    width = settings.width or SMALL_WIDTHS.get(settings.network)
+    place = {"width": width, **how.fixed, how.strength: value}
+    return training.train(problem, training.at(settings, **place), how.optimizer, seed, advance=context.advance)
+
+
+def report(settings: Comparison, rows: list[Row]) -> Report:
+    """The table of each rate, the differences from NVRM-SGD and the figure."""
+    judged = tables.select(rows, judged_by="test")
+    parts = [
+        f"{settings.data}, {settings.network}, {settings.epochs} epochs. Each method at the best of four values of its "
+        f"strength ({settings.search_seeds} seeds a value, a quarter of the corrupted training images held out). In "
+        f"percent, on clean weights, as the mean of the last {LAST} epochs; mean ± standard deviation over seeds, "
+        f"their number: {settings.seeds}."
+    ]
+    for (rate,), mine in tables.groups(judged, "noise_rate").items():
+        bases = {name: runs for (name,), runs in tables.groups(mine, "method").items() if name in BASES}
+        columns: dict[str, Any] = {
+            "method": lambda runs: METHODS[runs[0]["method"]].label,
+            "strength": lambda runs: f"{METHODS[runs[0]['method']].strength} {runs[0]['value']:g}",
+            "test accuracy": lambda runs: tables.percent(list(map(accuracy, runs))),
+        }
+        for name, base in bases.items():
+            columns[f"above {METHODS[name].label}, 95 % interval"] = lambda runs, name=name, base=base: (
+                "" if runs[0]["method"] == name else tables.paired(list(map(accuracy, runs)), list(map(accuracy, base)))
+            )
+        if rate:
+            columns["flipped labels memorized"] = lambda runs: tables.percent(training.last(runs, "memorized"))
+        columns["passes a step"] = lambda runs: str(METHODS[runs[0]["method"]].passes)
+        columns["state, bytes per weight"] = lambda runs: f"{runs[0]['state_bytes_a_parameter']:.1f}"
+        parts.append(f"{heading(settings, rate)}:\n\n{tables.table(mine, ['method'], columns)}")
+    found = {"chosen": [{"rate": rate, "method": name, "value": value} for (rate, name), value in choose(rows).items()]}
+    return Report("\n\n".join(parts), {"comparison.png": draw(settings, judged)}, found)
+
+
+def heading(settings: Comparison, rate: float) -> str:
+    """``40 % asymmetric flips``."""
+    return f"{100 * rate:g} % {settings.noise_kind} flips" if rate else "Clean labels"
+
+
+def draw(settings: Comparison, rows: list[Row]) -> Figure:
+    """A panel a rate, a row a method: each seed a small dot, their mean a large one."""
+    rates = tables.groups(rows, "noise_rate")
+    names = settings.methods
+    figure, panels = figures.new_figure(
+        1, len(rates), width=4.8 * len(rates) + 1.6, height=0.34 * len(names) + 1.9, sharey=True,
+        title=f"{looks.title(settings, settings.network)}\neach method at the best of four strengths",
+    )  # fmt: skip
+    for panel, ((rate,), mine) in zip(panels[0], rates.items()):
+        for line, name in enumerate(reversed(names)):
+            values = [100 * accuracy(run) for run in tables.select(mine, method=name)]
+            color = figures.COLORS[1] if "nvrm" in name or "rwp" in name else figures.INK
+            panel.plot(values, [line] * len(values), ".", color=figures.FAINT, markersize=5)
+            panel.plot(statistics.fmean(values), line, "o", color=color, markersize=7)
+        panel.set_yticks(range(len(names)), [METHODS[name].label for name in reversed(names)])
+        panel.grid(axis="x", linewidth=0.5, color=figures.FAINT, alpha=0.4)
+        figures.name_axes(panel, heading(settings, rate), "test accuracy, %", "", percent=False)
+    return figure
+
+
+STUDY = Study(
+    settings=Comparison,
+    presets={
+        "tiny": {**training.tiny(), "search_seeds": 1},
+        "quick": {
+            "methods": ("decay", "nvrm", "sam"), "noise_rate": (0.4,), "epochs": 24, "seeds": 2, "search_seeds": 1
+        },
+        "long": {"epochs": 36, "seeds": 5},
+        "paper": training.paper(),
+    },
+    prepare=prepare,
+    cells=cells,
+    run=run,
+    report=report,
+    later_cells=later_cells,
+    extends=("methods", "noise_rate", "search_seeds"),
+    summary=lambda row: f"test {accuracy(row):.1%}",
+)  # fmt: skip
