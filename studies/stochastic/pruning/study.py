@@ -113,7 +113,7 @@ STUDY = Study(
             "epochs": 1, "seeds": 1, "batch_size": 50, "updates": 1, "at_once": 0.2, "every": 2, "target": 0.2,
             "last_epochs": 1,
         },
-        "quick": {},
+        "quick": {"seeds": 2},
         "paper": {"data": "mnist", "epochs": 60, "at_once": 0.0, "updates": 100, "last_epochs": 20, "seeds": 5},
     },
     cells=cells,
