@@ -5,8 +5,9 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 # Pinned: a plain "torch" may bring gigabytes of CUDA where the CPU build is wanted. Override with TORCH=torch.
 TORCH ?= torch==2.13.0
-# Processes that share the tests.
+# Processes that share the tests, each with one thread: threads of several processes on the same cores wait for each other.
 WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) --dist loadfile
 # A wheel whose native module is taken, instead of compiling one (make dist makes dist/*.whl).
 WHEEL ?=
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f) nvrm_fast/_version.py
@@ -20,11 +21,11 @@ demo: $(VENV)/demo
 	$(RUN) -m studies label-noise $(DEMO_ARGS)
 
 test: $(VENV)/installed
-	$(RUN) -m pytest -n $(WORKERS) --dist loadfile $(TEST_ARGS)
+	$(PYTEST) $(TEST_ARGS)
 
 # The core: no studies, and nothing that compiles or takes long (tests/conftest.py lists it).
 test-fast: $(VENV)/installed
-	$(RUN) -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not studies and not gpu" $(TEST_ARGS)
+	$(PYTEST) -m "not slow and not studies and not gpu" $(TEST_ARGS)
 
 # BENCH_ARGS, for instance: BENCH_ARGS="--parts steps,layers --threads 1" (python -m bench.report --help).
 bench: $(VENV)/bench

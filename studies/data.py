@@ -48,6 +48,18 @@ class ImageData:
         return tuple(self.train_images.shape[1:])
 
 
+def part(data: ImageData, count: int) -> ImageData:
+    """So many of the training images, the same for every study and seed; all test images.
+
+    Raises:
+        StudyError: if there are fewer.
+    """
+    if count > len(data.train_labels):
+        raise StudyError(f"--train-images is {count}, but {data.name} has {len(data.train_labels)} training images")
+    chosen = torch.randperm(len(data.train_labels), generator=torch.Generator().manual_seed(count))[:count]
+    return replace(data, train_images=data.train_images[chosen], train_labels=data.train_labels[chosen])
+
+
 def standardize(data: ImageData, device: torch.device | str = "cpu") -> ImageData:
     """float32 images on ``device``: the per-pixel mean of the training images subtracted (paper, appendix C.1),
     then divided by the one standard deviation of all centered training pixels. The labels move along."""

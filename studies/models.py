@@ -220,6 +220,11 @@ def build(name: str, shape: ImageShape, classes: int, width: int | None = None, 
 
 def with_dropout(network: nn.Module, p: float) -> nn.Module:
     """The network with dropout (Srivastava et al., 2014) before its last linear layer, itself changed."""
-    name, last = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
-    network.set_submodule(name, nn.Sequential(nn.Dropout(p), last))
+    name = last_linear(network)
+    network.set_submodule(name, nn.Sequential(nn.Dropout(p), network.get_submodule(name)))
     return network
+
+
+def last_linear(network: nn.Module) -> str:
+    """The name of the last linear layer, which gives the logits."""
+    return [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]

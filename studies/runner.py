@@ -23,9 +23,9 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from studies import StudyError, record, seeds
-from studies.data import ImageData, load, standardize
+from studies.data import ImageData, load, part, standardize
 from studies.record import CHECKPOINTS, Cell, Record
-from studies.settings import Count, DataSettings, Settings
+from studies.settings import Count, DataSettings, ImageSettings, Settings
 
 PRESETS = ("tiny", "quick", "long", "paper")
 Row = dict[str, Any]
@@ -68,7 +68,10 @@ def images(settings: Settings) -> ImageData | None:
     """The data set that the settings name, standardized; None where they name none."""
     if not isinstance(settings, DataSettings):
         return None
-    return standardize(load(settings.data, settings.data_dir), settings.device)
+    data = load(settings.data, settings.data_dir)
+    if isinstance(settings, ImageSettings) and settings.train_images is not None:
+        data = part(data, settings.train_images)
+    return standardize(data, settings.device)
 
 
 @dataclass(frozen=True)

@@ -84,3 +84,5 @@ class ImageSettings(DataSettings):
 
     seeds: Count = 3
     """how many seeds, each with its own initialization, batches and noise"""
+    train_images: Count | None = None
+    """so many training images, a fixed random choice (None: all)"""

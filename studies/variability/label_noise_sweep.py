@@ -185,8 +185,8 @@ STUDY = Study(
             network=("mlp",), lr=(0.1,), weight_decay=(0.0, 1e-2), variability=(0.02,), sweep_seeds=1, memorizes=0.0
         ),
         "quick": {
-            "network": ("cnn",), "lr": (0.03,), "weight_decay": (1e-4, 1e-2, 5e-2), "variability": (0.02, 0.05),
-            "sweep_seeds": 2, "seeds": 2,
+            "network": ("cnn",), "lr": (0.03,), "weight_decay": (1e-2, 5e-2), "variability": (0.02, 0.05),
+            "sweep_seeds": 2, "seeds": 1,
         },
         "paper": {},
     },

@@ -180,9 +180,16 @@ class Run:
 Measure = Callable[[nn.Module, Problem, TrainingSettings, int], dict[str, Any]]
 
 
+def new_network(problem: Problem, settings: TrainingSettings, seed: int) -> nn.Module:
+    """The network that every training of this seed starts from, on the CPU."""
+    shape = tuple(problem.train_images.shape[1:])
+    return models.build(settings.network, shape, problem.classes, settings.width, seed=derive(seed, "weights"))
+
+
 def train(
     problem: Problem, settings: TrainingSettings, optimizer_name: str, seed: int, *, every_epoch: bool = True,
     advance: Callable[[float], object] = lambda share: None, measure: Measure | None = None,
+    network: nn.Module | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Train a network; the result is ``Run`` as JSON values. Two optimizers at one seed start from the same weights
     and see the same batches.
@@ -195,12 +202,10 @@ def train(
         every_epoch: measure after every epoch; otherwise once, after the last (the lists then have one entry).
         advance: of the context.
         measure: measures the network after the last epoch, on clean weights.
+        network: what is trained, in place of a new one.
     """
     labels, device = problem.train_labels, problem.train_images.device
-    shape = tuple(problem.train_images.shape[1:])
-    network = models.build(
-        settings.network, shape, problem.classes, settings.width, seed=derive(seed, "weights")
-    ).to(device).train()  # fmt: skip
+    network = (new_network(problem, settings, seed) if network is None else network).to(device).train()
     if settings.dropout:
         network = models.with_dropout(network, settings.dropout)
     optimizer = optimizers.make_optimizer(optimizer_name, network, settings, derive(seed, "noise"), len(labels))

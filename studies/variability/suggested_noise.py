@@ -1,0 +1,226 @@
+"""Is the b that ``suggest_variability`` gives, without a sweep, as good as the best of a sweep?
+
+Two tasks, each with NVRM-SGD at every b of a grid, without noise, and at the suggested b. ``label-noise``: a network is
+trained from its initial weights on labels of which a share is flipped. ``fine-tuning``: a network that was trained on
+the classes of the upper half, right labels, gets a new last layer and is trained on few images of the other classes, a
+share of whose labels is flipped. The suggestion is made after a warm-up of one pass over the training images, which
+are all that it sees, wrong labels included. Test accuracies are means of the last three epochs, on clean weights.
+
+Written to --out: table.md, suggestion.png and results.json.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
+
+import torch
+from matplotlib.figure import Figure
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from nvrm_fast import suggest_variability
+from studies import figures, models, tables
+from studies.labels import Kind
+from studies.models import SMALL_WIDTHS, NetworkName
+from studies.optimizers import NVRM_SGD, SGD
+from studies.runner import Context, Report, Row, Study
+from studies.seeds import derive
+from studies.settings import SOME, Count, NotNegative, Positive, Share
+from studies.variability import looks, training
+from studies.variability.training import Problem, TrainingSettings
+
+LAST = 3
+SUGGESTED = -1.0  # in the place of b
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuggestedNoise(TrainingSettings):
+    """The settings of suggested-noise."""
+
+    tasks: Annotated[tuple[Literal["label-noise", "fine-tuning"], ...], SOME] = ("label-noise", "fine-tuning")
+    """what is learned, one or both"""
+    networks: Annotated[tuple[NetworkName, ...], SOME] = ("cnn", "mlp")
+    """networks, one or more, each at its default width (vgg16 8, resnet34 4, mobilenetv2 8)"""
+    variability: Annotated[tuple[Positive, ...], SOME] = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1)
+    """b, one or more; no noise is always in the grid"""
+    noise_kind: Kind = "asymmetric"
+    """how labels are flipped"""
+    noise_rate: Share = 0.4
+    """probability that a training label is flipped"""
+    tuning_images: Count = 500
+    """training images of the fine-tuning"""
+    tuning_lr: Positive = 0.01
+    """learning rate of the fine-tuning"""
+    weight_decay: NotNegative = 1e-4
+    """L2 penalty"""
+
+
+def cells(settings: SuggestedNoise) -> Iterator[dict[str, Any]]:
+    """Seeds first, then tasks, networks and b: none, the suggested one, the grid."""
+    scales = (0.0, SUGGESTED, *settings.variability)
+    for seed, task, network in itertools.product(range(settings.seeds), settings.tasks, settings.networks):
+        for b in scales:
+            yield {"task": task, "network": network, "b": b, "seed": seed}
+
+
+def run(context: Context, *, task: str, network: str, b: float, seed: int) -> dict[str, Any]:
+    """One training; with the suggestion, where it is trained at that."""
+    settings = training.at(
+        context.settings, network=network, width=context.settings.width or SMALL_WIDTHS.get(network),
+        variability=max(b, 0.0),
+    )  # fmt: skip
+    whole = context.prepared
+    if task == "label-noise":
+        problem = training.corrupt(whole, context.settings.noise_kind, context.settings.noise_rate, seed)
+        start = training.new_network(problem, settings, seed)
+    else:
+        start = context.once(f"trained-{network}-{seed}", lambda: pretrained(context, settings, seed))
+        start = fitted(start, context, settings, seed)
+        problem = tuning_problem(context, seed)
+        settings = replace(settings, lr=context.settings.tuning_lr)
+    found = {}
+    if b == SUGGESTED:
+        found["suggested"] = suggestion(start, problem, settings, seed)
+        settings = replace(settings, variability=found["suggested"])
+    name = NVRM_SGD if settings.variability else SGD
+    return training.train(problem, settings, name, seed, advance=context.advance, network=start) | found
+
+
+def suggestion(network: nn.Module, problem: Problem, settings: TrainingSettings, seed: int) -> float:
+    """What ``suggest_variability`` says of the training images and their labels."""
+
+    def warm_up(weights: Any) -> torch.optim.Optimizer:
+        return torch.optim.SGD(
+            weights, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+        )  # fmt: skip
+
+    data = (problem.train_images, problem.train_labels)
+    return suggest_variability(
+        network.to(problem.train_images.device), cross_entropy, data, warm_up=warm_up, batch_size=settings.batch_size,
+        seed=derive(seed, "suggestion"),
+    ).variability  # fmt: skip
+
+
+def pretrained(context: Context, settings: TrainingSettings, seed: int) -> dict[str, Any]:
+    """The weights of a network that has learned the upper half of the classes, without noise."""
+    problem = of_classes(training.corrupt(context.prepared, context.settings.noise_kind, 0.0, seed), upper=True)
+    network = training.new_network(problem, settings, seed)
+    training.train(problem, replace(settings, variability=0.0), SGD, seed, every_epoch=False, network=network)
+    return network.state_dict()
+
+
+def fitted(state: dict[str, Any], context: Context, settings: TrainingSettings, seed: int) -> nn.Module:
+    """A network of these weights whose last layer is new."""
+    lower = of_classes(training.corrupt(context.prepared, "asymmetric", 0.0, seed), upper=False)
+    network = training.new_network(lower, settings, derive(seed, "last layer"))
+    last = models.last_linear(network)
+    kept = {name: value for name, value in state.items() if not name.startswith(f"{last}.")}
+    network.load_state_dict(network.state_dict() | kept)
+    return network
+
+
+def tuning_problem(context: Context, seed: int) -> Problem:
+    """Few images of the lower half of the classes, a share of their labels flipped."""
+    settings = context.settings
+    clean = of_classes(training.corrupt(context.prepared, settings.noise_kind, 0.0, seed), upper=False)
+    order = torch.Generator().manual_seed(derive(seed, "tuning images"))
+    chosen = torch.randperm(len(clean.train_labels), generator=order)[: settings.tuning_images]
+    chosen = chosen.to(clean.train_labels.device)
+    generator = torch.Generator().manual_seed(derive(seed, "labels"))
+    labels, flipped = training.flip_labels(
+        clean.train_labels[chosen].cpu(), clean.classes, settings.noise_rate, settings.noise_kind, generator
+    )
+    device = chosen.device
+    return replace(
+        clean, train_images=clean.train_images[chosen], train_labels=labels.to(device), flipped=flipped.to(device)
+    )
+
+
+def of_classes(problem: Problem, *, upper: bool) -> Problem:
+    """The images of half of the classes, which count from 0 again."""
+    half = problem.classes // 2
+    first, classes = (half, problem.classes - half) if upper else (0, half)
+
+    def mine(labels: torch.Tensor) -> torch.Tensor:
+        return (labels >= first) & (labels < first + classes)
+
+    train, test = mine(problem.train_labels), mine(problem.test_labels)
+    return Problem(
+        problem.train_images[train], problem.train_labels[train] - first, problem.flipped[train],
+        problem.test_images[test], problem.test_labels[test] - first, classes,
+    )  # fmt: skip
+
+
+def accuracy(row: Row) -> float:
+    """Mean test accuracy of the last epochs."""
+    return statistics.fmean(row["test_accuracy"][-LAST:])
+
+
+def report(settings: SuggestedNoise, rows: list[Row]) -> Report:
+    """A line a task and network: no noise, the best of the grid, the suggested b, the difference; then the grid."""
+    lines, header = [], ["task", "network", "no noise", "best b", "accuracy there", "suggested b", "accuracy there"]
+    for (task, network), mine in tables.groups(rows, "task", "network").items():
+        by = {b: list(map(accuracy, runs)) for (b,), runs in tables.groups(mine, "b").items()}
+        best = max(settings.variability, key=lambda b: statistics.fmean(by[b]))
+        values = [row["suggested"] for row in tables.select(mine, b=SUGGESTED)]
+        lines.append([
+            task, network, tables.percent(by[0.0]), f"{best:g}", tables.percent(by[best]), tables.plus_minus(values, 3),
+            tables.percent(by[SUGGESTED]), tables.paired(by[SUGGESTED], by[best]),
+        ])  # fmt: skip
+    header.append("suggested less best, 95 % interval")
+    places = ("task", "network")
+    grid = {"task": "task", "network": "network"} | {
+        f"b = {b:g}": lambda runs, b=b: tables.percent([accuracy(run) for run in tables.select(runs, b=b)])
+        for b in settings.variability
+    }
+    text = (
+        f"{settings.data}, {100 * settings.noise_rate:g} % {settings.noise_kind} flips, {settings.epochs} epochs. In "
+        f"percent, on clean weights, as the mean of the last {LAST} epochs; mean ± standard deviation over seeds, "
+        f"their number: {settings.seeds}. The best b is that of the test images, so it is a little too good:\n\n"
+        f"{tables.markdown(header, lines)}\n\nThe grid:\n\n{tables.table(rows, places, grid)}"
+    )
+    return Report(text, {"suggestion.png": draw(settings, rows)})
+
+
+def draw(settings: SuggestedNoise, rows: list[Row]) -> Figure:
+    """A panel a task and network: accuracy against b, without noise as a level, and each suggestion as a dot."""
+    places = tables.groups(rows, "task", "network")
+    figure, panels = figures.new_figure(
+        1, len(places), width=max(6.4, 3.6 * len(places)), height=3.8, sharey=False,
+        title=f"{looks.title(settings, f'{100 * settings.noise_rate:g} % {settings.noise_kind} flips')}\n"
+        "mean and standard deviation over seeds",
+    )  # fmt: skip
+    for panel, ((task, network), mine) in zip(panels[0], places.items()):
+        values = [[accuracy(run) for run in tables.select(mine, b=b)] for b in settings.variability]
+        figures.over_scale(panel, settings.variability, values, color=figures.COLORS[1], label="grid", capsize=3)
+        figures.level(panel, [accuracy(run) for run in tables.select(mine, b=0.0)], color=figures.INK, label=SGD)
+        suggested = tables.select(mine, b=SUGGESTED)
+        panel.plot(
+            [run["suggested"] for run in suggested], [100 * accuracy(run) for run in suggested], "o",
+            color=figures.COLORS[2], label="suggested, one a seed", zorder=3,
+        )  # fmt: skip
+        panel.set_xscale("log")
+        figures.name_axes(panel, f"{task}, {network}", "b", "test accuracy" if panel is panels[0, 0] else "")
+        figures.tick_scales(panel, settings.variability)
+    figures.legend_below(figure, panels[0, 0])
+    return figure
+
+
+STUDY = Study(
+    settings=SuggestedNoise,
+    presets={
+        "tiny": training.tiny(networks=("mlp",), tuning_images=50, variability=(0.02, 0.05)),
+        "quick": {"networks": ("mlp",), "epochs": 24, "seeds": 2, "variability": (0.02, 0.03, 0.05, 0.07)},
+        "long": {"epochs": 24, "seeds": 3},
+        "paper": training.paper(networks=("resnet34",)),
+    },
+    cells=cells,
+    run=run,
+    report=report,
+    extends=("tasks", "networks", "variability"),
+    summary=lambda row: f"test {accuracy(row):.1%}" + (f", b {row['suggested']:.3f}" if "suggested" in row else ""),
+)  # fmt: skip
