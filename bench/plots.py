@@ -61,14 +61,12 @@ def dots(axes: Axes, table: dict[str, Any], title: str) -> None:
     axes.tick_params(axis="x", labelsize=7)
 
 
-def figure_of_dots(tables: list[dict[str, Any]], columns: int, path: Path) -> None:
-    rows = -(-len(tables) // columns)
-    tallest = max(len(table["rows"]) for table in tables)
+def figure_of_dots(tables: list[dict[str, Any]], path: Path) -> None:
+    """One below the other, so that a phone shows them, too."""
+    heights = [1.0 + 0.22 * len(table["rows"]) for table in tables]
     figure, axes = pyplot.subplots(
-        rows, columns, figsize=(6.4 * columns, rows * (1.0 + 0.22 * tallest)), squeeze=False, layout="constrained"
+        len(tables), 1, figsize=(6.4, sum(heights)), height_ratios=heights, squeeze=False, layout="constrained"
     )
-    for place in axes.flat[len(tables) :]:
-        place.set_visible(False)
     for table, place in zip(tables, axes.flat):
         dots(place, table, table["title"])
     figure.savefig(path, dpi=110)
@@ -104,13 +102,9 @@ def curve(axes: Axes, table: dict[str, Any]) -> None:
 
 
 def figure_of_curves(tables: list[dict[str, Any]], path: Path) -> None:
-    columns = 3
-    rows = -(-len(tables) // columns)
     figure, axes = pyplot.subplots(
-        rows, columns, figsize=(4.4 * columns, 3.3 * rows), squeeze=False, layout="constrained"
+        len(tables), 1, figsize=(6.4, 3.3 * len(tables)), squeeze=False, layout="constrained"
     )
-    for place in axes.flat[len(tables) :]:
-        place.set_visible(False)
     for table, place in zip(tables, axes.flat):
         curve(place, table)
     figure.savefig(path, dpi=110)
@@ -122,13 +116,13 @@ def draw(parts: dict[str, Any], output: Path) -> dict[str, str]:
     paths = {name: output.with_name(f"{output.stem}_{name}.png") for name in ("steps", "scaling", "layers")}
     drawn = {}
     if "steps" in parts:
-        figure_of_dots([t for t in parts["steps"]["tables"] if DRAWN in t["title"]], 2, paths["steps"])
+        figure_of_dots([t for t in parts["steps"]["tables"] if DRAWN in t["title"]], paths["steps"])
         drawn["steps"] = paths["steps"].name
     if "scaling" in parts:
         figure_of_curves(parts["scaling"]["tables"], paths["scaling"])
         drawn["scaling"] = paths["scaling"].name
     tables = [table for name in ("layers", "stochastic") if name in parts for table in parts[name]["tables"]]
     if tables:
-        figure_of_dots(tables, 2, paths["layers"])
+        figure_of_dots(tables, paths["layers"])
         drawn["layers"] = paths["layers"].name
     return drawn
