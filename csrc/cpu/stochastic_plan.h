@@ -10,7 +10,7 @@ namespace nvrm {
 // One pass over activations (outer, neurons, inner); all pointers to contiguous tensors. In z each object's means come
 // before its raw deviations, so neither half needs to know what is a neuron and what a position.
 //
-// The work is cut into tiles of whole objects whose number depends on the shape alone: sums do not depend on threads.
+// The work is cut into tiles of whole examples whose number depends on the shape alone: sums do not depend on threads.
 struct StochasticPlan {
   PhiloxSchedule key;
   int64_t offset;

@@ -208,8 +208,8 @@ def direction() -> Picture:
 
 
 def layer_pass() -> Picture:
-    p = Picture(820, 262, "One product and one pass give every object and neuron noise of its own")
-    p.box(30, 74, 70, 110, "X", "objects", size=16)
+    p = Picture(820, 262, "One product and one pass give every example and neuron noise of its own")
+    p.box(30, 74, 70, 110, "X", "examples", size=16)
     p.text(116, 134, "×", size=18)
     p.box(134, 94, 110, 70, "Vᵀ", "unit vectors", size=16)
     p.text(258, 134, "=", size=18)
@@ -224,8 +224,8 @@ def layer_pass() -> Picture:
     p.text(549, 160, "g (cos s + sin ρ u) + bias", anchor="middle", size=15)
     p.text(549, 184, "nothing of this is stored", anchor="middle", size=12, ink=GREY)
     p.arrow(656, 130, 676, 130)
-    p.box(678, 74, 126, 110, "Y", "objects × neurons", size=16)
-    p.text(30, 36, "In weight space every object would need a weight matrix of its own.", size=14)
+    p.box(678, 74, 126, 110, "Y", "examples × units", size=16)
+    p.text(30, 36, "In weight space every example would need a weight matrix of its own.", size=14)
     return p
 
 
