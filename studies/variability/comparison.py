@@ -34,9 +34,7 @@ from studies.runner import Context, Report, Row, Study, images
 from studies.seeds import derive
 from studies.settings import SOME, Count, NotNegative, Share
 from studies.variability import looks, training
-from studies.variability.training import TrainingSettings
-
-LAST = 3
+from studies.variability.training import TrainingSettings, accuracy
 
 
 class Method(NamedTuple):
@@ -119,11 +117,6 @@ def score(runs: list[Row]) -> float:
     return statistics.fmean(map(accuracy, runs))
 
 
-def accuracy(row: Row) -> float:
-    """Mean accuracy of the last epochs."""
-    return statistics.fmean(row["test_accuracy"][-LAST:])
-
-
 def run(
     context: Context, *, judged_by: str, noise_rate: float, method: str, value: float, seed: int
 ) -> dict[str, Any]:  # fmt: skip
@@ -144,9 +137,8 @@ def report(settings: Comparison, rows: list[Row]) -> Report:
     judged = tables.select(rows, judged_by="test")
     parts = [
         f"{settings.data}, {settings.network}, {settings.epochs} epochs. Each method at the best of four values of its "
-        f"strength ({settings.search_seeds} seeds a value, a quarter of the corrupted training images held out). In "
-        f"percent, on clean weights, as the mean of the last {LAST} epochs; mean ± standard deviation over seeds, "
-        f"their number: {settings.seeds}."
+        f"strength ({settings.search_seeds} seeds a value, a quarter of the corrupted training images held out). "
+        f"{training.means_of_last(settings)}."
     ]
     for (rate,), mine in tables.groups(judged, "noise_rate").items():
         bases = {name: runs for (name,), runs in tables.groups(mine, "method").items() if name in BASES}

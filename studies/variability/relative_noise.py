@@ -10,7 +10,6 @@ Written to --out: table.md, windows.png and results.json.
 from __future__ import annotations
 
 import itertools
-import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -24,7 +23,7 @@ from studies.optimizers import NVRM_SGD, SGD
 from studies.runner import Context, Report, Row, Study
 from studies.settings import SOME, NotNegative, Positive, Share
 from studies.variability import looks, training
-from studies.variability.training import TrainingSettings
+from studies.variability.training import TrainingSettings, accuracy
 
 #: Measure, what it is of, and by what the factor is divided.
 SCALES = {
@@ -33,7 +32,6 @@ SCALES = {
     "rms of a row": ("rms", "row", 1),
     "third of a row's largest": ("absmax", "row", 3),
 }
-LAST = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +77,6 @@ def run(
     return training.train(problem, chosen, SGD if scale == SGD else NVRM_SGD, seed, advance=context.advance)
 
 
-def accuracy(row: Row) -> float:
-    """Mean test accuracy of the last epochs."""
-    return statistics.fmean(row["test_accuracy"][-LAST:])
-
-
 def report(settings: RelativeNoise, rows: list[Row]) -> Report:
     """The table and the figure."""
     columns: dict[str, Any] = {
@@ -96,9 +89,8 @@ def report(settings: RelativeNoise, rows: list[Row]) -> Report:
     }
     problem = f"{settings.data}, {100 * settings.noise_rate:g} % {settings.noise_kind} flips"
     text = (
-        f"{problem}, {settings.epochs} epochs, weight decay {settings.weight_decay:g}. In percent, on clean weights, "
-        f"test accuracy as the mean of the last {LAST} epochs; mean ± standard deviation over seeds, their number: "
-        f"{settings.seeds}:\n\n"
+        f"{problem}, {settings.epochs} epochs, weight decay {settings.weight_decay:g}. "
+        f"{training.means_of_last(settings)}:\n\n"
         f"{tables.table(rows, ('network', 'scale', 'biases', 'factor'), columns)}"
     )
     return Report(text, {"windows.png": draw(settings, rows)})

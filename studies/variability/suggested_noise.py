@@ -31,9 +31,8 @@ from studies.runner import Context, Report, Row, Study
 from studies.seeds import derive
 from studies.settings import SOME, Count, NotNegative, Positive, Share
 from studies.variability import looks, training
-from studies.variability.training import Problem, TrainingSettings
+from studies.variability.training import Problem, TrainingSettings, accuracy
 
-LAST = 3
 SUGGESTED = -1.0  # in the place of b
 
 
@@ -155,11 +154,6 @@ def of_classes(problem: Problem, *, upper: bool) -> Problem:
     )  # fmt: skip
 
 
-def accuracy(row: Row) -> float:
-    """Mean test accuracy of the last epochs."""
-    return statistics.fmean(row["test_accuracy"][-LAST:])
-
-
 def report(settings: SuggestedNoise, rows: list[Row]) -> Report:
     """A line a task and network: no noise, the best of the grid, the suggested b, the difference; then the grid."""
     lines, header = [], ["task", "network", "no noise", "best b", "accuracy there", "suggested b", "accuracy there"]
@@ -178,9 +172,8 @@ def report(settings: SuggestedNoise, rows: list[Row]) -> Report:
         for b in settings.variability
     }
     text = (
-        f"{settings.data}, {100 * settings.noise_rate:g} % {settings.noise_kind} flips, {settings.epochs} epochs. In "
-        f"percent, on clean weights, as the mean of the last {LAST} epochs; mean ± standard deviation over seeds, "
-        f"their number: {settings.seeds}. The best b is that of the test images, so it is a little too good:\n\n"
+        f"{settings.data}, {100 * settings.noise_rate:g} % {settings.noise_kind} flips, {settings.epochs} epochs. "
+        f"{training.means_of_last(settings)}. The best b is that of the test images, so it is a little too good:\n\n"
         f"{tables.markdown(header, lines)}\n\nThe grid:\n\n{tables.table(rows, places, grid)}"
     )
     return Report(text, {"suggestion.png": draw(settings, rows)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
@@ -25,6 +26,7 @@ from studies.seeds import derive
 from studies.settings import SOME, Count, ImageSettings, NotNegative, Positive, Share
 
 VALIDATION_PART = 4  # one image in so many
+LAST = 3  # epochs, over whose test accuracies a study may take the mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,6 +279,19 @@ def place(*names: str) -> tuple[list[str], dict[str, str | Callable[[list[Row]],
     columns: dict[str, Any] = {"weight decay": lambda runs: f"{runs[0]['weight_decay']:g}"}  # 0 as well
     columns |= {"b" if one == "variability" else one: one for one in names}
     return ["weight_decay", *names], columns
+
+
+def accuracy(row: Row) -> float:
+    """Mean test accuracy of the last LAST epochs, a fraction."""
+    return statistics.fmean(row["test_accuracy"][-LAST:])
+
+
+def means_of_last(settings: TrainingSettings) -> str:
+    """The words on accuracies that a table with ``accuracy`` needs."""
+    return (
+        f"In percent, on clean weights, test accuracy as the mean of the last {LAST} epochs; mean ± standard deviation "
+        f"over seeds, their number: {settings.seeds}"
+    )
 
 
 def last(rows: Sequence[Row], measure: str) -> list[float]:
