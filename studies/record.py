@@ -136,6 +136,14 @@ class Record:
         """A cell and its result in one dictionary."""
         return cell | self.results[_key(cell)]
 
+    def take_over(self, cells: list[Cell], rows: list[dict[str, Any]]) -> None:
+        """Add the results that rows, each a cell and its result, have for cells that are not finished."""
+        for cell in cells:
+            plain = json.loads(json.dumps(cell))
+            row = next((row for row in rows if plain.items() <= row.items()), None) if cell not in self else None
+            if row is not None:
+                self.add(cell, {name: value for name, value in row.items() if name not in plain})
+
     def add(self, cell: Cell, result: dict[str, Any]) -> None:
         """Write the result of a cell; both are plain JSON values without NaN."""
         line = json.dumps({"cell": cell, "result": result}, allow_nan=False)

@@ -126,6 +126,8 @@ class Options:
     """processes that share the cells (None: cores / threads, at most 8; one for the preset tiny and on a GPU)"""
     fresh: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """start anew: delete the finished cells in the folder"""
+    extend: Path | None = None
+    """results.json of an earlier run with the same settings, such as a committed one: its cells are taken over"""
 
 
 def main(name: str, module: str, arguments: list[str]) -> None:
@@ -175,13 +177,17 @@ def run(name: str, module: str, settings: Settings, options: Options) -> None:
     _check_device(settings.device)
     torch.set_num_threads(settings.threads)
     work = _Work(name, module, settings, options.out / CHECKPOINTS, study.prepare(settings))
+    free = {"data_dir", "device", "threads", "seeds", *study.extends}
+    fixed = {key: value for key, value in asdict(settings).items() if key not in free}
+    rows = _earlier_rows(options.extend, name, settings, fixed)
     with record.opened(options.out, fresh=options.fresh):
-        free = {"data_dir", "device", "threads", "seeds", *study.extends}
-        kept = Record(options.out, name, {key: value for key, value in asdict(settings).items() if key not in free})
+        kept = Record(options.out, name, fixed)
         cells = list(study.cells(settings))
+        kept.take_over(cells, rows)
         _run_cells(cells, work, study, kept, options)
         if study.later_cells is not None:
             later = list(study.later_cells(settings, [kept.row(cell) for cell in cells]))
+            kept.take_over(later, rows)
             _run_cells(later, work, study, kept, options)
             cells += later
         rows = [kept.row(cell) for cell in cells]
@@ -201,6 +207,29 @@ def run(name: str, module: str, settings: Settings, options: Options) -> None:
     print(f"\n{report.text}\n\nwritten: {', '.join(map(str, written))}")
     if report.conclusion:
         print(f"\n{report.conclusion} The picture: {options.out / next(iter(report.figures))}")
+
+
+def _earlier_rows(file: Path | None, study: str, settings: Settings, fixed: dict[str, Any]) -> list[Row]:
+    """The rows of a results.json; refuses one of another study or of other settings. Settings that the study has got
+    since then had their defaults."""
+    if file is None:
+        return []
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        rows, of = content["rows"], content["study"]
+        there = {field.name: field.default for field in dataclasses.fields(settings)} | content["settings"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StudyError(f"--extend {file} is not the results.json of a study ({error}): name one") from None
+    changed = sorted(key for key, value in fixed.items() if _plain(there[key]) != _plain(value))
+    if of != study or changed:
+        what = f"another study ({of})" if of != study else f"other settings ({', '.join(changed)})"
+        raise StudyError(f"--extend {file} is of {what}: leave it out, or give the settings that it has")
+    return rows
+
+
+def _plain(value: Any) -> Any:
+    """A setting as JSON has it."""
+    return json.loads(json.dumps(value))
 
 
 def _results(content: dict[str, Any], rows: list[Row]) -> str:

@@ -1,5 +1,6 @@
 """The runner, by the study that studies/README.md writes."""
 
+import dataclasses
 import importlib
 import json
 import re
@@ -135,6 +136,31 @@ def test_more_cells_keep_the_first_and_other_settings_are_refused(means, out, ca
     )
     assert start(out, "--deviation", 2, "--fresh") == 0
     assert rows(out)[0]["mean"] == pytest.approx(2 * first[0]["mean"]) and len(rows(out)) == 6
+
+
+def test_cells_of_an_earlier_results_file_are_taken_over(means, out, tmp_path, monkeypatch, capsys):
+    assert start(out) == 0
+    file, first = tmp_path / "results.json", rows(out)
+    file.write_bytes((out / "results.json").read_bytes())
+    made = []
+    run = means.STUDY.run
+    study = dataclasses.replace(means.STUDY, run=lambda context, **cell: made.append(cell) or run(context, **cell))
+    monkeypatch.setattr(means, "STUDY", study)
+    assert start(tmp_path / "more", "--seeds", 3, "--extend", file) == 0
+    assert [row for row in rows(tmp_path / "more") if row in first] == first and len(made) == 3
+    capsys.readouterr()
+    content = json.loads(file.read_text())
+    del content["settings"]["deviation"]  # as if it had been added to the study since then
+    file.write_text(json.dumps(content))
+    assert start(tmp_path / "older", "--extend", file) == 0 and rows(tmp_path / "older") == first
+    for options, says in (
+        (("--deviation", 2), "is of other settings (deviation)"),
+        (("--extend", tmp_path / "nowhere"), "is not the results.json of a study"),
+    ):
+        assert start(tmp_path / "refused", "--extend", file, *options) == 2
+        assert says in capsys.readouterr().err and not (tmp_path / "refused").exists()
+    file.write_text(json.dumps(content | {"study": "medians"}))
+    assert start(tmp_path / "refused", "--extend", file) == 2 and "another study (medians)" in capsys.readouterr().err
 
 
 def test_processes_give_the_same_numbers(means, out, tmp_path):
