@@ -32,7 +32,7 @@ from studies.variability.training import DecaySettings
 
 RATES = {"asymmetric": (0.1, 0.2, 0.3, 0.4), "symmetric": (0.2, 0.4, 0.6, 0.8), "patterned": (0.1, 0.2, 0.3, 0.4)}
 BOTH = ("asymmetric", "symmetric")
-BANDS = "\nmean and, as bands, one standard deviation over seeds"
+BANDS = ": mean and, as bands, one standard deviation"
 PANELS = (("test_accuracy", "Test accuracy"), ("train_accuracy", "Training accuracy on the corrupted labels"))
 
 
@@ -128,11 +128,14 @@ def draw(settings: LabelNoise, kind: str, decay: float, rows: list[Row]) -> Figu
     side by side where there is only one."""
     rates = tables.groups(rows, "noise_rate")
     alone = len(rates) == 1
-    what = f"{100 * rows[0]['noise_rate']:g} % of the training labels flipped ({kind})" if alone else f"{kind} flips"
+    share = (
+        f"{100 * rows[0]['noise_rate']:g} % of the training labels are wrong" if alone else "Training labels are wrong"
+    )
     figure, panels = figures.new_figure(
         *((1, 2) if alone else (2, len(rates))), width=9.6 if alone else 3.1 * len(rates) + 0.6,
         height=4.2 if alone else 6.2, sharex=True, sharey=False if alone else "row",
-        title=looks.title(settings, what, settings.network, f"weight decay {decay:g}") + BANDS * (settings.seeds > 1),
+        title=f"{share} ({kind} flips): does the network learn them?\n"
+        f"{looks.title(settings, settings.network, f'weight decay {decay:g}')}{BANDS * (settings.seeds > 1)}",
     )  # fmt: skip
     for column, ((rate,), mine) in enumerate(rates.items()):
         for row, (measure, heading) in enumerate(PANELS):
