@@ -7,6 +7,7 @@ import official_files
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from studies import StudyError, data, models, tables
 from studies import __main__ as command
@@ -255,6 +256,21 @@ def test_measures():
     assert continual_report.base_task(run) == [0.9, 0.6, 0.3]
     assert continual_report.all_learned(run) == pytest.approx([0.9, 0.7, 0.5])
     assert continual_report.just_learned(run) == pytest.approx(0.8)
+
+
+def test_the_loss_of_the_first_task_is_measured_on_clean_weights_after_each(images):
+    """delta_AB: against the networks that the callback sees, by one pass over all examples."""
+    learned, expected = tasks.permuted(images, 2, seed=1), []
+
+    def see(network):
+        pictures, labels = learned[0].train.batch(torch.arange(len(learned[0].train)))
+        expected.append(float(cross_entropy(network(pictures, 0), labels)))
+
+    run = continual.learn(learned, 10, RECIPE, variability=0.05, seed=1, after_task=see)
+    assert run["base_loss"] == pytest.approx(expected, rel=1e-5) and len(expected) == 2
+    assert continual_report.forgotten(run) == pytest.approx(expected[1] - expected[0], rel=1e-3)
+    told = continual_report.final_table([{"variability": 0.0, "seed": 0} | run], ["variability"], {"b": "variability"})
+    assert f"{expected[1] - expected[0]:.3f} ± 0.000" in told and "δ_AB" in told
 
 
 def test_presets_are_the_papers_settings():

@@ -35,6 +35,12 @@ def just_learned(run: Row) -> float:
     return sum(accuracies[-1] for accuracies in run["accuracy"]) / len(run["accuracy"])
 
 
+def forgotten(run: Row) -> float:
+    """delta_AB of the NVRM paper's section 2.3: by how much the training loss of the first task grows while the second
+    is learned."""
+    return run["base_loss"][1] - run["base_loss"][0]
+
+
 MEASURES = ((base_task, "Base task"), (all_learned, "Mean of all learned tasks"))
 
 
@@ -76,6 +82,8 @@ def final_table(rows: Sequence[Row], by: Sequence[str], place: Mapping[str, str]
         "base task, gain": gain(base_task),
         "all tasks, gain": gain(all_learned),
     }
+    if all(len(row.get("base_loss", ())) > 1 for row in rows):  # results of earlier versions have none
+        columns["δ_AB"] = lambda runs: tables.plus_minus([forgotten(run) for run in runs], 3)
     return tables.table(rows, by, columns)
 
 

@@ -83,6 +83,16 @@ def accuracy(network: HeadedNetwork, examples: Examples, head: int) -> float:
     return right / len(examples)
 
 
+@torch.no_grad()
+def mean_loss(network: HeadedNetwork, examples: Examples, head: int) -> float:
+    """The mean cross-entropy of all examples."""
+    total = 0.0
+    for chosen in torch.arange(len(examples), device=examples.labels.device).split(_IMAGES_A_PASS):
+        images, labels = examples.batch(chosen)
+        total += float(cross_entropy(network(images, head), labels, reduction="sum"))
+    return total / len(examples)
+
+
 def learn(
     tasks: Sequence[Task],
     classes: int,
@@ -108,6 +118,7 @@ def learn(
 
     Returns:
         ``accuracy``: after each task the test accuracies (fractions, on clean weights) of all tasks so far, by tasks.
+        ``base_loss``: after each task the mean training loss of the first one, on clean weights.
 
     Raises:
         ValueError: for several heads and one optimizer, which could not leave the other tasks' heads alone.
@@ -121,7 +132,7 @@ def learn(
     ).to(images.device)  # fmt: skip
     order = torch.Generator().manual_seed(derive(seed, "batches"))
     consolidation = Consolidation(penalty.importance) if penalty else None
-    optimizer, accuracies = None, []
+    optimizer, accuracies, losses = None, [], []
     for number, task in enumerate(tasks):
         if optimizer is None or recipe.new_optimizers:
             optimizer = make_optimizer(
@@ -144,11 +155,12 @@ def learn(
                     else diagonal_fisher(network, seen, task.head)
                 )
             accuracies.append([accuracy(network, seen.test, seen.head) for seen in tasks[: number + 1]])
+            losses.append(mean_loss(network, tasks[0].train, tasks[0].head))
             after_task(network)
         if recipe.new_optimizers and isinstance(optimizer, NVRMAdam):
             optimizer.denoise()  # nobody else could take its noise off
         advance(1 / len(tasks))
-    return {"accuracy": accuracies}
+    return {"accuracy": accuracies, "base_loss": losses}
 
 
 def _train(
