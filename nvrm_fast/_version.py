@@ -2,4 +2,4 @@ __version__ = "0.2.0"
 
 #: Of the operators, between Python and native code: raised when a schema in ops/ changes, so that a native module
 #: that was built for another one is left out and not mixed in.
-INTERFACE = 5
+INTERFACE = 6

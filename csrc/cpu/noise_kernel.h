@@ -3,29 +3,45 @@
 
 #include "../math/distribution.h"
 #include "../math/philox_words.h"
+#include "../math/turn.h"
 #include "cpu_kernels.h"
 
 namespace nvrm {
 namespace {
 
-// One kind of noise to draw: what PhiloxSchedule is to a key.
+// One kind of noise to draw: what PhiloxSchedule is to a key. A word's two values fill a row each, of two neighboring
+// rows; a turn may exchange the two.
 struct Draw {
   PhiloxSchedule key;
   int distribution;
-  float scale;
-};
+  float first_scale;
+  float second_scale;
+  int first_row;  // where the first value's row begins, and the second's, of the 32 elements of both
+  int second_row;
 
-// Rows of 16 values from the words of L::width blocks, the j-th of the superblock first.
-template <class L, class D>
-NVRM_INLINE void write_rows(const typename L::U* words, int j, float scale, float* out) {
-  NVRM_UNROLL(4)
-  for (int k = 0; k < 4; ++k) {
-    typename L::F first, second;
-    D::template values<L>(words[k], &first, &second);
-    L::store(out + (2 * k) * blocks_per_superblock + j, first * scale);
-    L::store(out + (2 * k + 1) * blocks_per_superblock + j, second * scale);
+  int turn;
+
+  Draw(const PhiloxSchedule& key, int distribution, float scale, int turn = 0)
+      : key(key), distribution(distribution), turn(turn) {
+    set_scale(scale);
   }
-}
+
+  void set_scale(float scale) {
+    const TurnedScale turned = turned_scale(scale, turn);
+    first_scale = turned.exchange ? turned.odd : turned.even;
+    second_scale = turned.exchange ? turned.even : turned.odd;
+    first_row = turned.exchange ? blocks_per_superblock : 0;
+    second_row = blocks_per_superblock - first_row;
+  }
+
+  // Writes the values of the k-th word of L::width blocks, the j-th of the superblock first.
+  template <class L>
+  NVRM_INLINE void write(int k, int j, typename L::F first, typename L::F second, float* out) const {
+    float* rows = out + 2 * k * blocks_per_superblock + j;
+    L::store(rows + first_row, first * first_scale);
+    L::store(rows + second_row, second * second_scale);
+  }
+};
 
 // out[0..128) = scale * D(key, elements of the superblock).
 template <class L, class D>
@@ -34,7 +50,12 @@ NVRM_INLINE void fill_superblock(const Draw& draw, uint64_t superblock, float* o
   for (int j = 0; j < blocks_per_superblock; j += L::width) {
     typename L::U words[4];
     philox_words<L>(static_cast<uint32_t>(block) + j, static_cast<uint32_t>(block >> 32), draw.key, words);
-    write_rows<L, D>(words, j, draw.scale, out);
+    NVRM_UNROLL(4)
+    for (int k = 0; k < 4; ++k) {
+      typename L::F first, second;
+      D::template values<L>(words[k], &first, &second);
+      draw.write<L>(k, j, first, second, out);
+    }
   }
 }
 
@@ -51,11 +72,29 @@ NVRM_INLINE void fill_two(const Draw& draw_a, uint64_t superblock_a, float* a, c
     for (int k = 0; k < 4; ++k) {
       Two<typename L::F> first, second;
       D::template values<SideBySide<L>>(Two<typename L::U>{words_a[k], words_b[k]}, &first, &second);
-      const int row = 2 * k * blocks_per_superblock + j;
-      L::store(a + row, first.a * draw_a.scale);
-      L::store(a + row + blocks_per_superblock, second.a * draw_a.scale);
-      L::store(b + row, first.b * draw_b.scale);
-      L::store(b + row + blocks_per_superblock, second.b * draw_b.scale);
+      draw_a.write<L>(k, j, first.a, second.a, a);
+      draw_b.write<L>(k, j, first.b, second.b, b);
+    }
+  }
+}
+
+// The same superblocks twice, by one draw's two turns: its values are made once.
+template <class L, class D>
+NVRM_INLINE void fill_turns(const Draw& draw, const Draw& turned, uint64_t superblock_a, float* a, float* turned_a,
+                            uint64_t superblock_b, float* b, float* turned_b) {
+  const uint64_t block_a = superblock_a * blocks_per_superblock;
+  const uint64_t block_b = superblock_b * blocks_per_superblock;
+  for (int j = 0; j < blocks_per_superblock; j += L::width) {
+    typename L::U words_a[4], words_b[4];
+    philox_words<L>(block_a + j, block_b + j, {draw.key, draw.key}, words_a, words_b);
+    NVRM_UNROLL(4)
+    for (int k = 0; k < 4; ++k) {
+      Two<typename L::F> first, second;
+      D::template values<SideBySide<L>>(Two<typename L::U>{words_a[k], words_b[k]}, &first, &second);
+      draw.write<L>(k, j, first.a, second.a, a);
+      turned.write<L>(k, j, first.a, second.a, turned_a);
+      draw.write<L>(k, j, first.b, second.b, b);
+      turned.write<L>(k, j, first.b, second.b, turned_b);
     }
   }
 }
@@ -91,9 +130,22 @@ void fill_two(const Draw& draw_a, uint64_t superblock_a, float* a, const Draw& d
 }
 
 template <class L>
+void fill_turns(const Draw& draw, const Draw& turned, uint64_t superblock_a, float* a, float* turned_a,
+                uint64_t superblock_b, float* b, float* turned_b) {
+  switch (draw.distribution) {
+#define NVRM_CASE(code, D)                                                                \
+  case code:                                                                              \
+    fill_turns<L, D>(draw, turned, superblock_a, a, turned_a, superblock_b, b, turned_b); \
+    break;
+    NVRM_FOR_EACH_DISTRIBUTION(NVRM_CASE)
+#undef NVRM_CASE
+  }
+}
+
+template <class L>
 void noise_kernel(const NoiseKey& key, int distribution, float scale, int64_t offset, float* out, int64_t count) {
   alignas(64) float buffer[superblock_size];
-  const Draw draw{philox_schedule(key), distribution, scale};
+  const Draw draw(philox_schedule(key), distribution, scale);
   const int64_t end = offset + count;
   for (int64_t i = offset; i < end;) {
     const int64_t superblock = i / superblock_size;

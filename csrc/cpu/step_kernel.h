@@ -37,47 +37,57 @@ struct Operands {
   State* state[states + 1];
 };
 
+// Of unit scale where each row has its own.
+inline Draw make_draw(const NoiseDraw& noise, const ScaleOf& scale) {
+  return {philox_schedule(noise.key), noise.distribution, scale.line != nullptr ? 1 : scale.b, noise.turn};
+}
+
 // The old and the new noise of one tensor, superblock after superblock.
 template <class L>
 class TensorNoise {
  public:
   TensorNoise(const NoiseDraw& old_noise, const ScaleOf& old_scale, const NoiseDraw& new_noise,
               const ScaleOf& new_scale, const MeasurePlace& measure)
-      : off_{philox_schedule(old_noise.key), old_noise.distribution, old_scale.line != nullptr ? 1 : old_scale.b},
-        on_{philox_schedule(new_noise.key), new_noise.distribution, new_scale.line != nullptr ? 1 : new_scale.b},
+      : off_(make_draw(old_noise, old_scale)),
+        on_(make_draw(new_noise, new_scale)),
         old_scale_(old_scale),
         new_scale_(new_scale),
         measure_(measure),
-        has_off_(off_.scale != 0),
-        has_on_(on_.scale != 0) {}
+        has_off_(off_.first_scale != 0),
+        has_on_(on_.first_scale != 0),
+        is_one_draw_(is_one_draw(old_noise, new_noise)) {}
 
   // Draws what `off` and `on` return, for this superblock; they are to be asked for in ascending order.
   NVRM_INLINE void draw(uint64_t superblock) {
-    if (has_off_ && has_on_) {
-      fill_two<L>(off_, superblock, buffer_[0], on_, superblock, buffer_[1]);
+    if (has_off_ && has_on_ && !is_one_draw_) {
+      fill_two<L>(off_, superblock, off_buffer_[0], on_, superblock, on_buffer_[0]);
+    } else if (superblock == ahead_) {
+      which_ = 1;
+      ahead_ = none;
     } else if (has_off_ || has_on_) {
       // One draw alone: the next superblock's goes with it, to keep the pair of chains.
-      if (superblock == ahead_) {
-        which_ = 1;
-        ahead_ = none;
+      float *off = off_buffer_[0], *on = on_buffer_[0], *next_off = off_buffer_[1], *next_on = on_buffer_[1];
+      if (has_off_ && has_on_) {
+        fill_turns<L>(off_, on_, superblock, off, on, superblock + 1, next_off, next_on);
+      } else if (has_off_) {
+        fill_two<L>(off_, superblock, off, off_, superblock + 1, next_off);
       } else {
-        const Draw& draw = has_off_ ? off_ : on_;
-        fill_two<L>(draw, superblock, buffer_[0], draw, superblock + 1, buffer_[1]);
-        which_ = 0;
-        ahead_ = superblock + 1;
+        fill_two<L>(on_, superblock, on, on_, superblock + 1, next_on);
       }
+      which_ = 0;
+      ahead_ = superblock + 1;
     }
     if (has_off_ && old_scale_.line != nullptr) {
-      scale_rows(old_scale_, measure_, static_cast<int64_t>(superblock), buffer_[has_on_ ? 0 : which_]);
+      scale_rows(old_scale_, measure_, static_cast<int64_t>(superblock), off_buffer_[which_]);
     }
     if (has_on_ && new_scale_.line != nullptr) {
-      scale_rows(new_scale_, measure_, static_cast<int64_t>(superblock), buffer_[has_off_ ? 1 : which_]);
+      scale_rows(new_scale_, measure_, static_cast<int64_t>(superblock), on_buffer_[which_]);
     }
   }
 
   // 128 values, or null: nothing to take off, nothing to put on.
-  const float* off() const { return has_off_ ? buffer_[has_on_ ? 0 : which_] : nullptr; }
-  const float* on() const { return has_on_ ? buffer_[has_off_ ? 1 : which_] : nullptr; }
+  const float* off() const { return has_off_ ? off_buffer_[which_] : nullptr; }
+  const float* on() const { return has_on_ ? on_buffer_[which_] : nullptr; }
 
  private:
   static constexpr uint64_t none = ~uint64_t{0};
@@ -88,9 +98,12 @@ class TensorNoise {
   MeasurePlace measure_;
   bool has_off_;
   bool has_on_;
+  bool is_one_draw_;
   int which_ = 0;
   uint64_t ahead_ = none;
-  alignas(64) float buffer_[2][superblock_size];
+  // Of this superblock and, where one draw is made alone, of the next.
+  alignas(64) float off_buffer_[2][superblock_size];
+  alignas(64) float on_buffer_[2][superblock_size];
 };
 
 // What update gets beside an element, in the type in which the rule computes.

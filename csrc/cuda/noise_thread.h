@@ -43,24 +43,19 @@ NVRM_INLINE void draw_words(const Part& part, const Key& key, int thread, WordSt
   for (int k = 0; k < 4; ++k) words.row[k][thread] = drawn[k];
 }
 
-// The two rows of elements that come from one row of words, times scale.
+// The two rows of elements that come from one row of words, of unit scale.
 template <class D>
-NVRM_INLINE void two_rows(const WordRow& words, float scale, float (*out)[row_elements]) {
+NVRM_INLINE void two_rows(const WordRow& words, float (*out)[row_elements]) {
   NVRM_UNROLL(4)
-  for (int b = 0; b < row_elements; ++b) {
-    float first, second;
-    D::template values<CudaLanes>(words.value[b], &first, &second);
-    out[0][b] = first * scale;
-    out[1][b] = second * scale;
-  }
+  for (int b = 0; b < row_elements; ++b) D::template values<CudaLanes>(words.value[b], &out[0][b], &out[1][b]);
 }
 
 // The same; the distribution is known when it runs. All threads of a CTA agree on it, so the branch costs nothing.
-NVRM_INLINE void two_rows(int distribution, const WordRow& words, float scale, float (*out)[row_elements]) {
+NVRM_INLINE void two_rows(int distribution, const WordRow& words, float (*out)[row_elements]) {
   switch (distribution) {
-#define NVRM_CASE(code, D)          \
-  case code:                        \
-    two_rows<D>(words, scale, out); \
+#define NVRM_CASE(code, D)   \
+  case code:                 \
+    two_rows<D>(words, out); \
     break;
     NVRM_FOR_EACH_DISTRIBUTION(NVRM_CASE)
 #undef NVRM_CASE
@@ -87,18 +82,18 @@ NVRM_INLINE void noise_thread(const FillArguments& a, uint32_t cta, int thread, 
   NVRM_UNROLL(1)
   for (int k = 0; k < 4; ++k) {
     float noise[2][row_elements];
-    two_rows(a.distribution, words.row[k][thread], a.scale, noise);
+    two_rows(a.distribution, words.row[k][thread], noise);
     NVRM_UNROLL(2)
     for (int r = 0; r < 2; ++r) {
       if (whole) {
         Row<float> row;
         NVRM_UNROLL(4)
-        for (int e = 0; e < row_elements; ++e) row.value[e] = noise[r][e];
+        for (int e = 0; e < row_elements; ++e) row.value[e] = noise[r][e] * a.scale;
         store_row(a.out + i, row);
       } else {
         NVRM_UNROLL(4)
         for (int e = 0; e < row_elements; ++e) {
-          if (i + e >= 0 && i + e < a.count) a.out[i + e] = noise[r][e];
+          if (i + e >= 0 && i + e < a.count) a.out[i + e] = noise[r][e] * a.scale;
         }
       }
       i += blocks_per_superblock;

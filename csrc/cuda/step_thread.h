@@ -20,6 +20,9 @@ template <class Rule, class Math>
 struct CtaArguments {
   NoiseDraw old_noise;
   NoiseDraw new_noise;
+  TurnedScale old_scale;
+  TurnedScale new_scale;
+  bool one_draw;  // both are turns of one draw
   typename Rule::template Hyper<Math> hyper;
   typename Rule::template Scalars<Math> scalars;
   bool is_first;
@@ -33,6 +36,9 @@ NVRM_INLINE CtaArguments<Rule, Math> cta_arguments(const LaunchTable& table, int
   CtaArguments<Rule, Math> cta;
   cta.old_noise = old_noise(place, header.noise, master);
   cta.new_noise = new_noise(place, header.noise);
+  cta.old_scale = turned_scale(cta.old_noise.scale, cta.old_noise.turn);
+  cta.new_scale = turned_scale(cta.new_noise.scale, cta.new_noise.turn);
+  cta.one_draw = cta.old_noise.scale != 0 && cta.new_noise.scale != 0 && is_one_draw(cta.old_noise, cta.new_noise);
   cta.hyper = Rule::template combine<Math>(raw);
   if constexpr (Rule::reads_gradient) cta.scalars = Rule::template scalars<Math>(raw, *place.step + 1);
   cta.is_first = Rule::has_special_first_gradient && is_first_gradient(place);
@@ -136,6 +142,40 @@ struct NoiseWords {
   WordStore on;
 };
 
+// Scales the noise that two rows have, turned, from noise of unit scale.
+NVRM_INLINE void turn_rows(const TurnedScale& scale, float (*noise)[row_elements]) {
+  NVRM_UNROLL(4)
+  for (int e = 0; e < row_elements; ++e) {
+    const float first = noise[0][e], second = noise[1][e];
+    noise[0][e] = (scale.exchange ? second : first) * scale.even;
+    noise[1][e] = (scale.exchange ? first : second) * scale.odd;
+  }
+}
+
+// Where one draw gives both noises, its values wait in the words' place while the rule is at work, which needs the
+// registers.
+NVRM_INLINE void keep_rows(const float (*unit)[row_elements], int thread, WordStore& words) {
+  NVRM_UNROLL(2)
+  for (int r = 0; r < 2; ++r) {
+    WordRow row;
+    NVRM_UNROLL(4)
+    for (int e = 0; e < row_elements; ++e) row.value[e] = CudaLanes::bits_of(unit[r][e]);
+    words.row[r][thread] = row;
+  }
+}
+
+// Turned and scaled as turn_rows does it: an exchange of rows is one of addresses here.
+NVRM_INLINE void recall_rows(const WordStore& words, int thread, const TurnedScale& scale,
+                             float (*noise)[row_elements]) {
+  const int first = scale.exchange ? 1 : 0;
+  const WordRow even = words.row[first][thread], odd = words.row[1 - first][thread];
+  NVRM_UNROLL(4)
+  for (int e = 0; e < row_elements; ++e) {
+    noise[0][e] = CudaLanes::float_from_bits(even.value[e]) * scale.even;
+    noise[1][e] = CudaLanes::float_from_bits(odd.value[e]) * scale.odd;
+  }
+}
+
 // One part of one superblock.
 template <class Rule, class Param, class Math, bool master>
 NVRM_INLINE void step_part(const View& view, const CtaArguments<Rule, Math>& cta, const Part& part, int thread,
@@ -146,11 +186,12 @@ NVRM_INLINE void step_part(const View& view, const CtaArguments<Rule, Math>& cta
   if (i >= tensor.numel) return;
   const bool whole = tensor.takes_rows && is_whole(i, tensor.numel);
   const bool has_off = !master && cta.old_noise.scale != 0, has_on = cta.new_noise.scale != 0;
+  const bool one_draw = !master && cta.one_draw;
   const bool keep_noise = Rule::reads_gradient && header.noise.keep_noise;
   const float* grad_scale = header.grad_scale;
 
   if (has_off) draw_words(part, cta.old_noise.key, thread, words.off);
-  if (has_on) draw_words(part, cta.new_noise.key, thread, words.on);
+  if (has_on && !one_draw) draw_words(part, cta.new_noise.key, thread, words.on);
 
   // Two rows at a time. Rolled: unrolled it would be four times the code, for three distributions and two draws.
   NVRM_UNROLL(1)
@@ -164,7 +205,9 @@ NVRM_INLINE void step_part(const View& view, const CtaArguments<Rule, Math>& cta
 
     float noise[2][row_elements];
     if (has_off) {
-      two_rows(cta.old_noise.distribution, words.off.row[k][thread], cta.old_noise.scale, noise);
+      two_rows(cta.old_noise.distribution, words.off.row[k][thread], noise);
+      if (one_draw) keep_rows(noise, thread, words.on);
+      turn_rows(cta.old_scale, noise);
       NVRM_UNROLL(8)
       for (int e = 0; e < 2 * row_elements; ++e) {
         Math& x = two.x[e / row_elements][e % row_elements];
@@ -204,7 +247,12 @@ NVRM_INLINE void step_part(const View& view, const CtaArguments<Rule, Math>& cta
       two.template store_clean<false>(view, i, keep_noise);
     }
     if (has_on) {
-      two_rows(cta.new_noise.distribution, words.on.row[k][thread], cta.new_noise.scale, noise);
+      if (one_draw) {
+        recall_rows(words.on, thread, cta.new_scale, noise);
+      } else {
+        two_rows(cta.new_noise.distribution, words.on.row[k][thread], noise);
+        turn_rows(cta.new_scale, noise);
+      }
       NVRM_UNROLL(8)
       for (int e = 0; e < 2 * row_elements; ++e) {
         Math& x = two.x[e / row_elements][e % row_elements];

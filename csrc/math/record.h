@@ -3,6 +3,7 @@
 #pragma once
 
 #include "philox.h"
+#include "turn.h"
 
 namespace nvrm {
 
@@ -13,7 +14,7 @@ enum RecordWord {
   record_distribution,  // its code (distribution.h)
   record_stream,        // in [0, 2^32): which stream the parameter draws from, now and next time
   record_step,          // step number of the draw; its low 32 bits are the counter's word
-  record_turn,          // 0; for noise that is drawn in cycles
+  record_turn,          // of the draw, in quarters, 0 to 3 (turn.h); 0 for noise that is drawn in no cycles
   record_rule_steps,    // steps that the rule's state has seen; 0: the next gradient is its first
   record_numel,         // elements of the full, unsharded parameter
   record_words
@@ -21,11 +22,12 @@ enum RecordWord {
 
 constexpr int64_t relative_bit = int64_t{1} << 32;  // of the word record_scale
 
-// One draw of noise on a parameter: scale * distribution(key, element). scale 0 means none.
+// One draw of noise on a parameter: scale * distribution(key, element), turned. scale 0 means none.
 struct NoiseDraw {
   NoiseKey key;
   int distribution;
   float scale;
+  int turn;
 };
 
 // Where a parameter's record lies, and what else tells which noise it is to carry: all in its device's memory.
@@ -44,6 +46,10 @@ struct NewNoise {
   float scale;
   bool keep_noise;  // it stays in the weights for good (perturbed SGD, SGLD): nothing ever comes off
   int measure;      // not 0: b is scale times this measure of the clean weights
+  bool cycle;       // one draw serves four steps
+
+  NVRM_INLINE int64_t draw_of(int64_t step) const { return cycle ? step >> 2 : step; }
+  NVRM_INLINE int turn_of(int64_t step) const { return cycle ? static_cast<int>(step & 3) : 0; }
 };
 
 NVRM_INLINE bool is_relative(const int64_t* record) { return (record[record_scale] & relative_bit) != 0; }
@@ -57,7 +63,8 @@ NVRM_INLINE NoiseKey key_of(uint64_t seed, int64_t stream, int64_t step) {
 NVRM_INLINE NoiseDraw recorded_noise(const int64_t* record) {
   return {key_of(static_cast<uint64_t>(record[record_seed]), record[record_stream], record[record_step]),
           static_cast<int>(record[record_distribution]),
-          ScalarLanes::float_from_bits(static_cast<uint32_t>(record[record_scale]))};
+          ScalarLanes::float_from_bits(static_cast<uint32_t>(record[record_scale])),
+          static_cast<int>(record[record_turn]) & (turn_count - 1)};
 }
 
 // The noise to take off the parameter's values. is_clean: there is none in what the rule reads (master weights).
@@ -73,7 +80,14 @@ NVRM_INLINE NoiseDraw new_noise(const RecordPlace& at, const NewNoise& noise) {
   const int64_t step = *at.step + 1;
   const bool denoises = noise.denoise_every > 0 && step % noise.denoise_every == 0;
   const float scale = at.scale != nullptr ? *at.scale : noise.scale;
-  return {key_of(noise.seed, at.record[record_stream], step), noise.distribution, denoises ? 0 : scale};
+  return {key_of(noise.seed, at.record[record_stream], noise.draw_of(step)), noise.distribution, denoises ? 0 : scale,
+          noise.turn_of(step)};
+}
+
+// Whether both noises are turns of one draw, so that its values need to be made only once.
+NVRM_INLINE bool is_one_draw(const NoiseDraw& a, const NoiseDraw& b) {
+  return a.key.seed_low == b.key.seed_low && a.key.seed_high == b.key.seed_high && a.key.stream == b.key.stream &&
+         a.key.step == b.key.step && a.distribution == b.distribution;
 }
 
 // Whether there is no noise to take off and none to put on without a step. The parameter is then not even written: it
@@ -96,8 +110,8 @@ NVRM_INLINE void write_record(const RecordPlace& at, const NewNoise& noise) {
   at.record[record_scale] = noise.measure != 0 && bits != 0 ? bits | relative_bit : bits;
   at.record[record_seed] = static_cast<int64_t>(noise.seed);
   at.record[record_distribution] = noise.distribution;
-  at.record[record_step] = *at.step + 1;
-  at.record[record_turn] = 0;
+  at.record[record_step] = noise.draw_of(*at.step + 1);
+  at.record[record_turn] = noise.turn_of(*at.step + 1);
   at.record[record_rule_steps] += 1;
 }
 

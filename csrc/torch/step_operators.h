@@ -21,6 +21,7 @@ struct StepArguments {
   at::IntArrayRef row_lengths;
   int64_t measure;
   int64_t denoise_every;
+  bool cycle;
   const std::optional<at::Tensor>&hyper_tensor, &grad_scale, &found_inf;
   at::IntArrayRef run_lengths, run_strides;
 };
@@ -50,7 +51,7 @@ class CheckedStepOn final : public CheckedStep {
     table_.set_states(facts->states, a.states);
     table_.set_step(a.steps,
                     {static_cast<uint64_t>(a.seed), a.denoise_every, static_cast<int>(a.distribution),
-                     static_cast<float>(a.scale), a.keep_noise, measure_nothing},
+                     static_cast<float>(a.scale), a.keep_noise, measure_nothing, a.cycle},
                     a.scale_tensors);
     table_.set_hyper(*facts, a.hyper, a.hyper_tensor);
     table_.set_scaling({a.grad_scale, a.found_inf});
@@ -80,13 +81,13 @@ void step(int64_t rule, at::TensorList params, at::TensorList grads, at::TensorL
           at::TensorList steps, at::TensorList records, at::ArrayRef<double> hyper, at::IntArrayRef offsets,
           double scale, int64_t seed, int64_t distribution, bool keep_noise, at::TensorList scale_tensors,
           at::TensorList measures, at::TensorList sums, at::IntArrayRef row_lengths, int64_t measure,
-          int64_t denoise_every, const std::optional<at::Tensor>& hyper_tensor,
+          int64_t denoise_every, bool cycle, const std::optional<at::Tensor>& hyper_tensor,
           const std::optional<at::Tensor>& grad_scale, const std::optional<at::Tensor>& found_inf,
           at::IntArrayRef run_lengths, at::IntArrayRef run_strides) {
-  CheckedStepOn<Backend>({rule,          params,        grads,      states,    masters,     steps,
-                          records,       hyper,         offsets,    scale,     seed,        distribution,
-                          keep_noise,    scale_tensors, measures,   sums,      row_lengths, measure,
-                          denoise_every, hyper_tensor,  grad_scale, found_inf, run_lengths, run_strides})
+  CheckedStepOn<Backend>({rule,       params,    grads,       states,     masters,       steps,      records,
+                          hyper,      offsets,   scale,       seed,       distribution,  keep_noise, scale_tensors,
+                          measures,   sums,      row_lengths, measure,    denoise_every, cycle,      hyper_tensor,
+                          grad_scale, found_inf, run_lengths, run_strides})
       .run();
 }
 

@@ -57,7 +57,7 @@ class Fields {
   bool flag() { return PyObject_IsTrue(next()) == 1; }
 
  private:
-  static constexpr Py_ssize_t field_count = 24;
+  static constexpr Py_ssize_t field_count = 25;
 
   PyObject* next() { return PyTuple_GET_ITEM(call_, next_++); }
 
@@ -113,6 +113,7 @@ StepArguments arguments_of(Fields& f) {
                        f.integers("row_lengths"),
                        f.integer(),
                        f.integer(),
+                       f.flag(),
                        f.tensor_or_none("hyper_tensor"),
                        f.tensor_or_none("grad_scale"),
                        f.tensor_or_none("found_inf"),

@@ -39,6 +39,8 @@ void check_record(const at::Tensor& record, at::Device device, ReadBy reader, co
   const int64_t* words = record.const_data_ptr<int64_t>();
   noise_key(words[record_seed], words[record_stream], words[record_step]);
   check_distribution(words[record_distribution], "distribution");
+  TORCH_CHECK_VALUE(words[record_turn] >= 0 && words[record_turn] < turn_count, "turn must be in [0, ", turn_count,
+                    "), got ", words[record_turn]);
 }
 
 }  // namespace
@@ -99,6 +101,8 @@ void TensorTable::set_step(at::TensorList steps, const NewNoise& noise, at::Tens
   const size_t n = params_.size();
   check_length(steps.size(), n, "steps");
   TORCH_CHECK_VALUE(noise.denoise_every >= 0, "denoise_every must not be negative, got ", noise.denoise_every);
+  TORCH_CHECK_VALUE(!(noise.cycle && noise.keep_noise),
+                    "cycle must be False with keep_noise: noise that stays has to be drawn anew in every step");
   noise_ = noise;
   steps_ = steps;
   if (n == 0) return;

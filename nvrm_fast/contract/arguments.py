@@ -68,6 +68,8 @@ class StepArguments(NamedTuple):
     measure: int = 0
     #: k > 0: the weights are left clean after every k-th step of a parameter.
     denoise_every: int = 0
+    #: New noise comes in cycles (contract/cycles.py); refused with keep_noise.
+    cycle: bool = False
     #: None, or a float64 tensor on the parameters' device that is read instead of `hyper`.
     hyper_tensor: Tensor | None = None
     #: None, or a float32 tensor with one element: the gradients are divided by it (torch.amp.GradScaler); they are only

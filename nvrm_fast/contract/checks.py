@@ -12,6 +12,7 @@ from torch import Tensor
 
 from . import record
 from .arguments import Arguments, MeasureArguments, ReperturbArguments, StepArguments
+from .cycles import TURNS
 from .distributions import DISTRIBUTIONS
 from .measures import MEASURES, SUM_WORDS
 from .rules import RULES
@@ -81,6 +82,11 @@ def check_stream(stream: int) -> None:
         raise ValueError(f"stream must be in [0, 2^32), got {stream}")
 
 
+def check_turn(turn: int) -> None:
+    if not 0 <= turn < TURNS:
+        raise ValueError(f"turn must be in [0, {TURNS}), got {turn}")
+
+
 def check_fill(self: Tensor, stream: int, distribution: int, offset: int) -> None:
     """What `fill_noise_` refuses. Raises ValueError or TypeError that names the argument."""
     if self.dtype != torch.float32:
@@ -109,9 +115,10 @@ def _check_records(records: Sequence[Tensor], device: torch.device, name: str) -
         if fault == "strides":
             raise ValueError(f"{name}[{i}] must be contiguous()")
         if device.type == "cpu":  # elsewhere the host would have to wait for them
-            _, _, distribution, stream, *_ = words.tolist()
+            _, _, distribution, stream, _, turn, *_ = words.tolist()
             check_stream(stream)
             check_code(distribution, "distribution")
+            check_turn(turn)
 
 
 def _check_runs(a: Arguments, lists: Sequence[Sequence[Tensor]]) -> None:
@@ -239,6 +246,8 @@ def check_step(a: StepArguments) -> None:
     check_code(a.distribution, "distribution")
     if a.denoise_every < 0:
         raise ValueError(f"denoise_every must not be negative, got {a.denoise_every}")
+    if a.cycle and a.keep_noise:
+        raise ValueError("cycle must be False with keep_noise: noise that stays has to be drawn anew in every step")
     check_hyper(a)
 
     def check_each(i: int, param: Tensor, dtype: torch.dtype) -> None:

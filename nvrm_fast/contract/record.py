@@ -27,7 +27,7 @@ class Record(NamedTuple):
     distribution: int  # its code
     stream: int  # in [0, 2^32): the parameter's noise stream, for this draw and the next
     step: int  # of the draw
-    turn: int  # 0; for noise that comes in cycles
+    turn: int  # of the draw, in quarters (contract/cycles.py): 0 to 3, and 0 for noise that comes in no cycles
     rule_steps: int  # steps that the rule's state has seen; 0: the next gradient is the first
     numel: int  # elements of the (full, unsharded) parameter
     is_relative: bool = False  # b is scale times the parameter's measures, in their line ON; in word SCALE

@@ -449,6 +449,7 @@ class NoisyOptimizer(Optimizer):
             distribution=DISTRIBUTIONS[group["noise"]],
             keep_noise=self.keep_noise,
             denoise_every=group.get("denoise_every") or 0,
+            cycle=group.get("draws") == "cycle",
             hyper_tensor=hyper_tensor,
             scale_tensors=scale_tensors,
             grad_scale=None if grad_scale is None else grad_scale.to(device),

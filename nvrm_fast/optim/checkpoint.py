@@ -1,5 +1,8 @@
 """What checkpoints need beyond torch.optim's: versions, options that they have not got, state that must not be cast.
 
+Version 3 is version 2, and records may tell of a draw that is turned (nvrm_fast/contract/cycles.py), which readers of
+version 2 would take off unturned.
+
 Version 2 (its groups carry `checkpoint_version`, and `noise_contract`, the number of the function that its noise is): a
 parameter's state is torch's, with int64 `step`, and
 `perturbation`, the record of its noise (nvrm_fast/contract/record.py); where the noise is relative to the weights
@@ -31,7 +34,7 @@ from .batches import PERTURBATION, STEP, Part
 from .interface import SteppedOptimizer
 from .shards import local_tensor
 
-VERSION = 2
+VERSION = 3
 #: State keys of evaluation mode.
 SUSPENDED, SUSPENDED_PARAM = "suspended_perturbation", "suspended_param"
 _FIRST_KEYS = ("coat_scale", "coat_noise", "coat_seed", "coat_numel", "resting_scale", "noisy_param")

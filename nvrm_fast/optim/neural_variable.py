@@ -18,6 +18,11 @@ _NOISE_ARGUMENTS = """
             (default): 0 in the first optimizer that a process makes, another in each further one, so that no two draw
             the same noise. Every rank of a distributed training must then make its optimizers in the same order; a
             checkpoint brings its own.
+        draws: "independent" (default): every step draws its noise anew. "cycle": one draw serves four steps, turned by
+            a quarter each time. Each step's noise has the same distribution, and an element's is independent of what it
+            was in the step before; the third is the first with its sign turned, and four sum to zero. In place a step
+            takes less time then. With master_weights, where a step draws once anyway, it takes as long as before: there
+            the option only gives the same noise as in place.
         denoise_every: leave the weights clean after every so many steps of a parameter, for instance steps per epoch;
             None: never (default).
         master_weights: True keeps the clean weights in float32 (float64 for float64 parameters) in the state under
@@ -64,7 +69,7 @@ class NVRMSGD(SgdRule, NeuralVariableOptimizer):
     def __init__(
         self, params: ParamsT, lr: float | Tensor = 1e-3, momentum: float = 0.0, dampening: float = 0.0,
         weight_decay: float = 0.0, nesterov: bool = False, *, variability: float | Tensor = 0.01,
-        noise: str = "gaussian", seed: int | None = None, denoise_every: int | None = None,
+        noise: str = "gaussian", draws: str = "independent", seed: int | None = None, denoise_every: int | None = None,
         master_weights: bool | None = None, decorrelate_ranks: bool = False, include: Choices = None,
         exclude: Choices = None, start_step: int = 0, relative: str | None = None, per: str = "tensor",
         backend: str | None = None, maximize: bool = False, foreach: bool | None = None, capturable: bool = False,
@@ -77,7 +82,7 @@ class NVRMSGD(SgdRule, NeuralVariableOptimizer):
                 lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov,
                 maximize=maximize, variability=variability, noise=noise, seed=seed, denoise_every=denoise_every,
                 master_weights=master_weights, decorrelate_ranks=decorrelate_ranks, backend=backend,
-                capturable=capturable, start_step=start_step, relative=relative, per=per,
+                capturable=capturable, start_step=start_step, relative=relative, per=per, draws=draws,
             ),
             fused, include, exclude,
         )  # fmt: skip
@@ -93,7 +98,7 @@ class NVRMAdam(AdamRule, NeuralVariableOptimizer):
     def __init__(
         self, params: ParamsT, lr: float | Tensor = 1e-3, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
         eps: float = 1e-8, weight_decay: float = 0.0, amsgrad: bool = False, *, variability: float | Tensor = 0.01,
-        noise: str = "gaussian", seed: int | None = None, denoise_every: int | None = None,
+        noise: str = "gaussian", draws: str = "independent", seed: int | None = None, denoise_every: int | None = None,
         master_weights: bool | None = None, decorrelate_ranks: bool = False, include: Choices = None,
         exclude: Choices = None, start_step: int = 0, relative: str | None = None, per: str = "tensor",
         backend: str | None = None, maximize: bool = False, foreach: bool | None = None, capturable: bool = False,
@@ -108,7 +113,7 @@ class NVRMAdam(AdamRule, NeuralVariableOptimizer):
                 decoupled_weight_decay=decoupled_weight_decay, maximize=maximize, variability=variability,
                 noise=noise, seed=seed, denoise_every=denoise_every, master_weights=master_weights,
                 decorrelate_ranks=decorrelate_ranks, backend=backend,
-                capturable=capturable, start_step=start_step, relative=relative, per=per,
+                capturable=capturable, start_step=start_step, relative=relative, per=per, draws=draws,
             ),
             fused, include, exclude,
         )  # fmt: skip
@@ -124,7 +129,7 @@ class NVRMAdamW(NVRMAdam):
     def __init__(
         self, params: ParamsT, lr: float | Tensor = 1e-3, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
         eps: float = 1e-8, weight_decay: float = 1e-2, amsgrad: bool = False, *, variability: float | Tensor = 0.01,
-        noise: str = "gaussian", seed: int | None = None, denoise_every: int | None = None,
+        noise: str = "gaussian", draws: str = "independent", seed: int | None = None, denoise_every: int | None = None,
         master_weights: bool | None = None, decorrelate_ranks: bool = False, include: Choices = None,
         exclude: Choices = None, start_step: int = 0, relative: str | None = None, per: str = "tensor",
         backend: str | None = None, maximize: bool = False, foreach: bool | None = None, capturable: bool = False,
@@ -134,7 +139,7 @@ class NVRMAdamW(NVRMAdam):
             params, lr, betas, eps, weight_decay, amsgrad, variability=variability, noise=noise, seed=seed,
             denoise_every=denoise_every, master_weights=master_weights, decorrelate_ranks=decorrelate_ranks,
             include=include, exclude=exclude, start_step=start_step, relative=relative, per=per,
-            backend=backend, maximize=maximize,
+            draws=draws, backend=backend, maximize=maximize,
             foreach=foreach, capturable=capturable, differentiable=differentiable, fused=fused,
             decoupled_weight_decay=True,
         )  # fmt: skip
@@ -151,8 +156,8 @@ class NVRMLion(LionRule, NeuralVariableOptimizer):
     def __init__(
         self, params: ParamsT, lr: float | Tensor = 1e-4, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.99),
         weight_decay: float = 0.0, *, variability: float | Tensor = 0.01, noise: str = "gaussian",
-        seed: int | None = None, denoise_every: int | None = None, master_weights: bool | None = None,
-        decorrelate_ranks: bool = False, include: Choices = None,
+        draws: str = "independent", seed: int | None = None, denoise_every: int | None = None,
+        master_weights: bool | None = None, decorrelate_ranks: bool = False, include: Choices = None,
         exclude: Choices = None, start_step: int = 0, relative: str | None = None, per: str = "tensor",
         backend: str | None = None, maximize: bool = False, foreach: bool | None = None, capturable: bool = False,
         fused: bool | None = None,
@@ -163,7 +168,7 @@ class NVRMLion(LionRule, NeuralVariableOptimizer):
                 lr=lr, betas=betas, weight_decay=weight_decay, maximize=maximize, variability=variability, noise=noise,
                 seed=seed, denoise_every=denoise_every, master_weights=master_weights,
                 decorrelate_ranks=decorrelate_ranks, start_step=start_step, relative=relative, per=per,
-                backend=backend, capturable=capturable,
+                draws=draws, backend=backend, capturable=capturable,
             ),
             fused, include, exclude,
         )  # fmt: skip

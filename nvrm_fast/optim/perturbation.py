@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
 from ..contract.arguments import ReperturbArguments
+from ..contract.cycles import check_draws
 from ..contract.record import NOISE_WORDS, SCALE, SEED, unpack
 from ..contract.seeds import check_integer, seed_of_rank, signed_seed
 from ..ops.step import reperturb_
@@ -97,6 +98,7 @@ class NeuralVariableOptimizer(NoisyOptimizer):
         check_number(group["variability"], "variability", high=FLOAT32_LIMIT)
         check_flag(group["decorrelate_ranks"], "decorrelate_ranks")
         check_denoise_every(group["denoise_every"])
+        check_draws(group.get("draws", "independent"))
         measures.check_options(group)
         if check_integer(group.get("start_step", 0), 62, "start_step") < 0:
             raise ValueError(f"start_step must be at least 0, got {group['start_step']}")

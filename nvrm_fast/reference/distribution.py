@@ -32,6 +32,13 @@ def distribution(name: str, code: int) -> Callable[[Function], Function]:
     return register
 
 
+def turned(first: Tensor, second: Tensor, turn: int) -> tuple[Tensor, Tensor]:
+    """A word's two values after so many quarter turns (contract/cycles.py)."""
+    for _ in range(turn):
+        first, second = -second, first
+    return first, second
+
+
 @distribution("gaussian", code=0)
 def gaussian(word: Tensor) -> tuple[Tensor, Tensor]:
     """Two values of N(0, 1) by Box-Muller: 18 bits of radius, 14 of angle."""

@@ -1,6 +1,9 @@
 """The noise contract: every value is a function of (seed, stream, step, element), and of nothing else.
 
 value = distribution(Philox4x32-7(key = seed, counter = (block_low, block_high, stream, step)), lane)
+
+Noise that comes in cycles (contract/cycles.py) is such a value, too, that of the other lane of its word or one with its
+sign turned.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..contract.checks import check_fill
-from .distribution import BY_CODE
+from .distribution import BY_CODE, turned
 from .philox import MASK, philox4x32
 from .special_functions import rounded
 
@@ -23,26 +26,29 @@ BLOCKS = 16
 CHUNK = 4096
 
 
-def _superblocks(first: int, count: int, seed: int, stream: int, step: int, distribution: int, device) -> Tensor:
+def _superblocks(
+    first: int, count: int, seed: int, stream: int, step: int, distribution: int, turn: int, device
+) -> Tensor:  # fmt: skip
     """Unit-scale noise of whole superblocks: float32, shape (count * 128,)."""
     block = torch.arange(BLOCKS * first, BLOCKS * (first + count), dtype=torch.int64, device=device)
     counter = (block & MASK, (block >> 32) & MASK, stream, step & MASK)
     words = philox4x32(counter, (seed & MASK, (seed >> 32) & MASK))
-    values = [value for word in words for value in BY_CODE[distribution](word)]
+    values = [value for word in words for value in turned(*BY_CODE[distribution](word), turn)]
     # values[lane][block] -> element 128 s + 16 lane + j, for block 16 s + j
     return torch.stack([value.view(count, BLOCKS) for value in values], dim=1).flatten()
 
 
 def noise(
-    numel: int, *, seed: int, stream: int, step: int, distribution: int, scale: float, offset: int, device="cpu"
-) -> Tensor:
-    """Elements offset .. offset + numel of one stream at one step: float32, shape (numel,)."""
+    numel: int, *, seed: int, stream: int, step: int, distribution: int, scale: float, offset: int, turn: int = 0,
+    device="cpu",
+) -> Tensor:  # fmt: skip
+    """Elements offset .. offset + numel of one stream at one step, turned: float32, shape (numel,)."""
     out = torch.empty(numel, dtype=torch.float32, device=device)
     scale = rounded(scale, torch.float32)
     first, last = offset // SUPERBLOCK, -(-(offset + numel) // SUPERBLOCK)
     for begin in range(first, last, CHUNK):
         count = min(CHUNK, last - begin)
-        chunk = _superblocks(begin, count, seed, stream, step, distribution, device) * scale
+        chunk = _superblocks(begin, count, seed, stream, step, distribution, turn, device) * scale
         start = begin * SUPERBLOCK
         low, high = max(start, offset), min(start + count * SUPERBLOCK, offset + numel)
         out[low - offset : high - offset] = chunk[low - start : high - start]
@@ -76,7 +82,7 @@ def fill_noise_(self: Tensor, seed: int, stream: int, step: int, distribution: i
 
 def add_noise(
     clean: Tensor, *, seed: int, stream: int, step: int, distribution: int, scale: float, offset: int,
-    run_length: int = 0, run_stride: int = 0, row_scales: Tensor | None = None,
+    turn: int = 0, run_length: int = 0, run_stride: int = 0, row_scales: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """clean + noise, element by element in row-major order; clean itself where scale is 0, down to the sign of zero.
 
@@ -86,7 +92,7 @@ def add_noise(
     if rounded(scale, torch.float32) == 0:
         return clean
     where: dict[str, Any] = dict(
-        seed=seed, stream=stream, step=step, distribution=distribution, scale=scale, device=clean.device
+        seed=seed, stream=stream, step=step, distribution=distribution, scale=scale, turn=turn, device=clean.device
     )
     if run_length == 0:
         draw = noise(clean.numel(), offset=offset, **where)

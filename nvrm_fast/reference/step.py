@@ -2,7 +2,7 @@
 
     clean  = p - b_prev * eps(the draw that the record tells of)
     clean' = rule(clean, grad, state)
-    p      = clean' + b_now * eps(step + 1)
+    p      = clean' + b_now * eps(step + 1, or in cycles its draw, turned)
 
 Arguments are documented in nvrm_fast/contract/arguments.py. Everything that belongs to one parameter is written by one
 call of torch, so that not even Ctrl-C leaves weights and record that do not fit together.
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..contract.arguments import Arguments, MeasureArguments, ReperturbArguments, StepArguments
 from ..contract.checks import check_measure, check_reperturb, check_step, wide_dtype
+from ..contract.cycles import draw_and_turn
 from ..contract.measures import CLEAN, ON
 from ..contract.record import NOISE_WORDS, Record, pack, unpack
 from ..contract.rules import RULES
@@ -57,7 +58,7 @@ def _with_noise(a: Arguments, i: int, x: Tensor, draw: Record, line: int = ON) -
         scale, row_scales = (float(scales), None) if row is None else (1.0, scales[row])
     return add_noise(
         x, seed=draw.seed, stream=draw.stream, step=draw.step, distribution=draw.distribution, scale=scale,
-        row_scales=row_scales, **_place(a, i),
+        turn=draw.turn, row_scales=row_scales, **_place(a, i),
     )  # fmt: skip
 
 
@@ -104,9 +105,10 @@ def step_(*args: Any) -> None:
         scale = float(a.scale_tensors[i]) if a.scale_tensors else a.scale
         if a.denoise_every and step % a.denoise_every == 0:
             scale = 0.0
+        draw, turn = draw_and_turn(step, a.cycle)
         drawn = record._replace(
-            scale=scale, seed=a.seed, distribution=a.distribution, step=step, turn=0, rule_steps=record.rule_steps + 1,
-            is_relative=a.measure != 0,
+            scale=scale, seed=a.seed, distribution=a.distribution, step=draw, turn=turn,
+            rule_steps=record.rule_steps + 1, is_relative=a.measure != 0,
         )  # fmt: skip
         noisy = _with_noise(a, i, x, drawn, CLEAN)
         measured: list[tuple[Tensor, Tensor]] = []

@@ -72,8 +72,9 @@ def values(word, distribution):
 
 
 @triton.jit
-def draw(block, stream, step, seed, scale, distribution):
-    """scale * noise of whole Philox blocks: float32, shape (blocks, 8), one column a lane.
+def draw(block, stream, step, seed, distribution):
+    """Noise of unit scale of whole Philox blocks: their four words' first and second values, float32 of shape
+    (blocks, 4) both, which `turned` makes into a tile.
 
     distribution: its code, a constexpr or a scalar. block: int64, shape (blocks,). stream, step, seed: int64 scalars,
     of which stream and step count modulo 2^32.
@@ -85,5 +86,14 @@ def draw(block, stream, step, seed, scale, distribution):
     )  # fmt: skip
     # Joins append a dimension of two; in this order the flattened ones count words, then values within a word.
     word = tl.reshape(tl.join(tl.join(w0, w2), tl.join(w1, w3)), (block.shape[0], 4))
-    first, second = values(word, distribution)
-    return tl.reshape(tl.join(first, second), (block.shape[0], 8)) * scale
+    return values(word, distribution)
+
+
+@triton.jit
+def turned(even, odd, scale, turn):
+    """scale * noise of whole blocks after so many quarter turns (contract/cycles.py): float32, shape (blocks, 8), one
+    column a lane. even, odd: what `draw` gives, for the even and the odd lanes."""
+    exchange = (turn & 1) != 0
+    noise_even = tl.where(exchange, odd, even) * tl.where((turn == 1) | (turn == 2), -scale, scale)
+    noise_odd = tl.where(exchange, even, odd) * tl.where(turn >= 2, -scale, scale)
+    return tl.reshape(tl.join(noise_even, noise_odd), (even.shape[0], 8))

@@ -10,10 +10,11 @@ import triton
 import triton.language as tl
 
 from ..contract import record as contract
-from .distribution import draw
+from .distribution import draw, turned
 from .layout import (
     COLUMN_COUNT,
     COUNT,
+    CYCLE,
     DENOISE_EVERY,
     FINISHED,
     FOUND_INF,
@@ -124,7 +125,8 @@ def fill_noise_kernel(table, DISTRIBUTION: tl.constexpr):
     seed = tl.load(table + SEED)
     for superblock in range(first, last, TILE_SUPERBLOCKS):
         block, place, mask, start = tile(superblock, offset, numel)
-        tl.store(target + start + place, draw(block, stream, step, seed, scale, DISTRIBUTION), mask=mask)
+        even, odd = draw(block, stream, step, seed, DISTRIBUTION)
+        tl.store(target + start + place, turned(even, odd, scale, 0), mask=mask)
 
 
 @triton.jit
@@ -141,18 +143,19 @@ def is_relative(record):
 
 @triton.jit
 def tile_noise(
-    block, superblock, place, mask, stream, step, seed, scale, distribution, line, rows, row_length, by_rows,
+    even, odd, turn, superblock, place, mask, scale, line, rows, row_length, by_rows,
     WITH_MEASURES: tl.constexpr,
 ):  # fmt: skip
-    """The noise of a tile. by_rows: of unit scale in each row, times scale and the row's measure."""
+    """The noise of a tile, from what `draw` gives, turned. by_rows: of unit scale in each row, times scale and the
+    row's measure."""
     if WITH_MEASURES:
-        noise = draw(block, stream, step, seed, tl.where(by_rows, 1.0, scale), distribution)
+        noise = turned(even, odd, tl.where(by_rows, 1.0, scale), turn)
         if by_rows:
             element = superblock * SUPERBLOCK_ELEMENTS + place.to(tl.int64)
             noise = noise * row_scales(element, scale, line, rows, row_length, mask)
         return noise
     else:
-        return draw(block, stream, step, seed, scale, distribution)
+        return turned(even, odd, scale, turn)
 
 
 @triton.jit
@@ -168,6 +171,7 @@ def step_kernel(
     SCALED: tl.constexpr,  # the gradients are divided by grad_scale
     WITH_MEASURES: tl.constexpr,  # the parameters have measures
     MEASURE: tl.constexpr,  # the code of the measure to be taken, or 0
+    ONE_DRAW: tl.constexpr,  # in place and in cycles: what comes off and what goes on may be of one draw
 ):
     """Noise off, rule on the clean weights, noise on; with NO_RULE the noise alone, as the targets say."""
     STATE: tl.constexpr = MATH if WITH_MASTERS else DTYPE
@@ -186,6 +190,7 @@ def step_kernel(
     seed_off = tl.load(record + R_SEED)
     distribution_off = tl.load(record + R_DISTRIBUTION)
     step_off = tl.load(record + R_STEP)
+    turn_off = tl.load(record + R_TURN) & 3
     stream = tl.load(record + R_STREAM)
     rule_steps = tl.load(record + R_RULE_STEPS)
     # A step that a GradScaler found to be infinite has nothing to do.
@@ -218,6 +223,7 @@ def step_kernel(
         target = base(table, TARGET, tensor, tl.int64)
         stream = tl.load(target + R_STREAM)
         step = tl.load(target + R_STEP)
+        turn = tl.load(target + R_TURN) & 3
         scale = scale_of(target)
         seed = tl.load(target + R_SEED)
         if scale == 0 and scale_of(record) == 0:
@@ -229,14 +235,17 @@ def step_kernel(
                 scale = relative_scale(scale, tl.load(measures))
     else:
         counter = base(table, STEP_POINTER, tensor, tl.int64)
-        step = tl.load(counter) + 1
+        count = tl.load(counter) + 1
+        is_cycle = tl.load(table + CYCLE) != 0
+        step = tl.where(is_cycle, count >> 2, count)
+        turn = tl.where(is_cycle, count & 3, 0)
         seed = tl.load(table + SEED)
         own_scale = tl.load(cell(table, SCALE_POINTER, tensor))
         scale = tl.load(
             own_scale.to(tl.pointer_type(tl.float32)), mask=own_scale != 0, other=real(table + SCALE, tl.float32)
         )
         every = tl.load(table + DENOISE_EVERY)
-        scale = tl.where((every > 0) & (step % tl.maximum(every, 1) == 0), 0.0, scale)
+        scale = tl.where((every > 0) & (count % tl.maximum(every, 1) == 0), 0.0, scale)
         factor = scale
         if MEASURE != 0:
             line = measures + rows
@@ -257,7 +266,7 @@ def step_kernel(
         h4 = real(hyper + 4, tl.float64)
         h5 = real(hyper + 5, tl.float64)
         h6 = real(hyper + 6, tl.float64)
-        c0, c1, c2, c3, c4, c5, c6, c7, c8, c9 = combine(h0, h1, h2, h3, h4, h5, h6, step, RULE)
+        c0, c1, c2, c3, c4, c5, c6, c7, c8, c9 = combine(h0, h1, h2, h3, h4, h5, h6, count, RULE)
         c0 = c0.to(MATH)
         c1 = c1.to(MATH)
         c2 = c2.to(MATH)
@@ -268,6 +277,14 @@ def step_kernel(
         c7 = c7.to(MATH)
         c8 = c8.to(MATH)
         c9 = c9.to(MATH)
+
+    # Whether both noises are turns of one draw: then its values are made once.
+    is_one_draw = False
+    if ONE_DRAW:
+        is_one_draw = (
+            (scale_off != 0) & (scale != 0) & (seed_off == seed) & (stream_off == stream)
+            & (((step_off ^ step) & 0xFFFFFFFF) == 0) & (distribution_off == DISTRIBUTION)
+        )  # fmt: skip
 
     for superblock in range(first, last, TILE_SUPERBLOCKS):
         block, place, mask, start = tile(superblock, offset, numel)
@@ -290,12 +307,16 @@ def step_kernel(
         if STATES > 2:
             s2 = tl.load(state_2 + start + place, mask=mask, other=0.0).to(MATH)
 
+        if ONE_DRAW:
+            even = tl.zeros((TILE_BLOCKS, 4), tl.float32)
+            odd = even
         if not WITH_MASTERS:
             if not KEEP_NOISE:
                 if scale_off != 0:
+                    even, odd = draw(block, stream_off, step_off, seed_off, distribution_off)
                     x = x - tile_noise(
-                        block, superblock, place, mask, stream_off, step_off, seed_off,
-                        scale_off, distribution_off, measures, rows, row_length, off_by_rows, WITH_MEASURES,
+                        even, odd, turn_off, superblock, place, mask, scale_off, measures, rows, row_length,
+                        off_by_rows, WITH_MEASURES,
                     ).to(MATH)  # fmt: skip
         if RULE != NO_RULE:
             x, s0, s1, s2 = update(
@@ -306,13 +327,18 @@ def step_kernel(
         if MEASURE != 0 and not WITH_MASTERS:
             clean = x.to(DTYPE).to(MATH)
         if scale != 0:
-            if RULE == NO_RULE:
-                distribution = tl.load(target + R_DISTRIBUTION)
+            if ONE_DRAW:
+                if not is_one_draw:
+                    even, odd = draw(block, stream, step, seed, DISTRIBUTION)
             else:
-                distribution = DISTRIBUTION
+                if RULE == NO_RULE:
+                    distribution = tl.load(target + R_DISTRIBUTION)
+                else:
+                    distribution = DISTRIBUTION
+                even, odd = draw(block, stream, step, seed, distribution)
             put_on = tile_noise(
-                block, superblock, place, mask, stream, step, seed, scale, distribution, line,
-                rows, row_length, on_by_rows, WITH_MEASURES,
+                even, odd, turn, superblock, place, mask, scale, line, rows, row_length, on_by_rows,
+                WITH_MEASURES,
             ).to(MATH)  # fmt: skip
             noisy = x + put_on
             if MEASURE != 0 and not WITH_MASTERS:
@@ -360,11 +386,11 @@ def step_kernel(
             tl.store(record + R_SEED, seed)
             tl.store(record + R_DISTRIBUTION, DISTRIBUTION)
             tl.store(record + R_STEP, step)
-            tl.store(record + R_TURN, 0)
+            tl.store(record + R_TURN, turn)
             # Loaded again: held over the loop, the address would take registers of which Adam has none to spare.
             counter = base(table, STEP_POINTER, tensor, tl.int64)
             tl.store(record + R_RULE_STEPS, tl.load(record + R_RULE_STEPS) + 1)
-            tl.store(counter, step)
+            tl.store(counter, count)
             if MEASURE != 0:
                 finish(table, tensor, measures, sums, rows, True, MEASURE)
 
@@ -400,6 +426,7 @@ def measure_kernel(
     seed = tl.load(record + R_SEED)
     distribution = tl.load(record + R_DISTRIBUTION)
     step = tl.load(record + R_STEP)
+    turn = tl.load(record + R_TURN) & 3
     stream = tl.load(record + R_STREAM)
     is_left_out = ONLY_CLEAN and scale != 0
     if is_left_out:
@@ -414,9 +441,9 @@ def measure_kernel(
         else:
             x = tl.load(parameter + start + place, mask=mask, other=0.0).to(MATH)
             if scale != 0:
+                even, odd = draw(block, stream, step, seed, distribution)
                 x = x - tile_noise(
-                    block, superblock, place, mask, stream, step, seed, scale, distribution,
-                    measures, rows, row_length, by_rows, True,
+                    even, odd, turn, superblock, place, mask, scale, measures, rows, row_length, by_rows, True,
                 ).to(MATH)  # fmt: skip
         first_element = superblock * SUPERBLOCK_ELEMENTS
         add_tile(sums, x.to(tl.float32), mask, first_element, place, offset + numel, row_length, MEASURE)

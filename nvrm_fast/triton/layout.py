@@ -19,7 +19,9 @@ COUNT, SEED, STREAM, STEP, SCALE = (tl.constexpr(i) for i in range(5))
 DENOISE_EVERY = tl.constexpr(5)
 #: Addresses of hyper-parameters in float64 (0: they follow in the header), of grad_scale and of found_inf, or 0.
 HYPER_POINTER, GRAD_SCALE, FOUND_INF = (tl.constexpr(6 + i) for i in range(3))
-HYPER = tl.constexpr(9)
+#: 1: noise comes in cycles (contract/cycles.py); else 0.
+CYCLE = tl.constexpr(9)
+HYPER = tl.constexpr(10)
 HYPER_WORDS = 8
 HEADER = tl.constexpr(HYPER.value + HYPER_WORDS)
 

@@ -130,6 +130,7 @@ def step_(*args: Any) -> None:
             scale=float(a.scale),
             denoise_every=a.denoise_every,
             pointers=[0 if x is None else x.data_ptr() for x in (a.hyper_tensor, a.grad_scale, a.found_inf)],
+            cycle=a.cycle,
             hyper=a.hyper,
         ),
         written={
@@ -146,6 +147,7 @@ def step_(*args: Any) -> None:
         SCALED=a.grad_scale is not None,
         WITH_MEASURES=bool(a.measures),
         MEASURE=a.measure,
+        ONE_DRAW=bool(a.cycle) and not a.masters,
     )
     if steps is not a.steps:
         for step, counted in zip(a.steps, [counted - step for step, counted in zip(a.steps, steps)]):
@@ -170,6 +172,7 @@ def reperturb_(*args: Any) -> None:
             SCALED=False,
             WITH_MEASURES=bool(a.measures),
             MEASURE=0,
+            ONE_DRAW=False,
         )
 
 

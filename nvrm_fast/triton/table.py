@@ -64,13 +64,14 @@ class Header(NamedTuple):
     scale: float = 0.0
     denoise_every: int = 0
     pointers: Sequence[int] = (0, 0, 0)  # of hyper-parameters, grad_scale and found_inf
+    cycle: bool = False
     hyper: Sequence[float] = ()
 
     def words(self, count: int) -> list[Tensor]:
         return [
             integers([count, self.seed, self.stream, self.step]),
             reals([self.scale]),
-            integers([self.denoise_every, *self.pointers]),
+            integers([self.denoise_every, *self.pointers, int(self.cycle)]),
             reals([*self.hyper, *[0.0] * (HYPER_WORDS - len(self.hyper))]),
         ]
 

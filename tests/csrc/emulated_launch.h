@@ -56,6 +56,7 @@ struct Case {
   int denoise_every = 0;
   bool scales_on_device = false;
   bool hyper_on_device = false;
+  bool cycle = false;
 };
 
 static int states_of(const Case& c) { return c.rule == no_rule ? 0 : facts_of_rule(c.rule)->states; }
@@ -101,14 +102,18 @@ static void write_number(const Case& c, int operand, unsigned char* at, float va
   }
 }
 
-static void write_words(int64_t* record, float scale, int64_t seed, int distribution, int64_t stream, int64_t step) {
+static void write_words(int64_t* record, float scale, int64_t seed, int distribution, int64_t stream, int64_t step,
+                        int turn) {
   record[record_scale] = ScalarLanes::bits_of(scale);
   record[record_seed] = seed;
   record[record_distribution] = distribution;
   record[record_stream] = stream;
   record[record_step] = step;
-  record[record_turn] = 0;
+  record[record_turn] = turn;
 }
+
+// The seed of the noise that a step puts on.
+static constexpr int64_t new_seed = 99 | int64_t{6} << 32;
 
 // most: elements of the longest.
 static std::vector<Parameter> make_parameters(const Case& c, uint32_t seed, int64_t most = 70001) {
@@ -127,11 +132,24 @@ static std::vector<Parameter> make_parameters(const Case& c, uint32_t seed, int6
     // the step of the draw; and some have not seen a gradient.
     const int distribution = (c.distribution_off + static_cast<int>(n % 4 == 1)) % distribution_count;
     const bool is_clean = n % 8 == 3;
-    write_words(p.record, is_clean ? 0 : c.scale_off, -77 - static_cast<int64_t>(n % 2), distribution,
-                static_cast<int64_t>(n) * 3 + 1, p.step - static_cast<int64_t>(n % 3 == 1));
+    const auto stream = static_cast<int64_t>(n) * 3 + 1;
+    NewNoise cycle{};
+    cycle.cycle = true;
+    if (c.cycle) {  // what the step before has left: mostly another turn of the draw that goes on
+      write_words(p.record, is_clean ? 0 : c.scale_off, new_seed, distribution, stream, cycle.draw_of(p.step),
+                  cycle.turn_of(p.step));
+    } else {
+      write_words(p.record, is_clean ? 0 : c.scale_off, -77 - static_cast<int64_t>(n % 2), distribution, stream,
+                  p.step - static_cast<int64_t>(n % 3 == 1), 0);
+    }
     p.record[record_rule_steps] = c.is_first != (n % 7 == 4) ? 0 : p.step + 1;
-    write_words(p.target, n % 8 > 4 ? 0 : c.scale_on, 99, (c.distribution_on + static_cast<int>(n % 5 == 1)) % 3,
-                static_cast<int64_t>(n) * 3 + 1, p.step + 1);
+    const int wanted = (c.distribution_on + static_cast<int>(n % 5 == 1)) % distribution_count;
+    if (c.cycle) {
+      write_words(p.target, n % 8 > 4 ? 0 : c.scale_on, new_seed, wanted, stream, cycle.draw_of(p.step + 1),
+                  cycle.turn_of(p.step + 1));
+    } else {
+      write_words(p.target, n % 8 > 4 ? 0 : c.scale_on, 99, wanted, stream, p.step + 1, 0);
+    }
     p.target[record_rule_steps] = p.target[record_numel] = -1;  // not to be copied
     p.scale = c.scale_on * static_cast<float>(n % 4);
     if (n % 6 == 5) {  // the strides of channels_last: 3 x 5 x 4 x 9
@@ -209,7 +227,7 @@ struct Table {
     plan.entry_count = static_cast<int64_t>(entries.size());
     plan.kind = c.kind;
     plan.has_master = c.has_master;
-    plan.noise = {99 | uint64_t{6} << 32, c.denoise_every, c.distribution_on, c.scale_on, c.keep_noise, 0};
+    plan.noise = {new_seed, c.denoise_every, c.distribution_on, c.scale_on, c.keep_noise, 0, c.cycle};
     plan.hyper_count = static_cast<int>(hyper.size());
     plan.hyper = c.hyper_on_device ? wrong_hyper : hyper.data();
     plan.hyper_tensor = c.hyper_on_device ? hyper.data() : nullptr;

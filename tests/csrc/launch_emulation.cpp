@@ -39,6 +39,23 @@ static void compare(const char* what, const Case& c, int turn, int calls = 1) {
 
 static const ScalarKind kinds[] = {ScalarKind::float32, ScalarKind::float64, ScalarKind::bfloat16, ScalarKind::float16};
 
+// Cycled noise, from the first turn of a draw through all others and into the next one.
+static void compare_cycles() {
+  int turn = 0;
+  for (ScalarKind kind : kinds) {
+    for (int distribution = 0; distribution < distribution_count; ++distribution, ++turn) {
+      for (const bool master : {false, true}) {
+        Case c{kind, master, 0, false, distribution, distribution, 0.02f, 0.01f, false};
+        c.cycle = true;
+        c.denoise_every = turn % 3 == 1 ? 3 : 0;
+        for (c.rule = 0; c.rule < rule_count; ++c.rule) compare("cycle", c, turn, c.rule == turn % rule_count ? 6 : 1);
+        c.rule = no_rule;
+        compare("reperturb in a cycle", c, turn);
+      }
+    }
+  }
+}
+
 static void compare_with_the_cpu() {
   int turn = 0;
   for (ScalarKind kind : kinds) {
@@ -343,6 +360,7 @@ int main() {
   visit_every_element();
   plan_long_lists();
   compare_with_the_cpu();
+  compare_cycles();
   replay();
   take_off_what_is_on();
   leave_clean_weights();

@@ -14,7 +14,7 @@ from nvrm_fast.contract.rules import RULES
 def arguments(name="amsgrad", dtype=torch.float32, masters=False):
     lists = with_noise(make_lists([(130,), (3, 5)], name, dtype, masters))
     last = dict(grad_scale=torch.ones(1), found_inf=torch.zeros(()), run_lengths=[10, 0], run_strides=[20, 0])
-    return arguments_of(name, lists, scale_tensors=[torch.tensor(0.1)] * 2, **last)
+    return arguments_of(name, lists, scale_tensors=[torch.tensor(0.1)] * 2, cycle=True, **last)
 
 
 def reperturb_arguments():
@@ -95,6 +95,9 @@ BAD = [
     ("records", word(3, -1), ValueError, r"stream must be in \[0, 2\^32\)"),
     ("records", word(2, len(DISTRIBUTIONS)), ValueError, "distribution must be a code in"),
     ("records", word(2, -1), ValueError, "distribution must be a code in"),
+    ("records", word(5, 4), ValueError, r"turn must be in \[0, 4\), got 4"),
+    ("records", word(5, -1), ValueError, r"turn must be in \[0, 4\), got -1"),
+    ("keep_noise", lambda v: True, ValueError, "cycle must be False with keep_noise"),
     ("hyper", lambda v: v[:3], ValueError, "hyper needs 7 values, got 3"),
     ("hyper", hyper(1, 1.0), ValueError, r"beta1 must be in \[0, 1\), got 1"),
     ("hyper", hyper(2, float("nan")), ValueError, r"beta2 must be in \[0, 1\), got nan"),
@@ -124,6 +127,7 @@ BAD_TARGETS = [
     ("targets", lambda v: [v[0], v[1][:7]], TypeError, rf"targets\[1\] {RECORD}"),
     ("targets", word(3, 2**32), ValueError, r"stream must be in \[0, 2\^32\)"),
     ("targets", word(2, len(DISTRIBUTIONS)), ValueError, "distribution must be a code in"),
+    ("targets", word(5, 4), ValueError, r"turn must be in \[0, 4\), got 4"),
     *(bad for bad in BAD if bad[0] in ("params", "records", "masters", "offsets")),
 ]
 

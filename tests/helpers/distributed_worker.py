@@ -95,11 +95,12 @@ def all_of(model: nn.Module, optimizer) -> dict[str, Tensor]:
 
 def optimizer_of(model: nn.Module, kind: str):
     if kind == "sgd":
-        return NVRMSGD(model.named_parameters(), lr=0.1, momentum=0.9, noise="laplace", seed=5)
+        return NVRMSGD(model.named_parameters(), lr=0.1, momentum=0.9, noise="laplace", draws="cycle", seed=5)
     if kind == "wrapped":
         return WeightNoise(torch.optim.RMSprop(model.named_parameters(), lr=0.01), seed=5, exclude="column")
     if kind == "by rows":
-        return NVRMSGD(model.named_parameters(), lr=0.1, momentum=0.9, seed=5, relative="rms", per="row")
+        options = dict(lr=0.1, momentum=0.9, seed=5, relative="rms", per="row", draws="cycle")
+        return NVRMSGD(model.named_parameters(), **options)
     if kind == "by tensors":
         return NVRMAdamW(model.named_parameters(), lr=0.01, seed=5, relative="absmax", exclude="column")
     if kind == "wrapped by rows":

@@ -45,9 +45,9 @@ def extreme(lists: Lists, per: str) -> Lists:
     return lists
 
 
-def _carrying(lists: Lists, scale: float, distribution: int, is_relative: bool) -> Lists:
+def _carrying(lists: Lists, scale: float, distribution: int, is_relative: bool, cycle: bool = False) -> Lists:
     """Copies, whose records tell of noise."""
-    given = with_noise(lists, scale, distribution)
+    given = with_noise(lists, scale, distribution, cycle)
     copies = {key: [copy_of(x) if isinstance(x, Tensor) else x for x in value] for key, value in given.items()}
     for words in copies["records"]:
         if is_relative and scale:
@@ -61,17 +61,19 @@ def _left(copies: Lists) -> dict[str, list[Tensor]]:
 
 def run_measured(
     lists: Lists, name: str, backend: str, measure: int, *, old_scale: float = 0.05, old_distribution: int = 0,
-    was_relative: bool = True, **others: Any,
+    old_cycle: bool = False, was_relative: bool = True, **others: Any,
 ) -> dict[str, list[Tensor]]:  # fmt: skip
     """Runs one step on copies and returns every tensor list as it was left."""
-    copies = _carrying(lists, old_scale, old_distribution, was_relative)
+    copies = _carrying(lists, old_scale, old_distribution, was_relative, old_cycle)
     step_(arguments_of(name, copies, measure=measure, **others), backend=backend)
     return _left(copies)
 
 
-def run_measure(lists: Lists, backend: str, measure: int, *, old_scale: float = 0.05, **others: Any):
+def run_measure(
+    lists: Lists, backend: str, measure: int, *, old_scale: float = 0.05, old_cycle: bool = False, **others: Any
+) -> dict[str, list[Tensor]]:
     """Measures copies; their records say that they carry relative noise."""
-    copies = _carrying(lists, old_scale, 1, True)
+    copies = _carrying(lists, old_scale, 1, True, old_cycle)
     kept = {key: copies[key] for key in MeasureArguments._fields if key in copies}
     measure_(MeasureArguments(**{"sums": [], "measure": measure, **kept, **others}), backend=backend)
     return _left(copies)

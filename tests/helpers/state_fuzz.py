@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from nvrm_fast import NVRMSGD, NVRMAdam
+from nvrm_fast.contract.cycles import DRAWS
 from nvrm_fast.contract.distributions import DISTRIBUTIONS
 from nvrm_fast.optim import base, measures, perturbation
 
@@ -82,6 +83,7 @@ class Run:
         self.masters = self.random.choice([False, True])
         self.relative = self.random.choice([None, None, "rms", "absmax"])
         self.per = self.random.choice(["tensor", "row"])
+        self.draws = self.random.choice(DRAWS)
         self.names = self.random.choice([True, False])
         self.params = {
             name: nn.Parameter(torch.randn(shape, generator=self.generator) * 0.3) for name, shape in SHAPES.items()
@@ -100,7 +102,7 @@ class Run:
         cut = self.random.randrange(1, len(params) + 1)
         groups = [{"params": part} for part in (params[:cut], params[cut:]) if part]
         options = {"lr": 0.01, "variability": 0.1, "seed": self.random.randrange(2**64), **options}
-        options = {"relative": self.relative, "per": self.per, **options}
+        options = {"relative": self.relative, "per": self.per, "draws": self.draws, **options}
         return cls(groups, master_weights=self.masters, **rule, **options)
 
     def is_evaluating(self) -> bool:
@@ -175,7 +177,9 @@ class Run:
         for group in self.optimizer.param_groups:
             group[self.random.choice(["variability"])] = self.random.choice([0.0, 0.03, 0.1, 0.5])
             group["noise"] = self.random.choice(list(DISTRIBUTIONS))
-            group["seed"] = self.random.randrange(2**64)
+            if self.random.random() < 0.5:
+                group["seed"] = self.random.randrange(2**64)
+            group["draws"] = self.random.choice(DRAWS)
             group["lr"] = self.random.choice([0.0, 1e-3, 1e-2])
             group["denoise_every"] = self.random.choice([None, None, 2])
             if self.relative is not None:

@@ -37,8 +37,8 @@ def columns_of(lists, begin, end):
     return part, dict(run_lengths=[end - begin] * len(shapes), run_strides=[shape[1] for shape in shapes])
 
 
-def record_of(numel, scale=0.0, seed=0, distribution=0, stream=7, step=3, rule_steps=0):
-    return torch.tensor(pack(Record(scale, seed, distribution, stream, step, 0, rule_steps, numel)))
+def record_of(numel, scale=0.0, seed=0, distribution=0, stream=7, step=3, rule_steps=0, turn=0):
+    return torch.tensor(pack(Record(scale, seed, distribution, stream, step, turn, rule_steps, numel)))
 
 
 def run_reperturb(lists, backend):
@@ -48,6 +48,20 @@ def run_reperturb(lists, backend):
     arguments = ReperturbArguments(**copies, targets=targets, offsets=lists["offsets"])
     reperturb_(arguments, backend=backend)
     return copies
+
+
+def change_turns(dtype, masters, distribution, backend):
+    """What a list that carries turned noise is left with: other turns of the same draws, of other scale; one tensor is
+    left clean, one gets another draw."""
+    lists = make_lists([(300,), (0,), (129,), (7, 40), (17,)], "sgd", dtype, masters)
+    copies = {k: [x.clone() for x in lists[k]] for k in ("params", "masters")}
+    numels = [x.numel() for x in lists["params"]]
+    records = [record_of(n, 0.25, 5, distribution, turn=i % 4) for i, n in enumerate(numels)]
+    targets = [record_of(n, 0.5, 5, distribution, turn=(i + 1 + i // 2) % 4) for i, n in enumerate(numels)]
+    targets[2][0], targets[3][4] = 0, 77
+    arguments = ReperturbArguments(**copies, records=records, targets=targets, offsets=[0, 0, 77, 2**33 + 5, 1])
+    reperturb_(arguments, backend=backend)
+    return {**copies, "records": records}
 
 
 def check_versions(backend):

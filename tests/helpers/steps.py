@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nvrm_fast.contract import rules
 from nvrm_fast.contract.arguments import StepArguments
+from nvrm_fast.contract.cycles import draw_and_turn
 from nvrm_fast.contract.record import Record, pack
 from nvrm_fast.contract.rules import Rule
 from nvrm_fast.ops.step import step_
@@ -79,12 +80,20 @@ def make_lists(
     return lists
 
 
-def with_noise(lists: dict[str, list[Any]], scale: float = 0.05, distribution: int = 0) -> dict[str, list[Any]]:
-    """The lists, with records that tell of noise of seed -12 at the counters' present value."""
+#: Of the noise that a step puts on.
+NEW_SEED = 11
+
+
+def with_noise(
+    lists: dict[str, list[Any]], scale: float = 0.05, distribution: int = 0, cycle: bool = False
+) -> dict[str, list[Any]]:
+    """The lists, with records that tell of noise of seed -12 at the counters' present value. cycle: of noise in cycles
+    that the step will go on with, where that is of the same distribution."""
     records = [words.clone() for words in lists["records"]]
     for words, step in zip(records, lists["steps"]):
-        words[:3] = torch.tensor(pack(Record(scale, -12, distribution, 0, 0, 0, 0, 0))[:3])
-        words[4] = int(step)
+        seed = NEW_SEED if cycle else -12
+        words[:3] = torch.tensor(pack(Record(scale, seed, distribution, 0, 0, 0, 0, 0))[:3])
+        words[4], words[5] = draw_and_turn(int(step), cycle)
     return {**lists, "records": records}
 
 
@@ -93,7 +102,7 @@ def arguments_of(name: str, lists: dict[str, list[Any]], **others: Any) -> StepA
     rule, options = RULES[name]
     fields = {key: others.pop(key) for key in list(others) if key in StepArguments._fields}
     given: dict[str, Any] = dict(
-        rule=rule.code, **lists, hyper=hyper_of(rule, {**options, **others}), scale=0.05, seed=11, distribution=0,
+        rule=rule.code, **lists, hyper=hyper_of(rule, {**options, **others}), scale=0.05, seed=NEW_SEED, distribution=0,
         keep_noise=False, scale_tensors=[],
     )  # fmt: skip
     return StepArguments(**{**given, **fields})
@@ -101,13 +110,13 @@ def arguments_of(name: str, lists: dict[str, list[Any]], **others: Any) -> StepA
 
 def run(
     lists: dict[str, list[Any]], name: str, *, backend: str, old_scale: float = 0.05, old_distribution: int = 0,
-    **others: Any,
+    old_cycle: bool = False, **others: Any,
 ) -> dict[str, list[Tensor]]:  # fmt: skip
     """Runs one step on copies (strides kept) and returns every tensor list as it was left.
 
-    old_scale, old_distribution: of the noise that the weights carry. others: as for `arguments_of`.
+    old_scale, old_distribution, old_cycle: of the noise that the weights carry. others: as for `arguments_of`.
     """
-    lists = with_noise(lists, old_scale, old_distribution)
+    lists = with_noise(lists, old_scale, old_distribution, old_cycle)
     copies = {k: [copy_of(x) if isinstance(x, Tensor) else x for x in v] for k, v in lists.items()}
     step_(arguments_of(name, copies, **others), backend=backend)
     return {k: v for k, v in copies.items() if v and isinstance(v[0], Tensor)}

@@ -61,8 +61,9 @@ def steps(draw):
     noise = dict(
         scale=draw(scales), old_scale=draw(scales), distribution=draw(distributions),
         old_distribution=draw(distributions), keep_noise=draw(st.booleans()),
-        denoise_every=draw(st.sampled_from([0, 0, 1, 2, 78])),
+        denoise_every=draw(st.sampled_from([0, 0, 1, 2, 78])), old_cycle=draw(st.booleans()),
     )  # fmt: skip
+    noise["cycle"] = not noise["keep_noise"] and draw(st.booleans())
     return lists, name, {**options, **noise, **last}
 
 

@@ -70,6 +70,20 @@ def test_what_is_off_and_on(measure, per):
 
 @BOTH
 @PER
+@MASTERS
+def test_cycles(measure, per, masters):
+    """Another turn of one draw comes off by the measures that it was put on with."""
+    for step in (4, 5, 6, 7):
+        for dtype in (torch.float32, torch.bfloat16):
+            lists = with_measures(make_lists(SIZES, "adam", dtype, masters, step=step), per)
+            for was_relative in (False, True):
+                compare(lists, "adam", measure, cycle=True, old_cycle=True, was_relative=was_relative)
+            compare(lists, "adam", 0, cycle=True, old_cycle=True)
+            same_bits(*(run_measure(lists, backend, measure, old_cycle=True) for backend in ("native", "reference")))
+
+
+@BOTH
+@PER
 @pytest.mark.parametrize("lay_out", [misalign, transpose, spread])
 def test_layouts(measure, per, lay_out):
     lists = with_measures(make_lists([(129,), *SIZES[3:]], "momentum", torch.float32, False, lay_out), per)

@@ -88,7 +88,7 @@ def test_measures_that_are_missing(backend):
     for bad, error in (
         (without, r"records\[0\] tells of noise whose scale is relative: measures must hold its measures"),
         (given._replace(measures=[], sums=[], row_lengths=[]), r"measures must hold|records\[0\] tells"),
-        (given._replace(keep_noise=True), "measure must be 0 with keep_noise"),
+        (given._replace(keep_noise=True, cycle=False), "measure must be 0 with keep_noise"),
     ):
         with pytest.raises(ValueError, match=error):
             step_(bad, backend=backend)

@@ -3,8 +3,18 @@
 import pytest
 import torch
 from native import each_instruction_set
-from step_checks import ELEMENTS, check_versions, columns_of, misalign, record_of, run_reperturb, spread, transpose
-from steps import RULES, arguments_of, assert_same, hyper_of, make_lists, run, with_noise
+from step_checks import (
+    ELEMENTS,
+    change_turns,
+    check_versions,
+    columns_of,
+    misalign,
+    record_of,
+    run_reperturb,
+    spread,
+    transpose,
+)
+from steps import NEW_SEED, RULES, arguments_of, assert_same, hyper_of, make_lists, run, with_noise
 
 from nvrm_fast import noise
 from nvrm_fast.contract.arguments import ReperturbArguments
@@ -173,6 +183,74 @@ def test_hyper_parameters_and_scales_from_tensors(name):
         scale_tensors=[torch.tensor(0.25), torch.tensor([0.25])],
     )
     assert_same(compare(lists, name, lr=7.0, scale=3.0, **tensors), plain)
+
+
+#: Steps done: the next puts on the second turn of a draw, the third, the fourth, and the first of another draw.
+IN_A_CYCLE = (4, 5, 6, 7)
+
+
+@pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", ["sgd", "nesterov first decay", "adamw", "amsgrad", "lion"])
+def test_cycles(name, dtype, masters):
+    """Every turn goes on and comes off; where what comes off is another turn of the draw that goes on, too."""
+    for step in IN_A_CYCLE:
+        lists = make_lists(SIZES, name, dtype, masters, step=step, offsets=[37 * i for i in range(len(SIZES))])
+        compare(lists, name, cycle=True, old_cycle=True)
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS.values())
+@pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
+def test_changes_in_the_middle_of_a_cycle(distribution, masters):
+    """Of scale, law and option, and steps that leave the weights clean."""
+    for step in IN_A_CYCLE:
+        lists = make_lists([(300,), (3, 50)], "momentum", torch.float32, masters, step=step, offsets=[0, 77])
+        for old_distribution in DISTRIBUTIONS.values():
+            compare(
+                lists, "momentum", cycle=True, old_cycle=True, distribution=distribution,
+                old_distribution=old_distribution,
+            )  # fmt: skip
+        same = dict(distribution=distribution, old_distribution=distribution)
+        for scale, old_scale in ((0.05, 0.5), (0.0, 0.1), (0.05, 0.0), (-1e-3, 1e-30), (1e-60, 1e-60)):
+            compare(lists, "momentum", cycle=True, old_cycle=True, scale=scale, old_scale=old_scale, **same)
+        compare(lists, "momentum", cycle=False, old_cycle=True, **same)
+        compare(lists, "momentum", cycle=True, old_cycle=False, **same)
+        compare(lists, "momentum", cycle=True, old_cycle=True, denoise_every=step + 1, **same)
+        compare(lists, "momentum", cycle=True, old_cycle=True, found_inf=torch.ones(1), **same)
+
+
+def test_late_cycles():
+    """Draws and turns at every size of the counter, and where the draw's number outgrows 32 bits."""
+    for step in (2**31 + 3, 2**34 + 1, 2**40 + 2):
+        compare(make_lists([(300,)], "adam", torch.float32, False, step=step), "adam", cycle=True, old_cycle=True)
+
+
+def test_what_a_cycle_is():
+    """(x, y), (-y, x), (-x, -y), (y, -x), of the two elements of a word, which lie 16 apart."""
+    element = torch.arange(1000)
+    partner = element ^ 16
+    for name in DISTRIBUTIONS:
+        draw = noise(1024, seed=NEW_SEED, stream=2**32 - 1, step=6, distribution=name, scale=0.25)
+        own, other = draw[element], draw[partner]
+        sign = torch.where(element & 16 == 0, -1.0, 1.0)
+        for turn, expected in enumerate((own, sign * other, -own, -sign * other)):
+            lists = make_lists([(1000,)], "sgd", torch.float32, False, step=24 + turn - 1)
+            lists["params"] = [torch.zeros(1000)]
+            given = dict(cycle=True, old_scale=0.0, scale=0.25, lr=0.0, distribution=DISTRIBUTIONS[name])
+            after = compare(lists, "sgd", **given)
+            assert torch.equal(after["params"][0], expected)
+            assert after["records"][0].tolist() == pack(
+                Record(0.25, NEW_SEED, DISTRIBUTIONS[name], 2**32 - 1, 6, turn, 4, 1000)
+            )
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS.values())
+@pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
+def test_reperturb_turns(distribution, masters):
+    for dtype in DTYPES:
+        expected = change_turns(dtype, masters, distribution, "reference")
+        for instruction_set in each_instruction_set():
+            assert_same(change_turns(dtype, masters, distribution, "native"), expected, instruction_set)
 
 
 def test_records_say_what_comes_off_and_what_was_put_on():

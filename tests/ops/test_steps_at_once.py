@@ -34,7 +34,7 @@ def test_every_argument_arrives(masters):
         lists = make_lists(SIZES, name, dtype, masters, offsets=[0, 7, 10**12, 3, 0, 9], seed=i)
         others = dict(
             scale=0.1 + i, seed=-5 - i, distribution=i % 4, keep_noise=i % 4 == 0, denoise_every=i % 5,
-            scale_tensors=[torch.tensor(0.2)] * len(SIZES) if i % 2 else [], **scaling, **runs,
+            cycle=i % 4 in (1, 2), scale_tensors=[torch.tensor(0.2)] * len(SIZES) if i % 2 else [], **scaling, **runs,
         )  # fmt: skip
         if i % 3 == 0:
             others["hyper_tensor"] = torch.tensor(arguments(name, lists)[0].hyper, dtype=torch.float64) * 0.5

@@ -37,10 +37,15 @@ def load_saved(version: str, kind: str):
     return maker, saved, params
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adamw", "adamw masters", "perturbed"])
-def test_what_users_have_saved_keeps_loading(kind):
-    """Bit for bit: three more steps end where they ended when the checkpoint was made."""
-    maker, saved, params = load_saved(f"version_{checkpoint.VERSION}", kind)
+KINDS = ["sgd", "adamw", "adamw masters", "perturbed"]
+SAVED = [*(("version_2", kind) for kind in KINDS), *(("version_3", kind) for kind in (*KINDS, "cycle"))]
+
+
+@pytest.mark.parametrize("version, kind", SAVED)
+def test_what_users_have_saved_keeps_loading(version, kind):
+    """Bit for bit: three more steps end where they ended when the checkpoint was made, "cycle" in mid-cycle."""
+    assert SAVED[-1][0] == f"version_{checkpoint.VERSION}"
+    maker, saved, params = load_saved(version, kind)
     cls, _ = maker.CLASSES[kind]
     optimizer = cls(params, lr=0.5)
     optimizer.load_state_dict(saved["optimizer"])
@@ -128,7 +133,7 @@ def test_a_version_from_the_future_is_refused():
     saved = copy.deepcopy(optimizer.state_dict())
     saved["param_groups"][0]["checkpoint_version"] = checkpoint.VERSION + 1
     saved["param_groups"][0]["lr"] = 7.0
-    with pytest.raises(ValueError, match="the checkpoint has version 3, and this nvrm_fast reads up to 2"):
+    with pytest.raises(ValueError, match="the checkpoint has version 4, and this nvrm_fast reads up to 3"):
         optimizer.load_state_dict(saved)
     assert optimizer.param_groups[0]["lr"] == 1e-3
 

@@ -10,12 +10,13 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 @pytest.mark.parametrize("cls, options", [(NVRMSGD, dict(lr=0.1, momentum=0.9)), (NVRMAdamW, {})])
 @pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
-def test_replays_are_steps(cls, options, masters):
+@pytest.mark.parametrize("draws", ["independent", "cycle"])
+def test_replays_are_steps(cls, options, masters, draws):
     left = []
     for captured in (False, True):
         torch.manual_seed(0)
         params = [torch.nn.Parameter(torch.randn(size, device="cuda")) for size in ((300,), (33, 65))]
-        optimizer = cls(params, variability=0.05, master_weights=masters, capturable=True, **options)
+        optimizer = cls(params, variability=0.05, draws=draws, master_weights=masters, capturable=True, **options)
         for p in params:
             p.grad = torch.randn_like(p)
         optimizer.step()  # makes the state: from here on a step is the same work every time

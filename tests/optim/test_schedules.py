@@ -33,6 +33,7 @@ def wild_schedule(i):
         variability=(0.05, 0.2, 0.0, 1e-4, 3.0)[i % 5],
         noise=("gaussian", "laplace", "uniform")[i % 3],
         seed=(0, 2**64 - 1, 7, 2**63)[(i // 2) % 4],
+        draws="independent" if i % 9 in (0, 4) else "cycle",
     )
 
 
@@ -90,7 +91,8 @@ def test_resume_in_the_middle_of_a_schedule(cls, options, masters, evaluating):
             train(model, optimizer, 1, start=i)
             for scheduler in schedulers:
                 scheduler.step()
-            optimizer.param_groups[0].update(noise=wild_schedule(i)["noise"], seed=wild_schedule(i)["seed"])
+            changed = wild_schedule(i)
+            optimizer.param_groups[0].update({key: changed[key] for key in ("noise", "seed", "draws")})
 
     straight, resumed = make(), make()
     go(straight, 0, 5)

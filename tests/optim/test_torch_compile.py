@@ -11,6 +11,7 @@ from nvrm_fast import NVRMSGD, NVRMAdamW, PerturbedSGD
 
 CLASSES = [
     (NVRMSGD, dict(lr=0.1, momentum=0.9, nesterov=True)),
+    (NVRMSGD, dict(lr=0.1, draws="cycle")),
     (NVRMAdamW, dict(amsgrad=True)),
     (NVRMAdamW, dict(master_weights=True, denoise_every=3)),
     (PerturbedSGD, dict(lr=0.1)),

@@ -129,7 +129,7 @@ def test_in_place_the_clean_weights_are_the_bare_optimizers_up_to_rounding(name)
 
 
 @pytest.mark.parametrize("masters", [False, True])
-@pytest.mark.parametrize("options", [{}, {"denoise_every": 3}, {"noise": "laplace", "seed": 5}])
+@pytest.mark.parametrize("options", [{}, {"denoise_every": 3}, {"noise": "laplace", "seed": 5}, {"draws": "cycle"}])
 def test_the_noise_is_that_of_the_fused_optimizer(options, masters):
     """Named parameters draw from the same streams, and a step from the same counter."""
     noises = []

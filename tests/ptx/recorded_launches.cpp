@@ -127,6 +127,9 @@ int main(int, char** argv) {
         c.denoise_every = turn % 4 == 1 ? 2 : 0;
         c.scales_on_device = turn % 3 == 2;
         c.hyper_on_device = turn % 2 == 1;
+        // Twice in three; what comes off and what goes on is then mostly one draw.
+        c.cycle = !c.keep_noise && turn % 3 != 0;
+        if (c.cycle) c.distribution_off = distribution;
         for (c.rule = 0; c.rule < rule_count; ++c.rule) record(c, turn);
         c.rule = no_rule;
         c.keep_noise = false;

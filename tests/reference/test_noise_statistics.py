@@ -10,20 +10,12 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from noise_laws import LAWS, VARYING, check_moments
 
 from nvrm_fast import noise
 from nvrm_fast.contract.distributions import DISTRIBUTIONS
 
 N = 2**20
-# Law, standard deviation at scale 1, kurtosis (fourth moment over squared variance).
-LAWS = {
-    "gaussian": (scipy.stats.norm(), 1.0, 3.0),
-    "uniform": (scipy.stats.uniform(-1, 2), 1 / math.sqrt(3), 9 / 5),
-    "laplace": (scipy.stats.laplace(), math.sqrt(2), 6.0),
-    "rademacher": (scipy.stats.rv_discrete(values=([-1, 1], [0.5, 0.5])), 1.0, 1.0),
-}
-#: Those whose square is not a constant, and those that have a density.
-VARYING = [name for name, (_, _, kurtosis) in LAWS.items() if kurtosis > 1]
 everything = pytest.mark.parametrize("distribution", LAWS)
 
 
@@ -37,14 +29,7 @@ def draw(distribution: str, **where) -> np.ndarray:
 
 @everything
 def test_moments(distribution):
-    _, deviation, kurtosis = LAWS[distribution]
-    x = draw(distribution) / deviation
-    assert abs(x.mean()) < 5 / math.sqrt(N)
-    assert abs((x**2).mean() - 1) <= 5 * math.sqrt((kurtosis - 1) / N)
-    sixth = {"gaussian": 15.0, "uniform": 27 / 7, "laplace": 90.0, "rademacher": 1.0}[distribution]
-    assert abs((x**3).mean()) < 5 * math.sqrt(sixth / N)
-    eighth = {"gaussian": 105.0, "uniform": 9.0, "laplace": 2520.0, "rademacher": 1.0}[distribution]
-    assert abs((x**4).mean() - kurtosis) <= 5 * math.sqrt((eighth - kurtosis**2) / N)
+    check_moments(distribution, draw(distribution) / LAWS[distribution][1])
 
 
 @pytest.mark.parametrize("distribution", VARYING)

@@ -6,7 +6,16 @@ import pytest
 import torch
 from bad_arguments import BAD, BAD_TARGETS, arguments, check_refused, reperturb_arguments
 from interpreter import rounding_of_bfloat16  # noqa: F401
-from step_checks import check_versions, columns_of, misalign, record_of, run_reperturb, spread, transpose
+from step_checks import (
+    change_turns,
+    check_versions,
+    columns_of,
+    misalign,
+    record_of,
+    run_reperturb,
+    spread,
+    transpose,
+)
 from steps import RULES, arguments_of, assert_same, hyper_of, make_lists, run
 
 from nvrm_fast.contract.distributions import DISTRIBUTIONS
@@ -40,6 +49,37 @@ def test_every_noise(masters):
         compare(lists, "momentum", distribution=distribution, old_distribution=old_distribution)
     for scale, old_scale in ((0.0, 0.1), (0.05, 0.0), (0.0, 0.0), (-1e-3, 1e-30), (1e-60, 1e-60)):
         compare(lists, "momentum", scale=scale, old_scale=old_scale)
+
+
+@pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_cycles(dtype, masters):
+    """Every turn goes on and comes off, also as another turn of the draw that goes on."""
+    for name, step in itertools.product(("sgd", "adamw"), (4, 5, 6, 7)):
+        lists = make_lists(SIZES, name, dtype, masters, step=step, offsets=[0, 100, 5, 2**33 + 77])
+        compare(lists, name, cycle=True, old_cycle=True)
+
+
+def test_changes_in_the_middle_of_a_cycle():
+    lists = make_lists([(300,)], "momentum", torch.float32, False, step=5, offsets=[55])
+    for distribution, old_distribution in itertools.product(CODES, CODES):
+        given = dict(distribution=distribution, old_distribution=old_distribution)
+        compare(lists, "momentum", cycle=True, old_cycle=True, **given)
+    for scale, old_scale in ((0.0, 0.1), (0.05, 0.0), (-1e-3, 1e-30)):
+        compare(lists, "momentum", cycle=True, old_cycle=True, scale=scale, old_scale=old_scale)
+    compare(lists, "momentum", cycle=False, old_cycle=True)
+    compare(lists, "momentum", cycle=True, old_cycle=False)
+    compare(lists, "momentum", cycle=True, old_cycle=True, denoise_every=3)
+    for late in (2**34 + 1, 2**40 + 2):
+        lists = make_lists([(300,)], "adam", torch.float32, False, step=late)
+        compare(lists, "adam", cycle=True, old_cycle=True)
+
+
+@pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
+def test_reperturb_turns(masters):
+    for dtype, distribution in itertools.product((torch.float32, torch.float64), CODES):
+        expected = change_turns(dtype, masters, distribution, "reference")
+        assert_same(change_turns(dtype, masters, distribution, "triton"), expected)
 
 
 def test_mixed_records_and_first_gradients():

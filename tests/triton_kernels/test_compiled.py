@@ -25,7 +25,7 @@ needs_nvidia = pytest.mark.skipif("nvidia" not in compilers, reason="this Triton
 ARCHITECTURES = (80, 90, 100)
 OPTIONS = dict(
     DTYPE=tl.float32, MATH=tl.float32, WITH_MASTERS=False, KEEP_NOISE=False, DISTRIBUTION=0, SCALED=False,
-    WITH_MEASURES=False, MEASURE=0,
+    WITH_MEASURES=False, MEASURE=0, ONE_DRAW=False,
 )  # fmt: skip
 
 
@@ -56,6 +56,8 @@ CASES = {
     "adam scaled": ("step", step(rules.ADAM, SCALED=True), 124 + 60, 16, 16),
     "lion": ("step", step(rules.LION), 124 + 60, 0, 8),
     "change of noise": ("step", NO_RULE, 2 * 124, 0, 8),
+    "sgd in cycles": ("step", step(rules.SGD, ONE_DRAW=True), 124 + 60, 0, 8),
+    "adam in cycles": ("step", step(rules.ADAM, ONE_DRAW=True), 124 + 60, 8, 16),
 }
 
 
@@ -107,8 +109,10 @@ def test_code_has_the_arithmetic_of_the_contract(name, architecture, tmp_path):
     if constants.get("DTYPE") == tl.bfloat16:
         assert count("cvt.rn.bf16.f32", ptx) == 8
     # A block is drawn once for its eight elements, whose registers are those of their thread. Eight bytes serve the
-    # count of programs, which one thread reads for all.
-    assert result.metadata.shared == (8 if kernel == "step" else 0)
+    # count of programs, which one thread reads for all. Values that a draw in a cycle keeps for the noise that goes on
+    # change threads.
+    shared = 2048 if constants.get("ONE_DRAW") else 8 if kernel == "step" else 0
+    assert result.metadata.shared == shared
     code = tmp_path / "kernel.cubin"
     code.write_bytes(result.asm["cubin"])
     tool = triton.knobs.nvidia.cuobjdump.path
@@ -166,8 +170,9 @@ def test_a_whole_list_is_one_launch_with_everything_in_its_place():
     launches = []
     columns = {"parameter": [1 << 40, 2 << 40, 3 << 40], "record": [7, 8, 9], "owner": [0, 1, 1]}
     header = table.Header(
-        seed=-2, stream=3, step=41, scale=1e-60, denoise_every=5, pointers=(4 << 40, 5 << 40, 6 << 40), hyper=(0.1, 0.9)
-    )
+        seed=-2, stream=3, step=41, scale=1e-60, denoise_every=5, pointers=(4 << 40, 5 << 40, 6 << 40), cycle=True,
+        hyper=(0.1, 0.9),
+    )  # fmt: skip
     numels, offsets = [5, 0, 40_000], [0, 9, 2**40 + 3]
     table.launch(recording(launches), torch.device("cpu"), header, columns, numels, offsets, RULE=1)
     ((grid, (words,), kwargs),) = launches
@@ -177,7 +182,7 @@ def test_a_whole_list_is_one_launch_with_everything_in_its_place():
     assert words[layout.SCALE.value].view(torch.float64).item() == 1e-60
     assert words[layout.DENOISE_EVERY.value] == 5
     at = layout.HYPER.value
-    assert words[layout.HYPER_POINTER.value : at].tolist() == [4 << 40, 5 << 40, 6 << 40]
+    assert words[layout.HYPER_POINTER.value : at].tolist() == [4 << 40, 5 << 40, 6 << 40, 1]
     assert words[at:end].view(torch.float64).tolist() == [0.1, 0.9, *[0.0] * 6]
     cells = dict(zip(layout.COLUMNS, words[end : end + n * len(layout.COLUMNS)].view(-1, n).tolist()))
     for name, values in columns.items():
