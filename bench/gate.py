@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from nvrm_fast.contract.cycles import DRAWS
 from nvrm_fast.contract.distributions import DISTRIBUTIONS, distribution_code
 from nvrm_fast.ops import registry
 from nvrm_fast.ops.step import fill_noise_
@@ -16,7 +17,7 @@ from .contestants import FOR_LOOP, RULES, VARIABILITY, make_optimizer
 from .machine import benchmarked_instruction_sets, instruction_set_restored, use_instruction_set
 from .parameter_lists import SMALL_LIST, copy_parameters, make_gradients, make_parameters
 
-STEPS = 3
+STEPS = 5  # noise in cycles: over the end of one
 DTYPES = (torch.float32, torch.bfloat16)
 
 
@@ -33,12 +34,13 @@ def check_all() -> str:
     with instruction_set_restored():
         for rule in RULES:
             _check_published(rule)
-            for dtype, master, noise in itertools.product(DTYPES, (False, True), DISTRIBUTIONS):
-                _check_native(rule, dtype, master, noise, instruction_sets)
+            for dtype, master, noise, draws in itertools.product(DTYPES, (False, True), DISTRIBUTIONS, DRAWS):
+                _check_native(rule, dtype, master, noise, draws, instruction_sets)
         for noise, instruction_set in itertools.product(DISTRIBUTIONS, instruction_sets):
             _check_noise(noise, instruction_set)
     return (
-        f"gate green: steps of {', '.join(RULES)}, in place and with master weights, in float32 and bfloat16, and the "
+        f"gate green: steps of {', '.join(RULES)}, in place and with master weights, in float32 and bfloat16, with "
+        "independent draws and in cycles, and the "
         f"noise alone, with {', '.join(DISTRIBUTIONS)} noise on {', '.join(instruction_sets)}, equal the plain-torch "
         "reference bit for bit"
     )
@@ -55,15 +57,17 @@ def _tensors_after_steps(optimizer: Optimizer, params: list[Tensor]) -> dict[str
     return found
 
 
-def _check_native(rule: str, dtype: torch.dtype, master: bool, noise: str, instruction_sets: list[str]) -> None:
+def _check_native(
+    rule: str, dtype: torch.dtype, master: bool, noise: str, draws: str, instruction_sets: list[str]
+) -> None:  # fmt: skip
     start = make_parameters(SMALL_LIST, dtype)
     gradients = make_gradients(start)
 
     def run(backend: str) -> dict[str, Tensor]:
         params = copy_parameters(start, gradients)
         optimizer = RULES[rule].nvrm(
-            params, **RULES[rule].options, variability=VARIABILITY, noise=noise, master_weights=master, backend=backend,
-            seed=0,  # without one the two would have different noise
+            params, **RULES[rule].options, variability=VARIABILITY, noise=noise, draws=draws, master_weights=master,
+            backend=backend, seed=0,  # without one the two would have different noise
         )  # fmt: skip
         return _tensors_after_steps(optimizer, params)
 
@@ -74,7 +78,7 @@ def _check_native(rule: str, dtype: torch.dtype, master: bool, noise: str, instr
         for name, tensor in expected.items():
             if name not in found or not torch.equal(found[name], tensor):
                 raise RedGate(
-                    f"NVRM-{rule} on {instruction_set}, {dtype}, {noise} noise, "
+                    f"NVRM-{rule} on {instruction_set}, {dtype}, {noise} noise, draws {draws}, "
                     f"{'with master weights' if master else 'in place'}: {name} differs from the reference after "
                     f"{STEPS} steps"
                 )

@@ -176,6 +176,52 @@ def step_memory() -> Picture:
     return p
 
 
+def step_cycle() -> Picture:
+    p = Picture(820, 356, "One draw serves four steps: the pair of values that a word gives is turned by quarters")
+    ox, oy, radius, start = 168, 186, 118, math.radians(28)
+    p.ellipse(ox, oy, radius, radius, stroke=LINE, dash="4 3")
+    p.line([(ox - 146, oy), (ox + 146, oy)], LINE, 1)
+    p.line([(ox, oy + 146), (ox, oy - 146)], LINE, 1)
+    p.text(ox + 114, oy + 17, "first element", anchor="end", ink=GREY, size=12)
+    p.text(ox + 8, oy - 136, "second element", ink=GREY, size=12)
+    for turn in range(4):
+        angle = start + turn * math.pi / 2
+        x, y = ox + radius * math.cos(angle), oy - radius * math.sin(angle)
+        p.arrow(ox, oy, x, y, noise=True, width=2.2)
+        p.text(ox + 1.17 * (x - ox), oy + 1.17 * (y - oy) + 5, f"{turn}", anchor="middle", ink=NOISE, weight="bold")
+        p.line(
+            [
+                (ox + 34 * math.cos(angle + a), oy - 34 * math.sin(angle + a))
+                for a in [math.radians(d) for d in range(12, 80, 4)]
+            ],
+            INK, 1.2, tip="tip",
+        )  # fmt: skip
+    p.text(ox, 348, "a word's two values, turn by turn", anchor="middle", ink=GREY, size=13)
+    left, top, w, h = 446, 60, 42, 30
+    steps = range(7, 15)
+    p.text(left - 12, top - 14, "step t", anchor="end", size=13)
+    for column, t in enumerate(steps):
+        p.text(left + w * (column + 0.5), top - 14, str(t), anchor="middle", size=13)
+    pairs = [("x", "y"), ("−y", "x"), ("−x", "−y"), ("y", "−x")]
+    for row, name in enumerate(("draw, t // 4", "turn, t % 4", "first element", "second element", "draws made")):
+        y = top + row * (h + 6)
+        p.text(left - 12, y + 20, name, anchor="end", size=13)
+        for column, t in enumerate(steps):
+            prime = {1: "", 2: "′", 3: "″"}[t // 4]
+            made = 2 if t % 4 == 0 else 1
+            cell = (str(t // 4), str(t % 4), *(value + prime for value in pairs[t % 4]), str(made))[row]
+            is_first = t // 4 == 2
+            fill = PALE_NOISE if row in (2, 3) and is_first else "#ffffff"
+            p.box(left + w * column, y, w, h, cell, fill=fill, stroke=NOISE if is_first else LINE, size=13)
+    bottom = top + 5 * (h + 6) + 14
+    a, b = left + w + 3, left + 5 * w - 3
+    p.line([(a, bottom - 8), (a, bottom), (b, bottom), (b, bottom - 8)], NOISE)
+    p.text(left + 3 * w, bottom + 20, "sum to zero, element by element", anchor="middle", ink=NOISE, size=13)
+    p.text(left + 3 * w, bottom + 40, "5 draws in 4 steps, not 8", anchor="middle", ink=NOISE, size=13)
+    p.text(left + 3 * w, bottom + 62, "a prime more with each draw", anchor="middle", ink=GREY, size=12)
+    return p
+
+
 def direction() -> Picture:
     p = Picture(820, 372, "A weight vector is turned by an angle towards a random tangent direction")
     ox, oy, radius = 210, 300, 210
@@ -242,7 +288,7 @@ def icon() -> str:
 
 def pictures() -> dict[str, str]:
     """File name -> contents."""
-    drawn = (noise_function, noise_layout, step_path, step_memory, direction, layer_pass)
+    drawn = (noise_function, noise_layout, step_path, step_memory, step_cycle, direction, layer_pass)
     return {**{f"{draw.__name__}.svg": draw().svg() for draw in drawn}, "icon.svg": icon()}
 
 

@@ -11,8 +11,10 @@ import torch
 from bench import (
     compare,
     contestants,
+    cycle,
     gate,
     layer_table,
+    machine,
     markdown,
     measure,
     memory,
@@ -215,7 +217,7 @@ def test_all_contestants_draw_one_noise(monkeypatch):
 @needs_native
 def test_the_gate_is_green_whatever_seeds_optimizers_get(monkeypatch):
     monkeypatch.setattr("nvrm_fast.optim.base.default_seed", lambda earlier: earlier)
-    gate._check_native("SGD", torch.float32, False, "uniform", [_native.instruction_set()])
+    gate._check_native("SGD", torch.float32, False, "uniform", "cycle", [_native.instruction_set()])
 
 
 @needs_native
@@ -224,3 +226,13 @@ def test_relative_noise_is_compared_with_absolute():
     found = relative.measure("SGD", 2, (6, 40)).seconds
     assert list(found) == list(relative.OPTIONS) and all(len(times) == 2 for times in found.values())
     assert {name.split(", ")[-1] for name in found} == {relative.ABSOLUTE, *relative.AIMS}
+
+
+@needs_native
+def test_cycled_noise_is_compared_with_independent_draws():
+    found = cycle.measure("SGD", 2, (300,)).seconds
+    sets = machine.benchmarked_instruction_sets()
+    rows = [f"{name}, {instruction_set}" for name in cycle.OPTIONS for instruction_set in sets]
+    assert list(found) == [cycle.BASELINE, *rows] and all(len(times) == 2 for times in found.values())
+    # Each aim is for a row that there is, where the processor has its instruction set.
+    assert all(name in cycle.OPTIONS and threads in cycle.THREADS for _, name, _, threads in cycle.AIMS)
