@@ -14,6 +14,7 @@ STUDIES = {
         "studies.variability.relative_noise",
         "noise relative to the size of the weights, on wrong labels: how wide is the window",
     ),
+    "cycled-noise": ("studies.variability.cycled_noise", "one draw for four steps against independent draws"),
     "suggested-noise": ("studies.variability.suggested_noise", "b without a sweep against the best of a sweep"),
     "comparison": ("studies.variability.comparison", "NVRM-SGD and other remedies for wrong labels, equally tuned"),
     "generalization": ("studies.variability.generalization", "gap and test accuracy by b (NVRM, Figures 2 and 9)"),

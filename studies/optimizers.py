@@ -41,6 +41,7 @@ class Recipe(Protocol):
     noise: str
     relative: str | None
     per: str
+    draws: str
     noise_on_biases: bool
     adam_lr: float
     sam_rho: float
@@ -78,7 +79,7 @@ def make_optimizer(
     weights = list(network.parameters())
     descent = {"lr": settings.lr, "momentum": settings.momentum, "weight_decay": settings.weight_decay}
     noise = {"variability": settings.variability, "noise": settings.noise, "seed": seed}
-    perturbed = noise | {"relative": settings.relative, "per": settings.per}
+    perturbed = noise | {"relative": settings.relative, "per": settings.per, "draws": settings.draws}
     noisy_weights: list[Any] = weights
     if not settings.noise_on_biases:
         noisy_weights = list(network.named_parameters())

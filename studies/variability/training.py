@@ -47,6 +47,8 @@ class TrainingSettings(ImageSettings):
     """b is variability times this measure of the clean weights (None: variability itself)"""
     per: Literal["tensor", "row"] = "tensor"
     """of what the measure is taken"""
+    draws: Literal["independent", "cycle"] = "independent"
+    """draws of the weight noise: each step its own, or one for four steps"""
     noise_on_biases: bool = True
     """whether parameters of one dimension, biases and those of normalization, carry noise"""
     lr: Positive = 0.03

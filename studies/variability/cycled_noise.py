@@ -1,0 +1,201 @@
+"""Is cycled noise, one draw turned by a quarter at each of four steps, as good as independent draws?
+
+Trainings on wrong labels with NVRM-SGD and NVRM-Adam, by independent draws and by cycles, at the same seeds: initial
+weights, labels and batches are shared, so the differences are paired. Beside them the variance of the gradient that the
+noise makes: at fixed weights and a fixed batch, the mean gradient over four steps' noise is taken again and again, by
+cycles and by independent draws, and the trace of its covariance over the repetitions is compared. A cycle sums to
+zero, so the part of the gradient that is linear in the noise cancels, and what is left is of the order of b^2: the
+ratio tends to 0 with b.
+
+Written to --out: table.md, cycles.png and results.json.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from nvrm_fast import NVRMSGD
+from studies import figures, tables
+from studies.labels import Kind
+from studies.optimizers import NVRM_ADAM, NVRM_SGD, SGD
+from studies.runner import Context, Report, Row, Study
+from studies.seeds import derive
+from studies.settings import SOME, Count, NotNegative, Positive, Share
+from studies.variability import looks, training
+from studies.variability.training import TrainingSettings, accuracy
+
+DRAWS = ("independent", "cycle")
+CYCLE = 4  # steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class CycledNoise(TrainingSettings):
+    """The settings of cycled-noise."""
+
+    noise_kind: tuple[Kind, ...] = ("asymmetric", "symmetric")
+    """how labels are flipped, one or more"""
+    noise_rate: Share = 0.4
+    """probability that a training label is flipped"""
+    optimizers: Annotated[tuple[Literal["NVRM-SGD", "NVRM-Adam"], ...], SOME] = (NVRM_SGD, NVRM_ADAM)
+    """which optimizers are compared, one or both"""
+    gradient_scales: tuple[Positive, ...] = (0.003, 0.01, 0.03, 0.05)
+    """b at which the gradient's variance is measured"""
+    repetitions: Count = 50
+    """means over four steps of which the variance is taken"""
+    gradient_batch: Count = 256
+    """images of the fixed batch"""
+    gradient_epochs: Count = 4
+    """epochs of training before the second measurement of the variance"""
+    weight_decay: NotNegative = 1e-4
+    """L2 penalty"""
+
+
+def cells(settings: CycledNoise) -> Iterator[dict[str, Any]]:
+    """Seeds first: the trainings, then the variances."""
+    for seed in range(settings.seeds):
+        for kind, name, draws in itertools.product(settings.noise_kind, settings.optimizers, DRAWS):
+            yield {"what": "accuracy", "noise_kind": kind, "optimizer": name, "draws": draws, "seed": seed}
+        for state, b in itertools.product(("start", "trained"), settings.gradient_scales):
+            yield {"what": "variance", "state": state, "b": b, "seed": seed}
+
+
+def run(context: Context, *, what: str, seed: int, **place: Any) -> dict[str, Any]:
+    """One training, or one variance."""
+    settings = context.settings
+    if what == "variance":
+        return gradient_variances(context, seed, **place)
+    problem = training.corrupt(context.prepared, place["noise_kind"], settings.noise_rate, seed)
+    chosen = training.at(settings, draws=place["draws"])
+    return training.train(problem, chosen, place["optimizer"], seed, advance=context.advance)
+
+
+def gradient_variances(context: Context, seed: int, *, state: str, b: float) -> dict[str, float]:
+    """Trace of the covariance of the mean gradient over four steps, by the way of drawing."""
+    settings = context.settings
+    problem = training.corrupt(context.prepared, settings.noise_kind[0], settings.noise_rate, seed)
+    chosen = training.at(settings)
+    network = training.new_network(problem, chosen, seed)
+    if state == "trained":
+        training.train(
+            problem, replace(chosen, epochs=settings.gradient_epochs), SGD, seed, every_epoch=False, network=network
+        )  # fmt: skip
+    order = torch.Generator().manual_seed(derive(seed, "fixed batch"))
+    batch = torch.randperm(len(problem.train_labels), generator=order)[: settings.gradient_batch]
+    batch = batch.to(problem.train_labels.device)
+    inputs, labels = problem.train_images[batch], problem.train_labels[batch]
+    found = {}
+    for draws in DRAWS:
+        means = mean_gradients(network, inputs, labels, b, draws, settings.repetitions, derive(seed, "noise"))
+        found[draws] = float(means.var(0).sum())
+    return found
+
+
+def mean_gradients(
+    network: nn.Module, inputs: Tensor, labels: Tensor, b: float, draws: str, repetitions: int, seed: int
+) -> Tensor:
+    """(repetitions, weights), float64: gradients at weights + noise, each the mean over four steps in turn. The
+    optimizer takes steps of length 0, so that the clean weights stay what they are."""
+    weights = list(network.parameters())
+    optimizer = NVRMSGD(weights, lr=0.0, variability=b, seed=seed, draws=draws, master_weights=True)
+    cross_entropy(network(inputs), labels).backward()
+    optimizer.step()  # the first gradient is at clean weights; after a step with gradients there is noise
+    means = torch.zeros(repetitions, sum(weight.numel() for weight in weights), dtype=torch.float64)
+    for _ in range(CYCLE - 2):  # a cycle begins with the draw of a step whose number is a multiple of four
+        optimizer.step()
+    for mean in means:
+        for _ in range(CYCLE):
+            optimizer.step()
+            optimizer.zero_grad()
+            cross_entropy(network(inputs), labels).backward()
+            mean += torch.cat([weight.grad.flatten() for weight in weights]).double().cpu() / CYCLE
+    optimizer.denoise()
+    return means
+
+
+def report(settings: CycledNoise, rows: list[Row]) -> Report:
+    """Accuracies with paired differences; variances as ratios."""
+    trained, variances = (tables.select(rows, what=what) for what in ("accuracy", "variance"))
+
+    def of(runs: list[Row], draws: str) -> list[float]:
+        return [accuracy(run) for run in tables.select(runs, draws=draws)]
+
+    columns: dict[str, Any] = {
+        "flips": "noise_kind",
+        "optimizer": "optimizer",
+        "independent": lambda runs: tables.percent(of(runs, "independent")),
+        "cycle": lambda runs: tables.percent(of(runs, "cycle")),
+        "cycle less independent, 95 % interval": lambda runs: tables.paired(of(runs, "cycle"), of(runs, "independent")),
+    }
+    ratios = {
+        "weights": "state",
+        "b": "b",
+        "variance, cycle / independent": lambda runs: tables.plus_minus(
+            [r["cycle"] / r["independent"] for r in runs], 3
+        ),
+    }
+    text = (
+        f"{settings.data}, {settings.network}, {100 * settings.noise_rate:g} % flips, {settings.epochs} epochs, b = "
+        f"{settings.variability:g}. {training.means_of_last(settings)}:\n\n"
+        f"{tables.table(trained, ('noise_kind', 'optimizer'), columns)}\n\n"
+        f"Variance of the mean gradient over four steps ({settings.repetitions} repetitions, a fixed batch of "
+        f"{settings.gradient_batch} images):\n\n{tables.table(variances, ('state', 'b'), ratios)}"
+    )
+    return Report(text, {"cycles.png": draw(settings, trained, variances)})
+
+
+def draw(settings: CycledNoise, trained: list[Row], variances: list[Row]) -> Figure:
+    """Left the accuracies, a pair of dots a seed; right the ratio of variances against b."""
+    figure, panels = figures.new_figure(
+        1, 2, width=9.6, height=4.2, sharey=False, title=looks.title(settings, settings.network, "cycled noise")
+    )
+    left, right = panels[0]
+    places = tables.groups(trained, "noise_kind", "optimizer")
+    for line, runs in enumerate(places.values()):
+        pairs = [[100 * accuracy(run) for run in tables.select(runs, draws=draws)] for draws in DRAWS]
+        left.plot([[line - 0.15] * len(pairs[0]), [line + 0.15] * len(pairs[0])], pairs, "-", color=figures.FAINT)
+        for side, (draws, values) in enumerate(zip(DRAWS, pairs)):
+            look = {"color": figures.COLORS[side], "label": draws if line == 0 else "_"}
+            left.plot([line - 0.15 + 0.3 * side] * len(values), values, "o", markersize=5, **look)
+    left.set_xticks(range(len(places)), [f"{kind}\n{name}" for kind, name in places])
+    left.legend()
+    figures.name_axes(left, "Test accuracy, a line a seed", "", "")
+    for number, ((state,), mine) in enumerate(tables.groups(variances, "state").items()):
+        values = [
+            [row["cycle"] / row["independent"] for row in tables.select(mine, b=b)] for b in settings.gradient_scales
+        ]
+        middle = [sum(ratio) / len(ratio) for ratio in values]
+        right.plot(settings.gradient_scales, middle, marker=figures.MARKERS[number], label=state)
+    right.set(xscale="log", yscale="log")
+    right.legend(title="weights")
+    figures.name_axes(right, "Variance of four steps' mean gradient, cycle / independent", "b", "", percent=False)
+    figures.tick_scales(right, settings.gradient_scales)
+    return figure
+
+
+def summary(row: Row) -> str:
+    """``test 87.4%`` or ``ratio 0.123``."""
+    return f"test {accuracy(row):.1%}" if "test_accuracy" in row else f"ratio {row['cycle'] / row['independent']:.3f}"
+
+
+STUDY = Study(
+    settings=CycledNoise,
+    presets={
+        "tiny": training.tiny(repetitions=3, gradient_batch=20, gradient_epochs=1, gradient_scales=(0.01,)),
+        "quick": {"epochs": 24, "seeds": 2, "noise_kind": ("asymmetric",), "optimizers": (NVRM_SGD,)},
+        "long": {"epochs": 24, "seeds": 5},
+        "paper": training.paper(),
+    },
+    cells=cells,
+    run=run,
+    report=report,
+    extends=("noise_kind", "optimizers", "gradient_scales"),
+    summary=summary,
+)  # fmt: skip

@@ -1,0 +1,75 @@
+"""The study of cycled noise: whole cycles, the variance of the gradient, what is trained, told and drawn."""
+
+import json
+
+import pytest
+import torch
+
+from nvrm_fast import NVRMSGD
+from studies import __main__ as command
+from studies import data
+from studies.runner import Context
+from studies.variability import cycled_noise, training
+from studies.variability.cycled_noise import CycledNoise
+
+
+def test_the_whole_study(mnist, tmp_path):
+    options = f"cycled-noise --preset tiny --data mnist --data-dir {mnist} --noise-kind asymmetric".split()
+    assert command.main([*options, "--out", str(tmp_path / "out")]) == 0
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
+    places = [(row["optimizer"], row["draws"]) for row in rows if row["what"] == "accuracy"]
+    assert places == [(name, draws) for name in ("NVRM-SGD", "NVRM-Adam") for draws in ("independent", "cycle")]
+    assert [row["state"] for row in rows if row["what"] == "variance"] == ["start", "trained"]
+
+
+def test_a_mean_is_over_a_whole_cycle():
+    """Of a function whose gradient is linear: the mean gradient over each cycle is that of the clean weights."""
+    torch.manual_seed(0)
+    network = torch.nn.Linear(3, 1)
+    inputs, labels = torch.randn(8, 3), torch.zeros(8, dtype=torch.int64)
+    square = lambda outputs, labels: outputs.square().mean()  # noqa: E731
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cycled_noise, "cross_entropy", square)
+        spread = {
+            draws: cycled_noise.mean_gradients(network, inputs, labels, 0.1, draws, 5, 7).var(0).sum()
+            for draws in cycled_noise.DRAWS
+        }
+    assert spread["cycle"] < 1e-10 < 1e-4 < spread["independent"]
+
+
+def test_weights_are_left_as_they_are(mnist):
+    network = torch.nn.Linear(3, 2)
+    before = [parameter.clone() for parameter in network.parameters()]
+    inputs, labels = torch.randn(4, 3), torch.tensor([0, 1, 1, 0])
+    cycled_noise.mean_gradients(network, inputs, labels, 0.1, "cycle", 2, 0)
+    assert all(torch.equal(a, b) for a, b in zip(before, network.parameters()))
+
+
+def test_draws_reach_the_optimizer(mnist, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(training, "train", lambda problem, settings, name, seed, **rest: seen.append(settings) or {})
+    context = Context(CycledNoise(network="mlp"), data.standardize(data.load("mnist", mnist)), tmp_path)
+    for draws in cycled_noise.DRAWS:
+        place = {"noise_kind": "symmetric", "optimizer": "NVRM-SGD", "draws": draws}
+        cycled_noise.run(context, what="accuracy", seed=0, **place)
+    assert [settings.draws for settings in seen] == ["independent", "cycle"]
+    from studies import optimizers
+
+    made = optimizers.make_optimizer("NVRM-Adam", torch.nn.Linear(2, 2), seen[1], 0)
+    assert made.param_groups[0]["draws"] == "cycle" and not isinstance(made, NVRMSGD)
+
+
+def test_table_and_figure_show_the_rows():
+    settings = CycledNoise(seeds=2, noise_kind=("symmetric",), gradient_scales=(0.01, 0.1))
+    rows = []
+    for cell in cycled_noise.cells(settings):
+        if cell["what"] == "accuracy":
+            value = 0.8 + 0.02 * (cell["draws"] == "cycle") + 0.1 * cell["seed"]
+            rows.append({**cell, "test_accuracy": [0.0] + 3 * [value]})
+        else:
+            rows.append({**cell, "cycle": 10 * cell["b"], "independent": 2.0})
+    made = cycled_noise.report(settings, rows)
+    assert "+2.0 [+2.0, +2.0]" in made.text and "85.0 ± 7.1" in made.text and "0.500 ± 0.000" in made.text
+    left, right = made.figures["cycles.png"].axes
+    assert [label.get_text() for label in left.get_xticklabels()] == ["symmetric\nNVRM-SGD", "symmetric\nNVRM-Adam"]
+    assert right.lines[0].get_ydata() == pytest.approx([0.05, 0.5])
