@@ -50,6 +50,18 @@ def test_what_is_off_and_on(per):
 
 
 @PER
+@pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
+def test_cycles(per, masters):
+    """Another turn of one draw comes off by the measures that it was put on with."""
+    for step in (5, 6, 7):
+        lists = with_measures(make_lists(SIZES, "adam", torch.float32, masters, step=step), per)
+        for was_relative in (False, True):
+            compare(lists, "adam", RMS, cycle=True, old_cycle=True, was_relative=was_relative)
+        compare(lists, "adam", 0, cycle=True, old_cycle=True)
+        same_bits(*(run_measure(lists, backend, RMS, old_cycle=True) for backend in BACKENDS))
+
+
+@PER
 @pytest.mark.parametrize("lay_out", [misalign, transpose, spread])
 def test_layouts(per, lay_out):
     lists = with_measures(make_lists([(129,), *SIZES[3:]], "momentum", torch.float32, False, lay_out), per)
