@@ -109,10 +109,12 @@ def test_code_has_the_arithmetic_of_the_contract(name, architecture, tmp_path):
     if constants.get("DTYPE") == tl.bfloat16:
         assert count("cvt.rn.bf16.f32", ptx) == 8
     # A block is drawn once for its eight elements, whose registers are those of their thread. Eight bytes serve the
-    # count of programs, which one thread reads for all. Values that a draw in a cycle keeps for the noise that goes on
-    # change threads.
-    shared = 2048 if constants.get("ONE_DRAW") else 8 if kernel == "step" else 0
-    assert result.metadata.shared == shared
+    # count of programs, which one thread reads for all. In cycles Triton hands the noise from thread to thread, a tile
+    # of it at the most, because what is made once is used in two places.
+    if constants.get("ONE_DRAW"):
+        assert result.metadata.shared <= 4 * layout.TILE_ELEMENTS.value
+    else:
+        assert result.metadata.shared == (8 if kernel == "step" else 0)
     code = tmp_path / "kernel.cubin"
     code.write_bytes(result.asm["cubin"])
     tool = triton.knobs.nvidia.cuobjdump.path
