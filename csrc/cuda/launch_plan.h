@@ -9,8 +9,6 @@
 
 namespace nvrm {
 
-inline int bytes_of(ScalarKind kind) { return kind == ScalarKind::float64 ? 8 : kind == ScalarKind::float32 ? 4 : 2; }
-
 // Whether the rows of 4 may be read and written as one vector: 16 bytes of float32, 8 of a 16-bit type, 2 x 16 of
 // float64. Shards must start on a row.
 inline bool rows_are_aligned(const TensorEntry& entry, const StepPlan& plan) {

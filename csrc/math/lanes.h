@@ -16,8 +16,13 @@
 #define NVRM_INLINE inline __attribute__((always_inline))
 #endif
 
-// What is seldom run, or long: compiled once and not in every place that calls it.
+// What is seldom run, or long: compiled once and not in every place that calls it. Not for CUDA, where a call costs a
+// stack and the registers that it may change.
+#if defined(__CUDACC__)
+#define NVRM_NOINLINE NVRM_INLINE
+#else
 #define NVRM_NOINLINE __attribute__((noinline))
+#endif
 
 // NVRM_UNROLL(n) before a loop, in the words of the compiler at hand.
 #define NVRM_PRAGMA(words) _Pragma(#words)
@@ -35,9 +40,11 @@ struct ScalarLanes {
   using U = uint32_t;  // random words
   using I = int32_t;   // the same bits, signed
   using W = uint64_t;  // one 32-bit word in the low half of 64 bits, anything above it (see philox.h)
+  using M = bool;      // of a comparison
   static constexpr int width = 1;
 
   NVRM_INLINE static float broadcast(float x) { return x; }
+  NVRM_INLINE static bool all(bool mask) { return mask; }
 
   NVRM_INLINE static float fma(float a, float b, float c) {
 #if defined(__CUDA_ARCH__)

@@ -35,9 +35,6 @@ NVRM_INLINE uint16_t half_from_float(float x) {
 }
 
 struct PortableLanes : ScalarLanes {
-  using M = bool;  // of a comparison
-
-  NVRM_INLINE static bool all(bool mask) { return mask; }
   NVRM_INLINE static void load(const float* p, float& x) { x = *p; }
   NVRM_INLINE static void load(const double* p, double& x) { x = *p; }
   NVRM_INLINE static void load(const float* p, double& x) { x = *p; }

@@ -9,6 +9,8 @@ namespace nvrm {
 // How a tensor's elements are stored.
 enum class ScalarKind { float32, float64, bfloat16, float16 };
 
+inline int bytes_of(ScalarKind kind) { return kind == ScalarKind::float64 ? 8 : kind == ScalarKind::float32 ? 4 : 2; }
+
 struct BFloat16 {
   uint16_t bits;
 };
