@@ -1,23 +1,7 @@
 // The launches of many steps, as the host would make them, with all memory that they touch before and, by the CPU's
 // kernels, after: written to a file for test_ptx.py, which runs nvcc's PTX in their place. Nothing of CUDA is linked.
 #include "../csrc/emulated_launch.h"
-
-static FILE* out;
-
-template <class T>
-static void put(const T& value) {
-  fwrite(&value, sizeof value, 1, out);
-}
-static void put_bytes(const void* data, size_t size) {
-  put(static_cast<uint64_t>(size));
-  fwrite(data, 1, size, out);
-}
-static void put_text(const std::string& text) { put_bytes(text.data(), text.size()); }
-
-struct Piece {
-  const void* address;
-  size_t size;
-};
+#include "recording.h"
 
 // All that the kernels of this table may touch, every tensor no longer than it is.
 static std::vector<Piece> pieces_of(std::vector<Parameter>& list, const Case& c, const Table& table) {
@@ -35,14 +19,6 @@ static std::vector<Piece> pieces_of(std::vector<Parameter>& list, const Case& c,
   if (table.plan.grad_scale != nullptr) found.push_back({table.plan.grad_scale, 4});
   if (table.plan.found_inf != nullptr) found.push_back({table.plan.found_inf, 4});
   return found;
-}
-
-static void put_pieces(const std::vector<Piece>& pieces) {
-  put(static_cast<uint64_t>(pieces.size()));
-  for (const Piece& piece : pieces) {
-    put(reinterpret_cast<uint64_t>(piece.address));
-    put_bytes(piece.address, piece.size);
-  }
 }
 
 static const char* const kinds[] = {"float32", "float64", "bfloat16", "float16"};

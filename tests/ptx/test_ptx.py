@@ -6,53 +6,22 @@ that have a value, in no race; and every register has a value before it is read.
 were executed.
 """
 
-import collections
 import functools
-import os
 import re
-import shutil
-import subprocess
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
-from ptx import arithmetic, recording
+from ptx import arithmetic, running
 from ptx.machine import Program
 from ptx.memory import Fault
 from ptx.source import kernels_of
 
-ROOT = Path(__file__).parents[2]
-COMPILER = os.environ.get("CXX", "c++").split()[0]
-pytestmark = pytest.mark.skipif(
-    shutil.which("nvcc") is None or shutil.which(COMPILER) is None, reason="no nvcc or no C++ compiler"
-)
 KINDS = ("float32", "float64", "bfloat16", "float16")
 RULES = ("Sgd<false>", "Sgd<true>", "Adam<false>", "Adam<true>", "Lion")  # by their codes; -1: NoUpdate
 THREADS = {"step": 128, "noise": 128, "records": 124}
 #: Turns of options for each kind, with and without master weights.
 TURNS = 3
-#: Square roots start from it and end in a correction that makes them exact whatever it is off by (csrc/math/lanes.h).
-APPROXIMATE = "rsqrt.approx.ftz.f32"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("ptx")
-
-
-@pytest.fixture(scope="module")
-def ptx(folder):
-    """The text of a source's PTX; compiled when it is first asked for."""
-
-    @functools.cache
-    def text(source):
-        path = folder / f"{source}.ptx"
-        command = ["nvcc", "-O3", "-std=c++17", "-fmad=false", "-arch=sm_90", "-ptx", "-o", str(path)]
-        subprocess.run([*command, str(ROOT / f"csrc/cuda/{source}.cu")], check=True)
-        return path.read_text()
-
-    return text
 
 
 @pytest.fixture(scope="module")
@@ -78,45 +47,21 @@ def programs(ptx):
 
 
 @pytest.fixture(scope="module")
-def recorded(folder):
+def recorded(recording_of):
     """All cases."""
-    program, path = folder / "recorded_launches", folder / "launches.bin"
-    sources = [Path(__file__).with_name("recorded_launches.cpp"), ROOT / "csrc/cpu/kernels_portable.cpp"]
-    flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-Wno-psabi"]
-    subprocess.run([COMPILER, *flags, "-I", str(ROOT / "csrc"), *sources, "-o", program], check=True)
-    subprocess.run([program, path, str(TURNS)], check=True)
-    return list(recording.cases(path))
+    return recording_of("recorded_launches", TURNS)
 
 
 def run(case, programs):
     """Run a case's launches one after the other; which of its allocations are not as the CPU leaves them."""
-    held = dict(case.before)
-    for launch in case.launches:
-        if launch.kernel == "step":
-            rule = RULES[case.rule] if case.rule >= 0 else "NoUpdate"
-            program = programs(f"step_{case.kind}")[rule, case.master]
-        else:
-            program = programs(launch.kernel)[None]
-        memory = program.launch(launch.ctas, THREADS[launch.kernel], launch.arguments, held)
-        held = {address: memory.result(address).copy() if len(old) else old for address, old in held.items()}
-    return [i for i, (mine, theirs) in enumerate(zip(held.values(), case.after)) if not np.array_equal(mine, theirs)]
 
+    def program_of(launch):
+        if launch.kernel != "step":
+            return programs(launch.kernel)[None]
+        rule = RULES[case.rule] if case.rule >= 0 else "NoUpdate"
+        return programs(f"step_{case.kind}")[rule, case.master]
 
-def report(kind, programs):
-    """Blocks that were executed of each kernel, and what the others do."""
-    print(f"\n{kind}: blocks executed")
-    shares = {}
-    for name, program in programs.items():
-        blocks = program.kernel.blocks
-        missed = collections.Counter()
-        for place, block in enumerate(blocks):
-            if place not in program.covered:
-                opcodes = [".".join(instruction.parts) for instruction in block.instructions]
-                missed["64-bit division" if {"div.s64", "rem.s64"} & set(opcodes) else opcodes[0]] += 1
-        shares[name] = len(program.covered) / len(blocks)
-        words = ", ".join(f"{count} {what}" for what, count in missed.most_common(4))
-        print(f"  {'' if name is None else name}: {len(program.covered)} of {len(blocks)}; not: {words or '-'}")
-    return shares
+    return running.different(case, program_of, lambda launch: THREADS[launch.kernel])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -128,7 +73,7 @@ def test_steps_are_the_cpu_kernels_byte_for_byte(kind, recorded, programs):
             assert run(case, programs) == [], case.name
             seen += 1
     assert seen == 2 * TURNS * (len(RULES) + 1)
-    shares = report(kind, programs(f"step_{kind}"))
+    shares = running.report(kind, programs(f"step_{kind}"))
     assert len(shares) == 2 * (len(RULES) + 1) and min(shares.values()) >= 0.9
 
 
@@ -140,7 +85,7 @@ def test_noise_is_the_cpu_kernels_byte_for_byte(recorded, programs, monkeypatch)
         for case in cases:
             assert run(case, programs) == []
     (program,) = programs("noise").values()
-    report("noise", programs("noise"))
+    running.report("noise", programs("noise"))
     missed = [block for place, block in enumerate(program.kernel.blocks) if place not in program.covered]
     # A distribution that is none of the list draws nothing.
     assert all(len(block.instructions) <= 2 for block in missed) and len(missed) <= 1
@@ -149,15 +94,7 @@ def test_noise_is_the_cpu_kernels_byte_for_byte(recorded, programs, monkeypatch)
 def test_no_instruction_may_be_contracted_or_rounded_otherwise(ptx):
     for source in ("noise", "records", *(f"step_{kind}" for kind in KINDS)):
         for kernel in kernels_of(ptx(source)).values():
-            for block in kernel.blocks:
-                for instruction in block.instructions:
-                    name = ".".join(instruction.parts)
-                    if name == APPROXIMATE:
-                        continue
-                    assert not {"approx", "ftz", "full", "sat"} & set(instruction.parts), instruction.text
-                    if re.match(r"(add|sub|mul|fma|div|sqrt|rcp)\..*f(32|64)$", name):
-                        assert "rn" in instruction.parts, instruction.text
-                    assert not name.startswith(("sin", "cos", "ex2", "lg2", "tanh", "mad.f", "fma.f")), instruction.text
+            running.check_rounding(kernel)
 
 
 # Faults that are planted are found.

@@ -12,6 +12,9 @@ _COMPARE = {
     "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal,
     "neu": np.not_equal,  # NumPy's != holds for NaN, as PTX's unordered one
     "num": lambda a, b: ~(np.isnan(a) | np.isnan(b)),
+    # Unordered: true where either is NaN.
+    "ltu": lambda a, b: ~(a >= b), "leu": lambda a, b: ~(a > b), "gtu": lambda a, b: ~(a <= b),
+    "geu": lambda a, b: ~(a < b),
 }  # fmt: skip
 _TYPES = {"u16": np.uint16, "u32": np.uint32, "u64": np.uint64, "s16": np.int16, "s32": np.int32, "s64": np.int64,
           "f16": np.float16, "f32": np.float32, "f64": np.float64, "u8": np.uint8, "s8": np.int8}  # fmt: skip
@@ -78,7 +81,9 @@ _WHOLE = {"add": np.add, "sub": np.subtract, "mul.lo": np.multiply, "div": _divi
           lambda a, b, c: a * b + c, "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor,
           "not": np.bitwise_not}  # fmt: skip
 _ROUNDED = {"add.rn": np.add, "sub.rn": np.subtract, "mul.rn": np.multiply, "div.rn": np.divide, "sqrt.rn": np.sqrt,
-            "neg": _negative, "abs": np.abs, "rcp.rn": lambda a: np.divide(a.dtype.type(1), a)}  # fmt: skip
+            "neg": _negative, "abs": np.abs, "rcp.rn": lambda a: np.divide(a.dtype.type(1), a),
+            # As PTX's: of a number and NaN the number.
+            "min": np.fmin, "max": np.fmax}  # fmt: skip
 _ARITY = {np.sqrt: 1, _negative: 1, np.abs: 1, np.bitwise_not: 1, _ROUNDED["rcp.rn"]: 1, _WHOLE["mad.lo"]: 3}
 
 

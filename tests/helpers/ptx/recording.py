@@ -1,4 +1,4 @@
-"""The file that recorded_launches.cpp writes: cases with their launches, and memory before and after."""
+"""The files that tests/ptx/recorded_*.cpp write: cases with their launches, and memory before and after."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ Allocations = dict[int, np.ndarray]
 
 @dataclass
 class Launched:
-    """kernel: "step", "records" or "noise". arguments: the kernel's parameters as they lie in memory."""
+    """kernel: "step", "records", "noise", or a layer's and its instance. arguments: its parameters as they lie in
+    memory."""
 
     kernel: str
     ctas: int
@@ -23,7 +24,8 @@ class Launched:
 
 @dataclass
 class Case:
-    """A call of an operator: before and after are what every allocation holds, in the same order."""
+    """A call of an operator: before and after are what every allocation holds, in the same order. kind, rule and master
+    are of steps."""
 
     name: str
     kind: str
@@ -69,9 +71,16 @@ def cases(path: Path) -> Iterator[Case]:
             before = {address: np.zeros_like(after)}
             yield Case("noise", "", 0, False, before, [Launched("noise", ctas, arguments)], [after])
             continue
-        case = Case(reader.text(), reader.text(), reader.number("i"), bool(reader.number("i")), dict(reader.pieces()))
+        if word == "layer case":
+            case = Case(reader.text(), "", 0, False, dict(reader.pieces()))
+        else:
+            case = Case(
+                reader.text(), reader.text(), reader.number("i"), bool(reader.number("i")), dict(reader.pieces())
+            )
         while (word := reader.text()) != "end":
-            if word == "step":
+            if word == "layer":
+                word, ctas, arguments = reader.text(), reader.number("I"), reader.bytes()
+            elif word == "step":
                 ctas, arguments = reader.number("I"), reader.bytes()
             else:
                 flags = bytes([reader.number("i"), reader.number("i")])
