@@ -71,7 +71,7 @@ define(
     "Tensor",
     reference=reference.direction_noise,
     fake=_fake_direction_noise,
-    native=("cpu",),
+    native=("cpu", "cuda"),
     triton="direction_noise",
 )
 define(
@@ -80,7 +80,7 @@ define(
     "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     reference=reference.direction_noise_backward,
     fake=_fake_direction_noise_backward,
-    native=("cpu",),
+    native=("cpu", "cuda"),
     triton="direction_noise",
 )
 define(

@@ -144,10 +144,22 @@ def _why_triton_is_missing(device_type: str) -> str | None:
     return None
 
 
-def _why_native_is_missing(device_type: str) -> str | None:
+def _is_in_the_module(operator: str) -> bool:
+    """Whether the native module has its kernel for CUDA tensors: one built from older sources may not."""
+    kernel = registered(operator, "native", "cuda")
+    name = kernel.name() if isinstance(kernel, torch._ops.OpOverload) else f"nvrm_fast::{operator}"
+    return torch._C._dispatch_has_kernel_for_dispatch_key(name, "CUDA")
+
+
+def _why_native_is_missing(operator: str, device_type: str) -> str | None:
     if device_type == "cuda":
         if native_serves_cuda():
-            return None
+            if _is_in_the_module(operator):
+                return None
+            return (
+                f"the native module was built without {operator} for CUDA tensors; leave the backend out, or build it "
+                "again: NVRM_FAST_BUILD=cuda pip install --no-build-isolation ."
+            )
         built = build_facts().get("cuda", "not built")
         return f"CUDA kernels {built}; leave the backend out, and Triton serves where it is installed"
     if _native is None:
@@ -167,7 +179,7 @@ def why_missing(operator: str, backend: str, device_type: str) -> str | None:
         written = {"native": "native", "triton": "Triton", "reference": "reference"}[backend]
         return f"there is no {written} kernel of {operator} for {device_type} tensors; leave the backend out"
     if backend == "native":
-        return _why_native_is_missing(device_type)
+        return _why_native_is_missing(operator, device_type)
     return _why_triton_is_missing(device_type) if backend == "triton" else None
 
 

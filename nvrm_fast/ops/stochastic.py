@@ -41,7 +41,7 @@ define(
     "(Tensor, Tensor)",
     reference=reference.stochastic_activation,
     fake=_fake_stochastic_activation,
-    native=("cpu",),
+    native=("cpu", "cuda"),
     triton="stochastic",
 )
 define(
@@ -50,7 +50,7 @@ define(
     "Tensor",
     reference=reference.stochastic_activation_backward,
     fake=_fake_stochastic_activation_backward,
-    native=("cpu",),
+    native=("cpu", "cuda"),
     triton="stochastic",
 )
 

@@ -56,16 +56,45 @@ def test_the_reason_and_the_remedy(monkeypatch, nothing_native):
     assert registry.choose(STEP, torch.device("meta")) == "reference"
 
 
-def test_layers_have_no_native_kernel_on_cuda(monkeypatch):
-    """Not even where the steps have: it is refused by name, and no other backend serves in its place."""
+LAYERS = ("direction_noise", "direction_noise_backward", "stochastic_activation", "stochastic_activation_backward")
+
+
+@pytest.fixture
+def cuda_module(monkeypatch):
+    """A native module with CUDA kernels, as far as the registry can tell, and Triton. Returns a function that says of
+    which layers' operators it has none."""
+    lacking = set()
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+
+    def has(name, key):
+        overloads = {f"nvrm_fast::{operator}.native": operator for operator in LAYERS}
+        return overloads[name] not in lacking if name in overloads else has_kernel(name, key)
+
     monkeypatch.setattr(registry, "_why_triton_is_missing", lambda device: None)
     monkeypatch.setattr(registry, "native_serves_cuda", lambda: True)
+    monkeypatch.setattr(torch._C, "_dispatch_has_kernel_for_dispatch_key", has)
     registry._fastest.cache_clear()
-    assert registry.choose(STEP, CUDA, "native") == "native"
-    for name in ("direction_noise", "stochastic_activation", "gaussian_like"):
+    return lacking.update
+
+
+def test_native_serves_layers_on_cuda(cuda_module):
+    for name in (STEP, *LAYERS):
+        assert registry.choose(name, CUDA) == "native"
+
+
+def test_native_serves_layers_on_cuda_only_where_the_module_has_them(cuda_module):
+    cuda_module(LAYERS)
+    assert registry.choose(STEP, CUDA) == "native"
+    for name in LAYERS:
         assert registry.choose(name, CUDA) == "triton"
-        with pytest.raises(RuntimeError, match=f"there is no native kernel of {name} for cuda tensors"):
+        with pytest.raises(RuntimeError, match=f"built without {name} for CUDA tensors.*NVRM_FAST_BUILD=cuda"):
             registry.choose(name, CUDA, "native")
+
+
+def test_noise_of_layers_has_no_native_kernel_on_cuda(cuda_module):
+    assert registry.choose("gaussian_like", CUDA) == "triton"
+    with pytest.raises(RuntimeError, match="there is no native kernel of gaussian_like for cuda tensors"):
+        registry.choose("gaussian_like", CUDA, "native")
 
 
 def test_every_operator_has_a_kernel_for_cuda():
