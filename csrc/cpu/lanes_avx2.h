@@ -26,6 +26,7 @@ struct Avx2Lanes {
   NVRM_INLINE static F float_from_bits(U bits) { return (F)bits; }
   NVRM_INLINE static F select(M mask, F a, F b) { return mask ? a : b; }
   NVRM_INLINE static bool all(M mask) { return _mm256_movemask_ps((__m256)mask) == 0xff; }
+  NVRM_INLINE static bool any(W words) { return _mm256_testz_si256((__m256i)words, (__m256i)words) == 0; }
   NVRM_INLINE static W multiply_wide(W a, uint32_t b) { return (W)_mm256_mul_epu32((__m256i)a, _mm256_set1_epi64x(b)); }
 
   // Philox runs on even and odd blocks apart; these are the even ones of 8 neighbors, and the way back to order.

@@ -26,6 +26,7 @@ struct Avx512Lanes {
   NVRM_INLINE static F float_from_bits(U bits) { return (F)bits; }
   NVRM_INLINE static F select(M mask, F a, F b) { return mask ? a : b; }
   NVRM_INLINE static bool all(M mask) { return _mm512_movepi32_mask((__m512i)mask) == 0xffff; }
+  NVRM_INLINE static bool any(W words) { return _mm512_test_epi64_mask((__m512i)words, (__m512i)words) != 0; }
   NVRM_INLINE static W multiply_wide(W a, uint32_t b) { return (W)_mm512_mul_epu32((__m512i)a, _mm512_set1_epi64(b)); }
 
   // Philox runs on even and odd blocks apart; these are the even ones of 16 neighbors, and the way back to order.

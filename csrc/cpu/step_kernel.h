@@ -53,13 +53,17 @@ class TensorNoise {
         old_scale_(old_scale),
         new_scale_(new_scale),
         measure_(measure),
+        rows_(measure),
         has_off_(off_.first_scale != 0),
         has_on_(on_.first_scale != 0),
         is_one_draw_(is_one_draw(old_noise, new_noise)) {}
 
   // Draws what `off` and `on` return, for this superblock; they are to be asked for in ascending order.
   NVRM_INLINE void draw(uint64_t superblock) {
+    const bool by_rows = old_scale_.line != nullptr || new_scale_.line != nullptr;
+    bool in_one_row = false;
     if (has_off_ && has_on_ && !is_one_draw_) {
+      if (by_rows) in_one_row = take_row_scales(static_cast<int64_t>(superblock));
       fill_two<L>(off_, superblock, off_buffer_[0], on_, superblock, on_buffer_[0]);
     } else if (superblock == ahead_) {
       which_ = 1;
@@ -77,12 +81,7 @@ class TensorNoise {
       which_ = 0;
       ahead_ = superblock + 1;
     }
-    if (has_off_ && old_scale_.line != nullptr) {
-      scale_rows(old_scale_, measure_, static_cast<int64_t>(superblock), off_buffer_[which_]);
-    }
-    if (has_on_ && new_scale_.line != nullptr) {
-      scale_rows(new_scale_, measure_, static_cast<int64_t>(superblock), on_buffer_[which_]);
-    }
+    if (by_rows && !in_one_row) scale_by_rows(static_cast<int64_t>(superblock));
   }
 
   // 128 values, or null: nothing to take off, nothing to put on.
@@ -91,11 +90,34 @@ class TensorNoise {
 
  private:
   static constexpr uint64_t none = ~uint64_t{0};
+
+  // Whether a superblock lies in one row. Then its draws are by the row's scales, else of unit scale.
+  NVRM_INLINE bool take_row_scales(int64_t superblock) {
+    rows_.find(superblock * superblock_size);
+    const bool in_one_row = rows_.end() - superblock * superblock_size >= superblock_size;
+    const auto scale_of_row = [&](const ScaleOf& scale) {
+      return in_one_row ? relative_scale(scale.b, scale.line[rows_.row()]) : 1.0f;
+    };
+    if (old_scale_.line != nullptr) off_.set_scale(scale_of_row(old_scale_));
+    if (new_scale_.line != nullptr) on_.set_scale(scale_of_row(new_scale_));
+    return in_one_row;
+  }
+
+  NVRM_NOINLINE void scale_by_rows(int64_t superblock) {
+    if (has_off_ && old_scale_.line != nullptr) {
+      scale_rows(old_scale_, rows_, measure_, superblock, off_buffer_[which_]);
+    }
+    if (has_on_ && new_scale_.line != nullptr) {
+      scale_rows(new_scale_, rows_, measure_, superblock, on_buffer_[which_]);
+    }
+  }
+
   Draw off_;
   Draw on_;
   ScaleOf old_scale_;
   ScaleOf new_scale_;
   MeasurePlace measure_;
+  RowFinder rows_;
   bool has_off_;
   bool has_on_;
   bool is_one_draw_;

@@ -35,6 +35,7 @@ NVRM_INLINE uint16_t half_from_float(float x) {
 }
 
 struct PortableLanes : ScalarLanes {
+  NVRM_INLINE static bool any(uint64_t word) { return word != 0; }
   NVRM_INLINE static void load(const float* p, float& x) { x = *p; }
   NVRM_INLINE static void load(const double* p, double& x) { x = *p; }
   NVRM_INLINE static void load(const float* p, double& x) { x = *p; }

@@ -31,6 +31,14 @@ struct MeasurePlace {
   NVRM_INLINE float* clean() const { return measures + rows; }
 };
 
+// The sums of one parameter, and where they go when everything is summed up.
+struct FinishPlace {
+  MeasurePlace at;
+  int64_t count;          // elements of a (full) row
+  int64_t* left;          // the sums themselves are left here, and no measures; null: measures
+  const int64_t* record;  // of the parameter
+};
+
 // b of a noise, or with `line` its factor: then the line's measure of an element's row multiplies it.
 struct ScaleOf {
   float b;
@@ -60,51 +68,52 @@ NVRM_INLINE typename L::W words_of(typename L::D x) {
   return words;
 }
 
-// Sums of squares in the lanes of float64: high * 2^-13 + low * 2^-64, and how many values were not finite. Of at most
-// 4096 squares, so that nothing overflows; low wraps below 0.
-template <class L>
-struct SquareSums {
-  using D = typename L::D;
-  using W = typename L::W;
-  W high{};
-  W low{};
-  W broken{};
-
-  // x: float32 values.
-  NVRM_INLINE void add(D x) {
-    const D top = D{} + largest_measured, high_start = D{} + to_high, low_start = D{} + to_low;
-    const W bits = words_of<L>(x) & 0x7fffffffffffffffu;
-    D magnitude;
-    memcpy(&magnitude, &bits, sizeof bits);
-    magnitude = magnitude < top ? magnitude : top;
-    const D square = magnitude * magnitude;  // exact
-    const D rounded = square + high_start;
-    high += words_of<L>(rounded) - words_of<L>(high_start);
-    const D rest = square - (rounded - high_start);
-    low += words_of<L>(rest + low_start) - words_of<L>(low_start);
-    broken += (bits + (0x8000000000000000u - 0x7ff0000000000000u)) >> 63;  // 1 from the bits of an infinity on
-  }
-};
-
-// The same of all lanes together.
+// What squares of any size come to: high * 2^-13 + low * 2^-64, and how many values were not finite. Of at most 4096
+// values, so that nothing overflows; low may be below 0.
 struct SquareSum {
   int64_t high = 0;
   int64_t low = 0;
   int64_t broken = 0;
 
-  template <class L>
-  NVRM_INLINE void add(const SquareSums<L>& sums) {
-    constexpr int lanes = sizeof(typename L::W) / sizeof(uint64_t);
-    uint64_t words[3 * lanes];
-    memcpy(words, &sums.high, sizeof sums.high);
-    memcpy(words + lanes, &sums.low, sizeof sums.low);
-    memcpy(words + 2 * lanes, &sums.broken, sizeof sums.broken);
-    for (int i = 0; i < lanes; ++i) {
-      high += static_cast<int64_t>(words[i]);
-      low += static_cast<int64_t>(words[lanes + i]);
-      broken += static_cast<int64_t>(words[2 * lanes + i]);
-    }
+  NVRM_INLINE void add(float value) {
+    const float magnitude = ScalarLanes::float_from_bits(ScalarLanes::bits_of(value) & 0x7fffffffu);
+    const double x = magnitude < largest_measured ? magnitude : largest_measured;
+    const double square = x * x;  // exact
+    const double rounded = square + to_high;
+    high += words_of<ScalarLanes>(rounded) - words_of<ScalarLanes>(to_high);
+    const double rest = square - (rounded - to_high);
+    low += words_of<ScalarLanes>(rest + to_low) - words_of<ScalarLanes>(to_low);
+    broken += is_finite(value) ? 0 : 1;
   }
+};
+
+// The same integer, faster, for values of ordinary size, in the lanes of float64. `high` starts at 2^20, where float64
+// knows multiples of 2^-32: a square that is added is rounded to one, and the rest, which is exact, goes to `low`,
+// which stays where float64 knows multiples of 2^-64. No square lies in the middle between two of those (it is an odd
+// number times an even power of 2), so the rounding of a rest does not depend on the sum that it is added to. Of at
+// most 2^19 values a lane.
+template <class L>
+struct SmallSquares {
+  using D = typename L::D;
+  using W = typename L::W;
+  static constexpr double high_start = 0x1p20;
+  static constexpr int high_shift = 32;  // from the resolution of high to that of low
+  D high = D{} + high_start;
+  D low = D{} + to_low;
+
+  // x: float32 values.
+  NVRM_INLINE void add(D x) {
+    const D square = x * x;  // exact
+    const D sum = high + square;
+    low = low + (square - (sum - high));
+    high = sum;
+  }
+
+  // Not 0 in a lane whose sum is not known: squares of 2^20 and more came together, or a value was not finite. They
+  // never fall, so the end tells.
+  NVRM_INLINE W is_lost() const { return (words_of<L>(high) ^ words_of<L>(D{} + high_start)) >> 52; }
+  NVRM_INLINE W high_units() const { return words_of<L>(high) - words_of<L>(D{} + high_start); }
+  NVRM_INLINE W low_units() const { return words_of<L>(low) - words_of<L>(D{} + to_low); }
 };
 
 // The words of a sum. add(word, value) adds to one of them.

@@ -148,6 +148,17 @@ def test_extreme_weights(measure, per):
     same_bits(*(run_measure(lists, backend, measure) for backend in ("native", "reference")))
 
 
+@PER
+def test_large_weights(per):
+    """About where the fast sums of squares end, at 2**20 in a lane of float64, and beyond."""
+    for _ in each_instruction_set():
+        for size in (90.0, 180.0, 255.0, 257.0, 400.0, 1500.0):
+            lists = with_measures(make_lists([(6, 700), (3, 128), (50, 9)], "sgd", torch.float32, True), per)
+            for x in lists["masters"]:
+                x.copy_(torch.where(x > 0, size, -size) + x)
+            same_bits(*(run_measure(lists, backend, RMS) for backend in ("native", "reference")))
+
+
 @BOTH
 def test_only_clean(measure):
     lists = with_measures(make_lists([(8, 40), (5, 300)], "sgd", torch.float32, False), "row", sums=True)
