@@ -18,6 +18,7 @@ struct Avx2Lanes {
 
   NVRM_INLINE static F broadcast(float x) { return (F)_mm256_set1_ps(x); }
   NVRM_INLINE static F fma(F a, F b, F c) { return (F)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
+  NVRM_INLINE static D add_square(D x, D y) { return (D)_mm256_fmadd_pd((__m256d)x, (__m256d)x, (__m256d)y); }
   NVRM_INLINE static F sqrt(F x) { return (F)_mm256_sqrt_ps((__m256)x); }
   NVRM_INLINE static F sqrt_of_normal(F x) { return sqrt(x); }
   NVRM_INLINE static D sqrt(D x) { return (D)_mm256_sqrt_pd((__m256d)x); }

@@ -18,6 +18,7 @@ struct Avx512Lanes {
 
   NVRM_INLINE static F broadcast(float x) { return (F)_mm512_set1_ps(x); }
   NVRM_INLINE static F fma(F a, F b, F c) { return (F)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+  NVRM_INLINE static D add_square(D x, D y) { return (D)_mm512_fmadd_pd((__m512d)x, (__m512d)x, (__m512d)y); }
   NVRM_INLINE static F sqrt(F x) { return (F)_mm512_sqrt_ps((__m512)x); }
   NVRM_INLINE static F sqrt_of_normal(F x) { return sqrt(x); }
   NVRM_INLINE static D sqrt(D x) { return (D)_mm512_sqrt_pd((__m512d)x); }

@@ -54,6 +54,9 @@ struct ScalarLanes {
 #endif
   }
 
+  // x x + y for x whose square is exact: of at most 26 bits.
+  NVRM_INLINE static double add_square(double x, double y) { return x * x + y; }
+
   NVRM_INLINE static float sqrt(float x) {
 #if defined(__CUDA_ARCH__)
     return __fsqrt_rn(x);

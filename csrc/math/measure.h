@@ -103,9 +103,8 @@ struct SmallSquares {
 
   // x: float32 values.
   NVRM_INLINE void add(D x) {
-    const D square = x * x;  // exact
-    const D sum = high + square;
-    low = low + (square - (sum - high));
+    const D sum = L::add_square(x, high);
+    low = low + L::add_square(x, high - sum);
     high = sum;
   }
 
