@@ -25,7 +25,7 @@ from ..contract.layers import (
     direction_arguments,
 )
 from .angles import gamma_magnitude, sphere_coordinate, turn, words_of
-from .distribution import draw, gaussian
+from .distribution import GAUSSIAN, draw, gaussian
 from .special_functions import divide, square_root
 
 SUMS = tl.constexpr(6)
@@ -391,7 +391,8 @@ def gaussian_kernel(out, key, numel, stream, step, offset):
     superblock = offset // 128 + tl.program_id(0)
     block = superblock.to(tl.int64) * 16 + row
     element = superblock * 128 + row[:, None] + 16 * tl.arange(0, 8)[None, :] - offset
-    values = draw(block, stream.to(tl.int64), step.to(tl.int64), tl.load(key), 1.0, 0)
+    even, odd = draw(block, stream.to(tl.int64), step.to(tl.int64), tl.load(key), GAUSSIAN)
+    values = tl.reshape(tl.join(even, odd), (16, 8))
     tl.store(out + element, values, mask=(element >= 0) & (element < numel))
 
 
