@@ -1,12 +1,12 @@
 """What checkpoints need beyond torch.optim's: versions, options that they have not got, state that must not be cast.
 
 Version 3 is version 2, and records may tell of a draw that is turned (nvrm_fast/contract/cycles.py), which readers of
-version 2 would take off unturned.
+version 2 would take off unturned, or of relative noise, whose factor they would take for b: a parameter's state then
+has `weight_measure` (nvrm_fast/contract/measures.py), too.
 
 Version 2 (its groups carry `checkpoint_version`, and `noise_contract`, the number of the function that its noise is): a
 parameter's state is torch's, with int64 `step`, and
-`perturbation`, the record of its noise (nvrm_fast/contract/record.py); where the noise is relative to the weights
-`weight_measure` (nvrm_fast/contract/measures.py); with master weights `master_param`, the clean
+`perturbation`, the record of its noise (nvrm_fast/contract/record.py); with master weights `master_param`, the clean
 weights; saved in evaluation mode `suspended_perturbation` (the record of the noise to put on again, while
 `perturbation` says that there is none) and, without master weights, `suspended_param` (the noisy values). A group has
 torch's options and the noise's.

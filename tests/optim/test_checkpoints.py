@@ -38,7 +38,7 @@ def load_saved(version: str, kind: str):
 
 
 KINDS = ["sgd", "adamw", "adamw masters", "perturbed"]
-SAVED = [*(("version_2", kind) for kind in KINDS), *(("version_3", kind) for kind in (*KINDS, "cycle"))]
+SAVED = [*(("version_2", kind) for kind in KINDS), *(("version_3", kind) for kind in (*KINDS, "cycle", "relative"))]
 
 
 @pytest.mark.parametrize("version, kind", SAVED)
@@ -133,7 +133,9 @@ def test_a_version_from_the_future_is_refused():
     saved = copy.deepcopy(optimizer.state_dict())
     saved["param_groups"][0]["checkpoint_version"] = checkpoint.VERSION + 1
     saved["param_groups"][0]["lr"] = 7.0
-    with pytest.raises(ValueError, match="the checkpoint has version 4, and this nvrm_fast reads up to 3"):
+    with pytest.raises(
+        ValueError, match="the checkpoint has version 4, and this nvrm_fast reads up to 3: install a later"
+    ):
         optimizer.load_state_dict(saved)
     assert optimizer.param_groups[0]["lr"] == 1e-3
 

@@ -17,6 +17,7 @@ CLASSES = {
     "adamw masters": (NVRMAdamW, dict(variability=0.02, master_weights=True)),
     "perturbed": (PerturbedSGD, dict(lr=0.1, momentum=0.9, variability=0.05)),
     "cycle": (NVRMSGD, dict(lr=0.1, momentum=0.9, variability=0.05, draws="cycle", seed=7)),  # from version 3 on
+    "relative": (NVRMSGD, dict(lr=0.1, momentum=0.9, variability=0.1, relative="rms", seed=7)),  # so is this
 }
 
 
