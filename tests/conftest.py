@@ -14,7 +14,13 @@ TESTS = Path(__file__).parent
 #: Files, folders and single tests under tests/ by their marks. pyproject.toml says what the marks mean.
 MARKS = {
     "studies": ["studies"],
-    "gpu": ["csrc/test_cuda_step.py", "nn/test_gpu.py", "optim/test_cuda_graph.py", "triton_kernels/test_gpu.py"],
+    "gpu": [
+        "csrc/test_cuda_measures.py",
+        "csrc/test_cuda_step.py",
+        "nn/test_gpu.py",
+        "optim/test_cuda_graph.py",
+        "triton_kernels/test_gpu.py",
+    ],
     "slow": [
         "bench/test_bench.py::test_the_gate_is_green_on_layers_and_red_on_a_wrong_kernel",
         "bench/test_bench_gpu.py",

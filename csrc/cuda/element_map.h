@@ -16,6 +16,8 @@ constexpr int rows = 8;
 constexpr int threads_per_superblock = blocks_per_superblock / row_elements;
 constexpr int threads_per_cta = 128;  // of a CUDA thread block, called a CTA here: "block" is Philox's
 constexpr int superblocks_per_round = threads_per_cta / threads_per_superblock;
+constexpr int most_rounds = 8;  // of a CTA
+constexpr int64_t most_cta_elements = most_rounds * superblocks_per_round * superblock_size;
 
 // A thread's part of one superblock.
 struct Part {

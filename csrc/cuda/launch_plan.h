@@ -26,10 +26,10 @@ inline bool rows_are_aligned(const TensorEntry& entry, const StepPlan& plan) {
 // CTAs that keep a large GPU busy to the end many times over: below that a CTA takes one round, above it more, to
 // spare it looking up its tensor.
 constexpr int64_t busy_ctas = 8192;
-constexpr int64_t most_rounds = 8;
 
 inline int rounds_for(int64_t superblocks) {
-  return static_cast<int>(std::clamp<int64_t>(superblocks / (superblocks_per_round * busy_ctas), 1, most_rounds));
+  return static_cast<int>(
+      std::clamp<int64_t>(superblocks / (superblocks_per_round * busy_ctas), 1, int64_t{most_rounds}));
 }
 
 inline int64_t superblocks_of(const TensorEntry& entry) {
@@ -51,15 +51,21 @@ inline int64_t fill_table(const StepPlan& plan, int64_t next, LaunchTable& table
   const int64_t superblocks_per_cta = static_cast<int64_t>(header.rounds) * superblocks_per_round;
   constexpr int64_t most_ctas = 0x7fffffff;  // a grid's limit
   auto* tensors = reinterpret_cast<CudaTensor*>(table.pool);
-  auto* layouts_end = reinterpret_cast<Layout*>(table.pool + pool_bytes);
+  size_t free_bytes = pool_bytes;
+  // From the back; returns where it lies.
+  const auto put = [&](const auto& what) {
+    free_bytes -= sizeof what;
+    memcpy(table.pool + free_bytes, &what, sizeof what);
+    return static_cast<int16_t>(free_bytes / pool_unit);
+  };
   for (; next < plan.entry_count; ++next) {
     const TensorEntry& entry = plan.entries[next];
     if (entry.numel == 0) continue;
-    const size_t layouts = static_cast<size_t>(header.layout_count) + (entry.layout != nullptr ? 1 : 0);
-    const size_t used = sizeof(CudaTensor) * static_cast<size_t>(header.tensor_count + 1) + sizeof(Layout) * layouts;
+    const size_t used = sizeof(CudaTensor) * static_cast<size_t>(header.tensor_count + 1) +
+                        (entry.layout != nullptr ? sizeof(Layout) : 0) + (plan.has_measures ? sizeof(MeasurePlace) : 0);
     const int64_t ctas = (superblocks_of(entry) + superblocks_per_cta - 1) / superblocks_per_cta;
     if (ctas > most_ctas) throw std::length_error("a parameter has more elements than one launch can reach");
-    if (used > sizeof table.pool || header.cta_count + ctas > most_ctas) break;
+    if (used > free_bytes || header.cta_count + ctas > most_ctas) break;
     CudaTensor& tensor = tensors[header.tensor_count++];
     tensor = CudaTensor{};
     for (int o = 0; o < operand_count; ++o) tensor.data[o] = entry.data[o];
@@ -67,15 +73,29 @@ inline int64_t fill_table(const StepPlan& plan, int64_t next, LaunchTable& table
     tensor.numel = entry.numel;
     tensor.offset = entry.offset;
     tensor.first_cta = header.cta_count;
-    tensor.layout = -1;
-    if (entry.layout != nullptr) {
-      tensor.layout = static_cast<int16_t>(header.layout_count++);
-      layouts_end[-1 - tensor.layout] = *entry.layout;
-    }
-    tensor.takes_rows = rows_are_aligned(entry, plan);
+    tensor.layout = rows_are_aligned(entry, plan) ? contiguous_in_rows : contiguous;
+    if (entry.layout != nullptr) tensor.layout = put(*entry.layout);
+    if (plan.has_measures) tensor.measure = put(entry.measure);
     header.cta_count += static_cast<uint32_t>(ctas);
   }
   return next;
+}
+
+// Calls visit(table) for each launch that finishes what a step or a measuring has summed up. finishes: of every
+// parameter.
+template <class Visit>
+void for_each_finish_table(const std::vector<FinishPlace>& places, const StepPlan& plan, bool moves, bool only_clean,
+                           Visit visit) {
+  for (size_t next = 0; next < places.size(); next += finishes_per_launch) {
+    FinishTable table{};
+    table.found_inf = plan.found_inf;
+    table.measure = plan.noise.measure;
+    table.moves = moves;
+    table.only_clean = only_clean;
+    table.count = static_cast<int>(std::min<size_t>(finishes_per_launch, places.size() - next));
+    std::copy_n(places.data() + next, table.count, table.place);
+    visit(table);
+  }
 }
 
 // Calls visit(table, writes_records, counts_steps) for each launch that must follow a step: all records are written

@@ -21,14 +21,24 @@ constexpr int argument_bytes = 4096;
 constexpr int argument_bytes = 32764;
 #endif
 
+// In the place of a layout: everything is contiguous, and in the second case every row of 4 is aligned in every
+// operand.
+constexpr int16_t contiguous = -1;
+constexpr int16_t contiguous_in_rows = -2;
+
+// Where a layout or a measure lies in the pool is counted in this many bytes.
+constexpr int pool_unit = 8;
+
 struct CudaTensor {
   void* data[operand_count];  // as in TensorEntry
   RecordPlace place;
   int64_t numel;
   int64_t offset;
   uint32_t first_cta;  // running count of the launch's CTAs before this tensor
-  int16_t layout;      // position in the pool's list of layouts, or -1 when everything is contiguous
-  bool takes_rows;     // every row of 4 is aligned in every operand
+  int16_t layout;      // its place in the pool, or one of those above
+  int16_t measure;     // the place of its MeasurePlace in the pool, where the launch has measures
+
+  NVRM_INLINE bool takes_rows() const { return layout == contiguous_in_rows; }
 };
 
 // Whether a GradScaler found infinite gradients: then nothing at all is written.
@@ -40,13 +50,13 @@ struct LaunchHeader {
   const double* hyper_tensor;  // the same on the device, read instead; may be null
   const float* grad_scale;     // the gradients are divided by it; may be null
   const float* found_inf;      // not 0: the step is skipped; may be null
+  bool only_clean;             // of a measuring: tensors that carry noise are left out
   int tensor_count;
-  int layout_count;
   int rounds;  // each CTA works through rounds * superblocks_per_round superblocks
   uint32_t cta_count;
 };
 
-// Tensors fill the pool from the front, layouts (few lists have any) from the back.
+// Tensors fill the pool from the front, layouts and measures (few lists have any) from the back.
 constexpr int pool_bytes = (argument_bytes - static_cast<int>(sizeof(LaunchHeader))) / 16 * 16 - 16;
 
 struct LaunchTable {
@@ -54,7 +64,12 @@ struct LaunchTable {
   alignas(16) unsigned char pool[pool_bytes];
 
   NVRM_INLINE const CudaTensor& tensor(int i) const { return reinterpret_cast<const CudaTensor*>(pool)[i]; }
-  NVRM_INLINE const Layout& layout(int i) const { return reinterpret_cast<const Layout*>(pool + pool_bytes)[-1 - i]; }
+  NVRM_INLINE const Layout& layout(int16_t place) const {
+    return *reinterpret_cast<const Layout*>(pool + place * pool_unit);
+  }
+  NVRM_INLINE const MeasurePlace& measure(int16_t place) const {
+    return *reinterpret_cast<const MeasurePlace*>(pool + place * pool_unit);
+  }
 
   // The tensor that a CTA works on: binary search in the running count.
   NVRM_INLINE int tensor_of(uint32_t cta) const {
@@ -71,7 +86,9 @@ struct LaunchTable {
   }
 };
 
-static_assert(sizeof(CudaTensor) % 8 == 0 && sizeof(Layout) % 8 == 0, "both share one pool");
+static_assert(sizeof(CudaTensor) % pool_unit == 0 && sizeof(Layout) % pool_unit == 0 &&
+                  sizeof(MeasurePlace) % pool_unit == 0,
+              "they share one pool");
 static_assert(sizeof(LaunchTable) <= argument_bytes, "kernel arguments have a limit");
 
 // For the launch that writes the records and the step counters: few bytes, because it follows every step.
@@ -92,5 +109,34 @@ struct RecordTable {
   }
 };
 static_assert(sizeof(RecordTable) <= 4096, "kernel arguments have a limit");
+
+// For the launch that makes measures of sums.
+constexpr int finishes_per_launch = 60;
+struct FinishTable {
+  FinishPlace place[finishes_per_launch];
+  const float* found_inf;
+  int count;
+  int measure;
+  bool moves;       // the line of the clean weights becomes that of the noise that is on
+  bool only_clean;  // parameters that carry noise are left as they are
+
+  // What one thread of so many does for a parameter: every so many-th row.
+  NVRM_INLINE void finish_rows_of(int position, int thread, int threads) const {
+    const FinishPlace& mine = place[position];
+    if (is_skipped(found_inf) || (only_clean && recorded_noise(mine.record).scale != 0)) return;
+    NVRM_UNROLL(1)
+    for (int64_t row = thread; row < mine.at.rows; row += threads) {
+      const int64_t* sum = mine.at.sums + row * sum_words;
+      if (moves) mine.at.measures[row] = mine.at.clean()[row];
+      if (mine.left == nullptr) {
+        mine.at.clean()[row] = finished_measure(sum, measure, mine.count);
+      } else {
+        NVRM_UNROLL(4)
+        for (int word = 0; word < sum_words; ++word) mine.left[row * sum_words + word] = sum[word];
+      }
+    }
+  }
+};
+static_assert(sizeof(FinishTable) <= 4096, "kernel arguments have a limit");
 
 }  // namespace nvrm

@@ -12,11 +12,18 @@ cudaError_t launch_noise(const NoiseKey& key, int distribution, float scale, int
                          cudaStream_t stream);
 
 // One step of the table's tensors, by the rule with this code; their records and counters stay. A function for each
-// ScalarKind.
+// ScalarKind, and another one where the tensors have measures: those add what they measure to the sums.
 cudaError_t launch_float32_step(int rule, const LaunchTable&, bool has_master, cudaStream_t);
 cudaError_t launch_float64_step(int rule, const LaunchTable&, bool has_master, cudaStream_t);
 cudaError_t launch_bfloat16_step(int rule, const LaunchTable&, bool has_master, cudaStream_t);
 cudaError_t launch_float16_step(int rule, const LaunchTable&, bool has_master, cudaStream_t);
+cudaError_t launch_relative_float32_step(int rule, const LaunchTable&, bool has_master, cudaStream_t);
+cudaError_t launch_relative_float64_step(int rule, const LaunchTable&, bool has_master, cudaStream_t);
+cudaError_t launch_relative_bfloat16_step(int rule, const LaunchTable&, bool has_master, cudaStream_t);
+cudaError_t launch_relative_float16_step(int rule, const LaunchTable&, bool has_master, cudaStream_t);
+
+// After those, before the records: measures from the sums.
+cudaError_t launch_finish(const FinishTable&, cudaStream_t);
 
 // After every launch of the step: writes what the weights carry, adds 1 to the step counters, unless found_inf says
 // otherwise.

@@ -4,7 +4,7 @@
 namespace nvrm {
 
 cudaError_t launch_bfloat16_step(int rule, const LaunchTable& table, bool has_master, cudaStream_t stream) {
-  return launch_storage<BFloat16, float>(rule, table, has_master, stream);
+  return launch_storage<BFloat16, float, false>(rule, table, has_master, stream);
 }
 
 }  // namespace nvrm

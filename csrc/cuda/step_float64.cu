@@ -4,7 +4,7 @@
 namespace nvrm {
 
 cudaError_t launch_float64_step(int rule, const LaunchTable& table, bool has_master, cudaStream_t stream) {
-  return launch_storage<double, double>(rule, table, has_master, stream);
+  return launch_storage<double, double, false>(rule, table, has_master, stream);
 }
 
 }  // namespace nvrm

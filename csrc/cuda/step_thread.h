@@ -4,6 +4,7 @@
 
 #include "../math/update_rule.h"
 #include "launch_table.h"
+#include "measure_thread.h"
 #include "noise_thread.h"
 
 // What was read from memory before is not known any more.
@@ -14,6 +15,13 @@
 #endif
 
 namespace nvrm {
+
+// Where parameters have measures: the rows of a CTA's elements, and the scales of its noise in them.
+struct CtaRelation {
+  CtaRows rows;
+  ScaleOf old_scale;
+  ScaleOf new_scale;
+};
 
 // What one thread of a CTA works out for all of them, from the table and from device memory.
 template <class Rule, class Math>
@@ -28,6 +36,27 @@ struct CtaArguments {
   bool is_first;
 };
 
+// The tensor's element in which a CTA's first superblock begins, counted in the full tensor.
+NVRM_INLINE int64_t cta_element(const LaunchTable& table, const CudaTensor& tensor, uint32_t cta) {
+  const int64_t superblocks_per_cta = int64_t{table.header.rounds} * superblocks_per_round;
+  return (tensor.offset / superblock_size + (cta - tensor.first_cta) * superblocks_per_cta) * superblock_size;
+}
+
+// One draw of noise by the measures of its row: of unit scale where the CTA has several rows, and then `scale` has the
+// line of their measures.
+NVRM_INLINE void take_scale(NoiseDraw& draw, ScaleOf& scale, const CtaRows& rows) {
+  if (scale.line != nullptr && rows.are_one()) scale = {relative_scale(scale.b, scale.line[rows.first]), nullptr};
+  draw.scale = scale.line != nullptr ? 1.0f : scale.b;
+}
+
+// What follows from both noises' scales.
+template <class Rule, class Math>
+NVRM_INLINE void take_turns(CtaArguments<Rule, Math>& cta) {
+  cta.old_scale = turned_scale(cta.old_noise.scale, cta.old_noise.turn);
+  cta.new_scale = turned_scale(cta.new_noise.scale, cta.new_noise.turn);
+  cta.one_draw = cta.old_noise.scale != 0 && cta.new_noise.scale != 0 && is_one_draw(cta.old_noise, cta.new_noise);
+}
+
 template <class Rule, class Math, bool master>
 NVRM_INLINE CtaArguments<Rule, Math> cta_arguments(const LaunchTable& table, int tensor_position) {
   const LaunchHeader& header = table.header;
@@ -35,14 +64,32 @@ NVRM_INLINE CtaArguments<Rule, Math> cta_arguments(const LaunchTable& table, int
   const double* raw = header.hyper_tensor != nullptr ? header.hyper_tensor : header.hyper;
   CtaArguments<Rule, Math> cta;
   cta.old_noise = old_noise(place, header.noise, master);
-  cta.new_noise = new_noise(place, header.noise);
-  cta.old_scale = turned_scale(cta.old_noise.scale, cta.old_noise.turn);
-  cta.new_scale = turned_scale(cta.new_noise.scale, cta.new_noise.turn);
-  cta.one_draw = cta.old_noise.scale != 0 && cta.new_noise.scale != 0 && is_one_draw(cta.old_noise, cta.new_noise);
+  cta.new_noise = NoiseDraw{};
+  if constexpr (Rule::writes) cta.new_noise = new_noise(place, header.noise);
+  take_turns(cta);
   cta.hyper = Rule::template combine<Math>(raw);
   if constexpr (Rule::reads_gradient) cta.scalars = Rule::template scalars<Math>(raw, *place.step + 1);
   cta.is_first = Rule::has_special_first_gradient && is_first_gradient(place);
   return cta;
+}
+
+// The same where the tensor has measures; `cta` gets the scales.
+template <class Rule, class Math>
+NVRM_INLINE CtaRelation cta_relation(const LaunchTable& table, int tensor_position, uint32_t cta_number,
+                                     CtaArguments<Rule, Math>& cta) {
+  const CudaTensor& tensor = table.tensor(tensor_position);
+  const MeasurePlace& at = table.measure(tensor.measure);
+  const int64_t first = cta_element(table, tensor, cta_number), end = tensor.offset + tensor.numel - first;
+  const int64_t most = int64_t{table.header.rounds} * superblocks_per_round * superblock_size;
+  CtaRelation found{};
+  found.rows = cta_rows(at, first, static_cast<uint32_t>(first < tensor.offset ? tensor.offset - first : 0),
+                        static_cast<uint32_t>(end < most ? end : most));
+  found.old_scale = old_scale(cta.old_noise, tensor.place, at);
+  if constexpr (Rule::writes) found.new_scale = new_scale(cta.new_noise, tensor.place, at, table.header.noise);
+  take_scale(cta.old_noise, found.old_scale, found.rows);
+  take_scale(cta.new_noise, found.new_scale, found.rows);
+  take_turns(cta);
+  return found;
 }
 
 // Where element i of an operand lies, in elements.
@@ -57,12 +104,20 @@ NVRM_INLINE int64_t position(const Layout& layout, int operand, int64_t i) {
   return at + i * layout.strides[operand][0];
 }
 
+template <class Rule>
+NVRM_INLINE bool has_nothing_to_do(const LaunchTable& table, int tensor_position) {
+  const RecordPlace& place = table.tensor(tensor_position).place;
+  if constexpr (!Rule::writes) return table.header.only_clean && recorded_noise(place.record).scale != 0;
+  return !Rule::reads_gradient && stays_clean(place);
+}
+
 // One tensor as this thread sees it.
 struct View {
   const CudaTensor& tensor;
   const LaunchTable& table;
 
   NVRM_INLINE bool has(int64_t i) const { return i >= 0 && i < tensor.numel; }
+  NVRM_INLINE const MeasurePlace& measure() const { return table.measure(tensor.measure); }
   NVRM_INLINE int64_t at(int operand, int64_t i) const {
     return tensor.layout < 0 ? i : position(table.layout(tensor.layout), operand, i);
   }
@@ -125,15 +180,19 @@ struct TwoRows {
   // States, and the clean weights where they are kept.
   template <bool whole>
   NVRM_INLINE void store_clean(const View& view, int64_t i, bool keep_noise) const {
-    NVRM_UNROLL(3)
-    for (int n = 0; n < Rule::states; ++n) view.store<whole, State>(state_operand + n, i, s[n]);
-    if (master && Rule::reads_gradient && !keep_noise) view.store<whole, State>(master_operand, i, x);
+    if constexpr (Rule::writes) {
+      NVRM_UNROLL(3)
+      for (int n = 0; n < Rule::states; ++n) view.store<whole, State>(state_operand + n, i, s[n]);
+      if (master && Rule::reads_gradient && !keep_noise) view.store<whole, State>(master_operand, i, x);
+    }
   }
 
   template <bool whole>
   NVRM_INLINE void store_noisy(const View& view, int64_t i, bool keep_noise) const {
-    if (master && keep_noise) view.store<whole, State>(master_operand, i, x);
-    view.store<whole, Param>(parameter_operand, i, x);
+    if constexpr (Rule::writes) {
+      if (master && keep_noise) view.store<whole, State>(master_operand, i, x);
+      view.store<whole, Param>(parameter_operand, i, x);
+    }
   }
 };
 
@@ -176,19 +235,44 @@ NVRM_INLINE void recall_rows(const WordStore& words, int thread, const TurnedSca
   }
 }
 
+// Measures the two rows of clean weights from element i on. Through the words of their noise, which are used up: a loop
+// over registers would move them.
+template <class Math>
+NVRM_INLINE void measure_rows(const View& view, int64_t i, bool whole, const Math (*x)[row_elements], int k, int thread,
+                              NoiseWords& words, uint32_t place, ThreadMeasure& measure) {
+  WordRow* const rows_of_words[2] = {&words.off.row[k][thread], &words.on.row[k][thread]};
+  NVRM_UNROLL(2)
+  for (int r = 0; r < 2; ++r) {
+    WordRow row;
+    NVRM_UNROLL(4)
+    for (int e = 0; e < row_elements; ++e) row.value[e] = ScalarLanes::bits_of(static_cast<float>(x[r][e]));
+    *rows_of_words[r] = row;
+  }
+  NVRM_UNROLL(1)
+  for (int n = 0; n < 2 * row_elements; ++n) {
+    const int e = n % row_elements, behind = (n / row_elements) * blocks_per_superblock + e;
+    if (!whole && !view.has(i + behind)) continue;
+    const WordStore& store = n < row_elements ? words.off : words.on;
+    measure.add(ScalarLanes::float_from_bits(store.row[k][thread].value[e]), place + static_cast<uint32_t>(behind));
+  }
+}
+
 // One part of one superblock.
-template <class Rule, class Param, class Math, bool master>
-NVRM_INLINE void step_part(const View& view, const CtaArguments<Rule, Math>& cta, const Part& part, int thread,
-                           NoiseWords& words) {
+template <class Rule, class Param, class Math, bool master, bool relative>
+NVRM_INLINE void step_part(const View& view, const CtaArguments<Rule, Math>& cta, const CtaRelation* relation,
+                           const Part& part, int thread, NoiseWords& words, uint32_t place, ThreadMeasure* measure) {
   const CudaTensor& tensor = view.tensor;
   const LaunchHeader& header = view.table.header;
   int64_t i = first_element(part, tensor.offset);
   if (i >= tensor.numel) return;
-  const bool whole = tensor.takes_rows && is_whole(i, tensor.numel);
-  const bool has_off = !master && cta.old_noise.scale != 0, has_on = cta.new_noise.scale != 0;
+  const bool whole = tensor.takes_rows() && is_whole(i, tensor.numel);
+  const bool has_off = !master && cta.old_noise.scale != 0, has_on = Rule::writes && cta.new_noise.scale != 0;
   const bool one_draw = !master && cta.one_draw;
   const bool keep_noise = Rule::reads_gradient && header.noise.keep_noise;
   const float* grad_scale = header.grad_scale;
+  // Noise alone is put on clean weights that have been measured.
+  constexpr bool can_measure = relative && (Rule::reads_gradient || !Rule::writes);
+  const bool measures = can_measure && header.noise.measure != 0;
 
   if (has_off) draw_words(part, cta.old_noise.key, thread, words.off);
   if (has_on && !one_draw) draw_words(part, cta.new_noise.key, thread, words.on);
@@ -208,6 +292,7 @@ NVRM_INLINE void step_part(const View& view, const CtaArguments<Rule, Math>& cta
       two_rows(cta.old_noise.distribution, words.off.row[k][thread], noise);
       if (one_draw) keep_rows(noise, thread, words.on);
       turn_rows(cta.old_scale, noise);
+      if constexpr (relative) scale_rows(view.measure(), relation->rows, relation->old_scale, place, noise);
       NVRM_UNROLL(8)
       for (int e = 0; e < 2 * row_elements; ++e) {
         Math& x = two.x[e / row_elements][e % row_elements];
@@ -253,6 +338,12 @@ NVRM_INLINE void step_part(const View& view, const CtaArguments<Rule, Math>& cta
         two_rows(cta.new_noise.distribution, words.on.row[k][thread], noise);
         turn_rows(cta.new_scale, noise);
       }
+      if constexpr (relative) scale_rows(view.measure(), relation->rows, relation->new_scale, place, noise);
+    }
+    if constexpr (can_measure && (master || !Rule::writes)) {
+      if (measures) measure_rows(view, i, whole, two.x, k, thread, words, place, *measure);
+    }
+    if (has_on) {
       NVRM_UNROLL(8)
       for (int e = 0; e < 2 * row_elements; ++e) {
         Math& x = two.x[e / row_elements][e % row_elements];
@@ -264,20 +355,47 @@ NVRM_INLINE void step_part(const View& view, const CtaArguments<Rule, Math>& cta
     } else {
       two.template store_noisy<false>(view, i, keep_noise);
     }
+    if constexpr (can_measure && !master && Rule::writes) {
+      if (measures) {
+        // The clean weights are what is left when the noise is taken off again.
+        NVRM_UNROLL(8)
+        for (int e = 0; e < 2 * row_elements; ++e) {
+          Math& x = two.x[e / row_elements][e % row_elements];
+          Param stored;
+          CudaLanes::narrow(x, stored);
+          x = CudaLanes::widen(stored);
+          if (has_on) x = x - static_cast<Math>(noise[e / row_elements][e % row_elements]);
+        }
+        measure_rows(view, i, whole, two.x, k, thread, words, place, *measure);
+      }
+    }
     i += 2 * blocks_per_superblock;
+    place += 2 * blocks_per_superblock;
   }
 }
 
-// Everything that one thread of one CTA does.
-template <class Rule, class Param, class Math, bool master>
-NVRM_INLINE void step_thread(const LaunchTable& table, const CtaArguments<Rule, Math>& arguments, int tensor_position,
-                             uint32_t cta, int thread, NoiseWords& words) {
+// Everything that one thread of one CTA does; where it measures, add_cta_sums follows when all threads are done.
+// relation, sums: null where parameters have no measures.
+template <class Rule, class Param, class Math, bool master, bool relative>
+NVRM_INLINE void step_thread(const LaunchTable& table, const CtaArguments<Rule, Math>& arguments,
+                             const CtaRelation* relation, int tensor_position, uint32_t cta, int thread,
+                             NoiseWords& words, CtaSums* sums) {
   const View view{table.tensor(tensor_position), table};
-  const int64_t first = view.tensor.offset / superblock_size +
-                        static_cast<int64_t>(cta - view.tensor.first_cta) * table.header.rounds * superblocks_per_round;
-  NVRM_UNROLL(1)
-  for (int round = 0; round < table.header.rounds; ++round) {
-    step_part<Rule, Param, Math, master>(view, arguments, part_of(first, thread, round), thread, words);
+  const int64_t first = cta_element(table, view.tensor, cta) / superblock_size;
+  const auto step_rounds = [&](ThreadMeasure* measure) {
+    NVRM_UNROLL(1)
+    for (int round = 0; round < table.header.rounds; ++round) {
+      const Part part = part_of(first, thread, round);
+      const auto place = static_cast<uint32_t>((part.superblock - first) * superblock_size + part.first_block);
+      step_part<Rule, Param, Math, master, relative>(view, arguments, relation, part, thread, words, place, measure);
+    }
+  };
+  if constexpr (relative) {
+    ThreadMeasure measure(view.measure(), relation->rows, table.header.noise.measure);
+    step_rounds(&measure);
+    if (table.header.noise.measure != 0) measure.finish(*sums, thread);
+  } else {
+    step_rounds(nullptr);
   }
 }
 

@@ -52,6 +52,7 @@ struct StepPlan {
   int64_t entry_count;
   ScalarKind kind;
   bool has_master;
+  bool has_measures;       // every entry has a MeasurePlace that is not null
   bool stream_parameters;  // with masters: parameters are written past the caches
   NewNoise noise;
   int hyper_count;

@@ -60,6 +60,7 @@ inline Refusal refused_betas(double beta1, double beta2) {
 
 struct AnyRule {
   static constexpr bool reads_gradient = true;
+  static constexpr bool writes = true;
   static constexpr bool has_special_first_gradient = false;
   static constexpr NoiseScale noise_scale = NoiseScale::per_tensor;
 
@@ -94,6 +95,11 @@ struct NoUpdate : AnyRule {
   }
   template <class L, class V, class T>
   NVRM_INLINE static void update(V&, V, V*, const Hyper<T>&, const NoScalars&, bool) {}
+};
+
+// Not even that: clean weights are read, to be measured.
+struct OnlyMeasure : NoUpdate {
+  static constexpr bool writes = false;
 };
 
 template <bool with_momentum>
@@ -262,8 +268,9 @@ struct Lion : AnyRule {
   visit(4, Lion)
 // clang-format on
 
-// In the place of a code: NoUpdate.
+// In the place of a code: NoUpdate, OnlyMeasure.
 constexpr int no_rule = -1;
+constexpr int only_measure = -2;
 
 #define NVRM_COUNT(code, Rule) +1
 constexpr int rule_count = NVRM_FOR_EACH_RULE(NVRM_COUNT);

@@ -8,35 +8,40 @@
 namespace nvrm {
 namespace {
 
+// run(kernels, plan, begin, end) on all superblocks, by torch's threads.
+template <class Run>
+void for_superblocks(const TensorTable& table, const Run& run) {
+  const StepPlan plan = table.plan();
+  const CpuKernels& kernels = cpu_kernels();
+  parallel_for(0, table.superblock_count(), superblocks_per_task,
+               [&](int64_t begin, int64_t end) { run(kernels, plan, begin, end); });
+}
+
 struct Cpu {
   static constexpr ReadBy reader = ReadBy::host;
-  static constexpr bool takes_measures = true;
 
   static void step(TensorTable& table, int rule, const at::Tensor&) {
     if (table.is_skipped()) return;
     table.start_measuring(false);
-    const StepPlan plan = table.plan();
-    const CpuKernels& kernels = cpu_kernels();
-    parallel_for(0, table.superblock_count(), superblocks_per_task,
-                 [&](int64_t begin, int64_t end) { kernels.step(rule, plan, begin, end); });
+    for_superblocks(table, [&](const CpuKernels& kernels, const StepPlan& plan, int64_t begin, int64_t end) {
+      kernels.step(rule, plan, begin, end);
+    });
     table.finish_measuring(true, false);
     table.write_records();
   }
 
   static void reperturb(const TensorTable& table, const at::Tensor&) {
-    const StepPlan plan = table.plan();
-    const CpuKernels& kernels = cpu_kernels();
-    parallel_for(0, table.superblock_count(), superblocks_per_task,
-                 [&](int64_t begin, int64_t end) { kernels.reperturb(plan, begin, end); });
+    for_superblocks(table, [](const CpuKernels& kernels, const StepPlan& plan, int64_t begin, int64_t end) {
+      kernels.reperturb(plan, begin, end);
+    });
     table.write_records();
   }
 
-  static void measure(TensorTable& table, bool only_clean) {
+  static void measure(TensorTable& table, bool only_clean, const at::Tensor&) {
     table.start_measuring(only_clean);
-    const StepPlan plan = table.plan();
-    const CpuKernels& kernels = cpu_kernels();
-    parallel_for(0, table.superblock_count(), superblocks_per_task,
-                 [&](int64_t begin, int64_t end) { kernels.measure(plan, only_clean, begin, end); });
+    for_superblocks(table, [&](const CpuKernels& kernels, const StepPlan& plan, int64_t begin, int64_t end) {
+      kernels.measure(plan, only_clean, begin, end);
+    });
     table.finish_measuring(false, only_clean);
   }
 };

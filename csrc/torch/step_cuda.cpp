@@ -1,5 +1,6 @@
-// nvrm_fast::step_ and reperturb_ on CUDA devices: one launch for a whole parameter list, or as few as the argument
-// table needs, and a small one that writes the records. Nothing here waits for the device.
+// nvrm_fast::step_, reperturb_ and measure_ on CUDA devices: one launch for a whole parameter list, or as few as the
+// argument table needs, and small ones that finish the measures and write the records. Nothing here waits for the
+// device.
 #include <torch/library.h>
 
 #include <memory>
@@ -26,25 +27,59 @@ cudaError_t launch_step(int rule, ScalarKind kind, const LaunchTable& table, boo
   return cudaErrorInvalidValue;
 }
 
+cudaError_t launch_relative_step(int rule, ScalarKind kind, const LaunchTable& table, bool has_master,
+                                 cudaStream_t stream) {
+  switch (kind) {
+    case ScalarKind::float32:
+      return launch_relative_float32_step(rule, table, has_master, stream);
+    case ScalarKind::float64:
+      return launch_relative_float64_step(rule, table, has_master, stream);
+    case ScalarKind::bfloat16:
+      return launch_relative_bfloat16_step(rule, table, has_master, stream);
+    case ScalarKind::float16:
+      return launch_relative_float16_step(rule, table, has_master, stream);
+  }
+  return cudaErrorInvalidValue;
+}
+
 struct Cuda {
   static constexpr ReadBy reader = ReadBy::device;
-  static constexpr bool takes_measures = false;
+
+  // Goes through the elements; records, counters and measures stay.
+  static void launch(const StepPlan& plan, int rule, bool only_clean, cudaStream_t stream) {
+    // Too large for a stack that may be a small thread's.
+    const auto table = std::make_unique<LaunchTable>();
+    for (int64_t next = 0; next < plan.entry_count;) {
+      next = fill_table(plan, next, *table);
+      table->header.only_clean = only_clean;
+      const auto launch_one = plan.has_measures ? launch_relative_step : launch_step;
+      C10_CUDA_CHECK(launch_one(rule, plan.kind, *table, plan.has_master, stream));
+    }
+  }
+
+  static void finish(const TensorTable& table, const StepPlan& plan, bool moves, bool only_clean, cudaStream_t stream) {
+    for_each_finish_table(table.finishes(), plan, moves, only_clean,
+                          [&](const FinishTable& finish) { C10_CUDA_CHECK(launch_finish(finish, stream)); });
+  }
 
   static void step(const TensorTable& table, int rule, const at::Tensor& param) {
     const LaunchPlace place(param);
     const StepPlan plan = table.plan();
-    // Too large for a stack that may be a small thread's.
-    const auto launch_table = std::make_unique<LaunchTable>();
-    for (int64_t next = 0; next < plan.entry_count;) {
-      next = fill_table(plan, next, *launch_table);
-      C10_CUDA_CHECK(launch_step(rule, plan.kind, *launch_table, plan.has_master, place.stream()));
-    }
+    launch(plan, rule, false, place.stream());
+    if (plan.noise.measure != 0) finish(table, plan, true, false, place.stream());
     for_each_record_table(table.places(), plan, [&](const RecordTable& records, bool writes_records, bool counts) {
       C10_CUDA_CHECK(launch_records(records, writes_records, counts, place.stream()));
     });
   }
 
   static void reperturb(const TensorTable& table, const at::Tensor& param) { step(table, no_rule, param); }
+
+  static void measure(const TensorTable& table, bool only_clean, const at::Tensor& param) {
+    const LaunchPlace place(param);
+    const StepPlan plan = table.plan();
+    launch(plan, only_measure, only_clean, place.stream());
+    finish(table, plan, false, only_clean, place.stream());
+  }
 };
 
 }  // namespace
@@ -56,6 +91,7 @@ std::unique_ptr<CheckedStep> check_cuda_step(const StepArguments& arguments) {
 TORCH_LIBRARY_IMPL(nvrm_fast, CUDA, m) {
   m.impl("step_", &step<Cuda>);
   m.impl("reperturb_", &reperturb<Cuda>);
+  m.impl("measure_", &measure<Cuda>);
 }
 
 }  // namespace nvrm

@@ -1,5 +1,5 @@
 // The operators' argument lists and what every device makes of them, once. A backend says who reads the records
-// (`reader`) and runs a finished table: step, reperturb.
+// (`reader`) and runs a finished table: step, reperturb, measure.
 #pragma once
 
 #include <memory>
@@ -26,11 +26,6 @@ struct StepArguments {
   at::IntArrayRef run_lengths, run_strides;
 };
 
-// Of kernels that know no measures: nvrm_fast/ops/step.py calls others then.
-inline void refuse_measures(at::TensorList measures, int64_t measure) {
-  TORCH_CHECK_VALUE(measures.empty() && measure == 0, "measures must be empty: these kernels take none");
-}
-
 // A step whose arguments were checked: run() refuses nothing.
 struct CheckedStep {
   virtual ~CheckedStep() = default;
@@ -45,7 +40,6 @@ class CheckedStepOn final : public CheckedStep {
         params_(a.params),
         table_(a.params, a.grads, a.masters, a.records, a.offsets, Backend::reader) {
     const RuleFacts* facts = facts_of_rule(a.rule);
-    if (!Backend::takes_measures) refuse_measures(a.measures, a.measure);
     TORCH_CHECK_VALUE(facts != nullptr, "rule must be a code in [0, ", rule_count, "), got ", a.rule);
     check_distribution(a.distribution, "distribution");
     table_.set_states(facts->states, a.states);
@@ -95,7 +89,6 @@ template <class Backend>
 void reperturb(at::TensorList params, at::TensorList masters, at::TensorList records, at::TensorList targets,
                at::IntArrayRef offsets, at::TensorList measures, at::IntArrayRef row_lengths,
                at::IntArrayRef run_lengths, at::IntArrayRef run_strides) {
-  if (!Backend::takes_measures) refuse_measures(measures, 0);
   // No rule reads the gradient; the parameters stand in for it.
   TensorTable table(params, params, masters, records, offsets, Backend::reader);
   table.set_targets(targets);
@@ -118,7 +111,7 @@ void measure(at::TensorList params, at::TensorList masters, at::TensorList recor
   table.set_measures(measures, row_lengths, measure, sums);
   table.finish();
   if (params.empty()) return;
-  Backend::measure(table, only_clean);
+  Backend::measure(table, only_clean, params[0]);
   table.note_measures();
 }
 

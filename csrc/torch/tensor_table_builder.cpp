@@ -1,6 +1,7 @@
 #include "tensor_table_builder.h"
 
 #include <ATen/MemoryOverlap.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 
@@ -255,16 +256,7 @@ void TensorTable::finish() {
       }
     }
   }
-  if (noise_.measure != 0 && sums_.empty()) {
-    size_t words = 0;
-    for (const MeasurePlace& place : measure_places_) words += static_cast<size_t>(place.rows) * sum_words;
-    own_sums_.resize(words);
-    words = 0;
-    for (MeasurePlace& place : measure_places_) {
-      place.sums = own_sums_.data() + words;
-      words += static_cast<size_t>(place.rows) * sum_words;
-    }
-  }
+  if (noise_.measure != 0 && (sums_.empty() || reader_ == ReadBy::device)) place_sums();
   for (size_t i = 0; i < measure_places_.size(); ++i) {
     entries_[i].measure = measure_places_[i];
     if (noise_.measure == 0) entries_[i].measure.sums = nullptr;
@@ -275,6 +267,25 @@ void TensorTable::finish() {
     const int64_t begin = entry.offset / superblock_size;
     const int64_t end = (entry.offset + entry.numel + superblock_size - 1) / superblock_size;
     first_superblock_.push_back(first_superblock_.back() + (entry.numel == 0 ? 0 : end - begin));
+  }
+}
+
+// Gives the sums memory of their own: on the device, where whoever reads the tensors of a step that is skipped must
+// find them as they were, even where tensors for them are given.
+void TensorTable::place_sums() {
+  int64_t words = 0;
+  for (const MeasurePlace& place : measure_places_) words += place.rows * sum_words;
+  int64_t* next = nullptr;
+  if (reader_ == ReadBy::device && words > 0) {
+    device_sums_ = at::zeros({words}, params_[0].options().dtype(at::kLong));
+    next = device_sums_.mutable_data_ptr<int64_t>();
+  } else {
+    host_sums_.resize(static_cast<size_t>(words));
+    next = host_sums_.data();
+  }
+  for (MeasurePlace& place : measure_places_) {
+    place.sums = next;
+    next += place.rows * sum_words;
   }
 }
 
@@ -338,6 +349,7 @@ StepPlan TensorTable::plan() const {
   plan.entry_count = static_cast<int64_t>(entries_.size());
   plan.kind = scalar_kind(dtype_, "params[0]");
   plan.has_master = has_master;
+  plan.has_measures = !measure_places_.empty();
   plan.stream_parameters = has_master && superblock_count() * superblock_size > cache_elements;
   plan.noise = noise_;
   plan.hyper_count = static_cast<int>(hyper_.size());
@@ -394,6 +406,16 @@ void TensorTable::finish_measuring(bool moves, bool only_clean) const {
       at.clean()[row] = finished_measure(at.sums + row * sum_words, noise_.measure, count);
     }
   }
+}
+
+std::vector<FinishPlace> TensorTable::finishes() const {
+  std::vector<FinishPlace> found;
+  for (size_t i = 0; i < measure_places_.size(); ++i) {
+    const MeasurePlace& at = measure_places_[i];
+    int64_t* left = sums_.empty() ? nullptr : sums_[i].mutable_data_ptr<int64_t>();
+    found.push_back({at, params_[i].numel() / at.rows, left, places_[i].record});
+  }
+  return found;
 }
 
 void TensorTable::write_records() const {

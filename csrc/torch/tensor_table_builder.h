@@ -61,6 +61,9 @@ class TensorTable {
   // Each parameter's, where plan().entries has each run's.
   const std::vector<RecordPlace>& places() const { return places_; }
 
+  // On the device: each parameter's sums, and where they go when everything is summed up.
+  std::vector<FinishPlace> finishes() const;
+
   // On the host: whether there is nothing to do, because gradients were infinite.
   bool is_skipped() const { return found_inf_ != nullptr && *found_inf_ != 0; }
 
@@ -81,6 +84,7 @@ class TensorTable {
   bool is_measured(size_t i, bool only_clean) const;
   void set_layout(size_t i);
   void split_into_runs();
+  void place_sums();
 
   at::TensorList params_;
   at::TensorList records_;
@@ -101,7 +105,8 @@ class TensorTable {
   at::TensorList sums_;
   std::vector<RecordPlace> places_;
   std::vector<MeasurePlace> measure_places_;
-  std::vector<int64_t> own_sums_;
+  std::vector<int64_t> host_sums_;
+  at::Tensor device_sums_;
   std::vector<TensorEntry> entries_;  // a parameter's one, or one for each of its runs
   std::vector<int64_t> first_superblock_ = {0};
   std::deque<Layout> layouts_;  // a deque, so that entries may point into it while it grows

@@ -25,13 +25,8 @@ _SCHEMAS = {
     "reperturb_": schema(ReperturbArguments),
     "measure_": schema(MeasureArguments),
 }
-#: Which devices the native kernels serve, operator by operator.
-_NATIVE = {
-    "fill_noise_": ("cpu", "cuda"),
-    "step_": ("cpu", "cuda"),
-    "reperturb_": ("cpu", "cuda"),
-    "measure_": ("cpu",),
-}
+#: Which devices the native kernels serve.
+_NATIVE = ("cpu", "cuda")
 
 
 def _on_cuda(name: str) -> Callable[..., None]:
@@ -47,14 +42,14 @@ _library = torch.library.Library("nvrm_fast", "DEF")
 for _name, _schema in _SCHEMAS.items():
     _library.define(_name + _schema)
     _library.impl(_name, getattr(reference, _name), "CompositeExplicitAutograd")
-    if "cuda" not in _NATIVE[_name] or not registry.native_serves_cuda():
+    if not registry.native_serves_cuda():
         _library.impl(_name, _on_cuda(_name), "CUDA")
     # No operator here is differentiable. Without this torch looks at every tensor of every list once more.
     _library.impl(_name, torch.library.fallthrough_kernel, "Autograd")
     # Every operator writes into its arguments and returns nothing, so there is no output to describe.
     torch.library.register_fake(f"nvrm_fast::{_name}", lambda *args, **kwargs: None, lib=_library)
     registry.register_kernel(_name, "reference", registry.EVERY_DEVICE, getattr(reference, _name))
-    registry.register_kernel(_name, "native", _NATIVE[_name], getattr(torch.ops.nvrm_fast, _name))
+    registry.register_kernel(_name, "native", _NATIVE, getattr(torch.ops.nvrm_fast, _name))
     registry.register_kernel(
         _name, "triton", ("cuda", "cpu"), registry.imported_at_first_call("nvrm_fast.triton", _name)
     )
@@ -78,22 +73,19 @@ def fill_noise_(
 
 def step_(arguments: StepArguments, *, backend: str | None = None) -> None:
     """One step of an update rule on clean weights, with noise taken off before and put on after; params not empty."""
-    _kernel("step_", arguments, backend)(*arguments)
+    registry.kernel("step_", arguments.params[0].device, backend)(*arguments)
 
 
 #: The types that `steps_` takes; subclasses may mean something else by what is done to them.
 PLAIN_TENSORS = frozenset((Tensor, torch.nn.Parameter))
 
 
-def serves_at_once(places: Iterable[tuple[torch.device, str | None]], with_measures: bool = False) -> bool:
+def serves_at_once(places: Iterable[tuple[torch.device, str | None]]) -> bool:
     """Whether `steps_` may do what steps on these devices by these backends would do, if all tensors are of
     PLAIN_TENSORS: native kernels serve them all, and no mode is at work that has to see the operators.
 
-    with_measures: some of them have measures.
-
     Raises as `registry.choose`."""
-    operator = "measure_" if with_measures else "step_"
-    is_native = all([registry.choose(operator, *place) == "native" for place in places])
+    is_native = all([registry.choose("step_", *place) == "native" for place in places])
     return is_native and torch._C._len_torch_dispatch_stack() == 0
 
 
@@ -110,21 +102,12 @@ def steps_(calls: list[StepArguments]) -> list[int]:
 
 def reperturb_(arguments: ReperturbArguments, *, backend: str | None = None) -> None:
     """Takes noise off and puts other noise on without a step; params not empty."""
-    _kernel("reperturb_", arguments, backend)(*arguments)
+    registry.kernel("reperturb_", arguments.params[0].device, backend)(*arguments)
 
 
 def measure_(arguments: MeasureArguments, *, backend: str | None = None) -> None:
     """Measures the clean weights that are there; params not empty."""
     registry.kernel("measure_", arguments.params[0].device, backend)(*arguments)
-
-
-def _kernel(name: str, arguments: StepArguments | ReperturbArguments, backend: str | None) -> Callable[..., Any]:
-    """The kernel that serves these arguments. With measures it is of a backend that can take measures, too."""
-    device = arguments.params[0].device
-    if not arguments.measures:
-        return registry.kernel(name, device, backend)
-    registry.kernel("measure_", device, backend)  # warns where it is the reference
-    return registry.registered(name, registry.choose("measure_", device, backend), device.type)
 
 
 def finish_sums(sums: Tensor, measure: int, count: int) -> Tensor:

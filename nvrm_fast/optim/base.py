@@ -309,12 +309,9 @@ class NoisyOptimizer(Optimizer):
             and all(plan is not None and plan.is_plain for plan in plans)
             and are_plain(new)
             and serves_at_once(
-                (
-                    (device, part.group["backend"])
-                    for part, plan in zip(parts, plans)
-                    for device in plan.batch_devices  # type: ignore[union-attr]  # none of them is None
-                ),
-                any(plan.has_measures for plan in plans),  # type: ignore[union-attr]
+                (device, part.group["backend"])
+                for part, plan in zip(parts, plans)
+                for device in plan.batch_devices  # type: ignore[union-attr]  # none of them is None
             )
         )
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <limits>
 #include <memory>
 #include <random>
 #include <string>
@@ -28,6 +29,7 @@ static int failures = 0;
   } while (0)
 
 static NoiseWords words;
+static CtaSums cta_sums;
 
 static int kind_bytes(ScalarKind kind) { return bytes_of(kind); }
 
@@ -41,6 +43,10 @@ struct Parameter {
   int64_t record[record_words];
   int64_t target[record_words];  // where only the noise changes
   float scale;                   // in the parameter's memory, where the case says so
+  std::vector<float> measures;   // where the case has any
+  std::vector<int64_t> sums;
+  std::vector<int64_t> left;  // sums are left here, where it is not empty
+  int64_t row_length;
   Layout layout;
   int misaligned;  // elements by which the data is off a multiple of 16 bytes
 };
@@ -48,7 +54,7 @@ struct Parameter {
 struct Case {
   ScalarKind kind;
   bool has_master;
-  int rule;  // a code, or no_rule
+  int rule;  // a code, no_rule or only_measure
   bool keep_noise;
   int distribution_off, distribution_on;
   float scale_off, scale_on;
@@ -57,9 +63,13 @@ struct Case {
   bool scales_on_device = false;
   bool hyper_on_device = false;
   bool cycle = false;
+  bool has_measures = false;
+  int measure = measure_nothing;
+  bool leaves_sums = false;
+  bool only_clean = false;
 };
 
-static int states_of(const Case& c) { return c.rule == no_rule ? 0 : facts_of_rule(c.rule)->states; }
+static int states_of(const Case& c) { return c.rule < 0 ? 0 : facts_of_rule(c.rule)->states; }
 
 static int operand_bytes(const Case& c, int operand) {
   const bool is_parameter = operand == parameter_operand || operand == gradient_operand;
@@ -114,6 +124,25 @@ static void write_words(int64_t* record, float scale, int64_t seed, int distribu
 
 // The seed of the noise that a step puts on.
 static constexpr int64_t new_seed = 99 | int64_t{6} << 32;
+
+// Measures, for a row length of each kind: one measure, rows within a row of 4, of a superblock's size, about a CTA's,
+// and so long that a CTA sees the end of one at most. Some are broken.
+static void give_measures(Parameter& p, const Case& c, size_t n, std::mt19937& random) {
+  const int64_t lengths[] = {1, 5, 0, 37, 128, 5, 1, 700, 37, 5000};
+  const int64_t end = p.offset + p.numel;
+  p.row_length = n == 18 ? 0 : lengths[n % 10];
+  if (p.row_length != 0 && p.offset > 4096) p.row_length = (p.offset + p.numel / 2) / 2;
+  const int64_t rows = p.row_length == 0 || end <= p.row_length ? 1 : (end + p.row_length - 1) / p.row_length;
+  if (rows == 1) p.row_length = 0;
+  std::uniform_real_distribution<float> measure(0.1f, 1);
+  for (int64_t row = 0; row < 2 * rows; ++row) {
+    p.measures.push_back(row % 11 == 7 ? std::numeric_limits<float>::quiet_NaN() : measure(random));
+  }
+  p.sums.resize(static_cast<size_t>(rows * sum_words), 0);
+  if (c.leaves_sums) p.left.resize(p.sums.size(), -1);
+  if (n % 3 != 2 && p.record[record_scale] != 0) p.record[record_scale] |= relative_bit;
+  if (n % 3 != 1 && p.target[record_scale] != 0) p.target[record_scale] |= relative_bit;
+}
 
 // most: elements of the longest.
 static std::vector<Parameter> make_parameters(const Case& c, uint32_t seed, int64_t most = 70001) {
@@ -172,13 +201,14 @@ static std::vector<Parameter> make_parameters(const Case& c, uint32_t seed, int6
         write_number(c, o, start(p, c, o) + i * operand_bytes(c, o), normal(random));
     }
   }
+  for (size_t n = 0; n < list.size() && c.has_measures; ++n) give_measures(list[n], c, n, random);
   return list;
 }
 
 // Raw hyper-parameters; options take turns.
 static std::vector<double> hyper_of(int rule, int turn) {
   const double decay = turn % 3 ? 1e-2 : 0, maximize = turn % 3 == 1, option = turn % 2 == 0;
-  if (rule == no_rule) return {};
+  if (rule < 0) return {};
   std::vector<double> raw = {1e-2, 0.9, 0.999, decay, maximize};  // lr, beta1, beta2
   if (rule <= 1) raw = {0.1, 0.9, 0.1, decay, option, maximize};
   if (rule == 2 || rule == 3) raw = {1e-2, 0.9, 0.999, 1e-8, decay, option, maximize};
@@ -191,12 +221,15 @@ struct Table {
   int rule;
   std::vector<TensorEntry> entries;
   std::vector<RecordPlace> places;
+  std::vector<FinishPlace> finishes;
+  bool only_clean;
   std::vector<int64_t> first_superblock = {0};
   std::vector<double> hyper;
   double wrong_hyper[max_hyper] = {};
   StepPlan plan{};
 
-  Table(std::vector<Parameter>& list, const Case& c, std::vector<double> raw) : rule(c.rule), hyper(std::move(raw)) {
+  Table(std::vector<Parameter>& list, const Case& c, std::vector<double> raw)
+      : rule(c.rule), only_clean(c.only_clean), hyper(std::move(raw)) {
     for (size_t n = 0; n < list.size(); ++n) {
       Parameter& p = list[n];
       TensorEntry e{};
@@ -214,9 +247,15 @@ struct Table {
       e.place.record = p.record;
       if (c.rule == no_rule) {
         e.place.target = p.target;
-      } else {
+      } else if (c.rule >= 0) {
         e.place.step = &p.step;
         if (c.scales_on_device) e.place.scale = &p.scale;
+      }
+      if (c.has_measures) {
+        const auto rows = static_cast<int64_t>(p.measures.size() / 2);
+        e.measure = {p.measures.data(), p.sums.data(), rows, p.row_length};
+        finishes.push_back({e.measure, p.numel / rows, p.left.empty() ? nullptr : p.left.data(), p.record});
+        if (c.measure == measure_nothing) e.measure.sums = nullptr;
       }
       places.push_back(e.place);
       entries.push_back(e);
@@ -227,7 +266,8 @@ struct Table {
     plan.entry_count = static_cast<int64_t>(entries.size());
     plan.kind = c.kind;
     plan.has_master = c.has_master;
-    plan.noise = {new_seed, c.denoise_every, c.distribution_on, c.scale_on, c.keep_noise, 0, c.cycle};
+    plan.has_measures = c.has_measures;
+    plan.noise = {new_seed, c.denoise_every, c.distribution_on, c.scale_on, c.keep_noise, c.measure, c.cycle};
     plan.hyper_count = static_cast<int>(hyper.size());
     plan.hyper = c.hyper_on_device ? wrong_hyper : hyper.data();
     plan.hyper_tensor = c.hyper_on_device ? hyper.data() : nullptr;
@@ -242,53 +282,84 @@ static int for_each_launch(const Table& table, Visit visit) {
   for (int64_t next = 0; next < table.plan.entry_count; ++launches) {
     const int64_t before = next;
     next = fill_table(table.plan, next, launch);
+    launch.header.only_clean = table.only_clean;
     CHECK(next > before, "the plan does not advance");
     visit(launch);
   }
   return launches;
 }
 
-template <class Rule, class Param, class Math, bool master>
+template <class Rule, class Param, class Math, bool master, bool relative>
 static void emulate_launch(const LaunchTable& launch) {
   if (is_skipped(launch.header.found_inf)) return;
   for (uint32_t cta = 0; cta < launch.header.cta_count; ++cta) {
     const int position = launch.tensor_of(cta);
-    if (!Rule::reads_gradient && stays_clean(launch.tensor(position).place)) continue;
-    const auto arguments = cta_arguments<Rule, Math, master>(launch, position);
+    if (has_nothing_to_do<Rule>(launch, position)) continue;
+    auto arguments = cta_arguments<Rule, Math, master>(launch, position);
+    CtaRelation relation{};
+    if constexpr (relative) relation = cta_relation(launch, position, cta, arguments);
     for (int thread = 0; thread < threads_per_cta; ++thread) {
-      step_thread<Rule, Param, Math, master>(launch, arguments, position, cta, thread, words);
+      step_thread<Rule, Param, Math, master, relative>(launch, arguments, &relation, position, cta, thread, words,
+                                                       &cta_sums);
+    }
+    if constexpr (relative) {
+      const int measure = launch.header.noise.measure;
+      const MeasurePlace& at = launch.measure(launch.tensor(position).measure);
+      for (int thread = 0; thread < threads_per_cta && measure != measure_nothing; ++thread) {
+        add_cta_sums(cta_sums, at, relation.rows, measure, thread);
+      }
     }
   }
 }
 
-template <class Param, class Math, bool master>
+template <class Param, class Math, bool master, bool relative>
 static void emulate_rule(int rule, const LaunchTable& launch) {
   switch (rule) {
 #define NVRM_CASE(code, Rule) \
   case code:                  \
-    return emulate_launch<Rule, Param, Math, master>(launch);
+    return emulate_launch<Rule, Param, Math, master, relative>(launch);
     NVRM_FOR_EACH_RULE(NVRM_CASE)
 #undef NVRM_CASE
+    case only_measure:
+      if constexpr (relative) return emulate_launch<OnlyMeasure, Param, Math, master, true>(launch);
+      return;
     default:
-      return emulate_launch<NoUpdate, Param, Math, master>(launch);
+      return emulate_launch<NoUpdate, Param, Math, master, relative>(launch);
   }
 }
 
+template <class Param, class Math>
+static void emulate_storage(const Table& table, const LaunchTable& launch) {
+  const bool master = table.plan.has_master, relative = table.plan.has_measures;
+  const auto run = master ? relative ? emulate_rule<Param, Math, true, true> : emulate_rule<Param, Math, true, false>
+                   : relative ? emulate_rule<Param, Math, false, true>
+                              : emulate_rule<Param, Math, false, false>;
+  run(table.rule, launch);
+}
+
 static void emulate_launch(const Table& table, const LaunchTable& launch) {
-  const bool master = table.plan.has_master;
-  const int rule = table.rule;
   switch (table.plan.kind) {
     case ScalarKind::float32:
-      return master ? emulate_rule<float, float, true>(rule, launch) : emulate_rule<float, float, false>(rule, launch);
+      return emulate_storage<float, float>(table, launch);
     case ScalarKind::float64:
-      return master ? emulate_rule<double, double, true>(rule, launch)
-                    : emulate_rule<double, double, false>(rule, launch);
+      return emulate_storage<double, double>(table, launch);
     case ScalarKind::bfloat16:
-      return master ? emulate_rule<BFloat16, float, true>(rule, launch)
-                    : emulate_rule<BFloat16, float, false>(rule, launch);
+      return emulate_storage<BFloat16, float>(table, launch);
     case ScalarKind::float16:
-      return master ? emulate_rule<Float16, float, true>(rule, launch)
-                    : emulate_rule<Float16, float, false>(rule, launch);
+      return emulate_storage<Float16, float>(table, launch);
+  }
+}
+
+// Calls visit(table) for each launch that finishes the measures.
+template <class Visit>
+static void for_each_finish(const Table& table, Visit visit) {
+  if (table.plan.noise.measure == measure_nothing) return;
+  for_each_finish_table(table.finishes, table.plan, table.rule != only_measure, table.only_clean, visit);
+}
+
+static void emulate_finish_launch(const FinishTable& finish) {
+  for (int position = 0; position < finish.count; ++position) {
+    for (int thread = 0; thread < 128; ++thread) finish.finish_rows_of(position, thread, 128);
   }
 }
 
@@ -299,20 +370,32 @@ static void emulate_record_launch(const RecordTable& records, bool writes_record
   }
 }
 
-// One call of the operator: its launches, then those that write the records.
+static void clear_sums(const Table& table) {
+  for (const FinishPlace& each : table.finishes) std::fill_n(each.at.sums, each.at.rows * sum_words, int64_t{0});
+}
+
+// One call of the operator: its launches, then those that finish the measures and write the records.
 [[maybe_unused]] static void emulate(const Table& table) {
+  clear_sums(table);
   for_each_launch(table, [&](const LaunchTable& launch) { emulate_launch(table, launch); });
-  for_each_record_table(table.places, table.plan, emulate_record_launch);
+  for_each_finish(table, emulate_finish_launch);
+  if (table.rule != only_measure) for_each_record_table(table.places, table.plan, emulate_record_launch);
 }
 
 // The same by the CPU's kernels and the CPU's host.
 static void run_on_cpu(const Table& table) {
   if (is_skipped(table.plan.found_inf)) return;
-  if (table.rule == no_rule) {
-    portable_kernels.reperturb(table.plan, 0, table.first_superblock.back());
+  clear_sums(table);
+  const int64_t superblocks = table.first_superblock.back();
+  if (table.rule == only_measure) {
+    portable_kernels.measure(table.plan, table.only_clean, 0, superblocks);
+  } else if (table.rule == no_rule) {
+    portable_kernels.reperturb(table.plan, 0, superblocks);
   } else {
-    portable_kernels.step(table.rule, table.plan, 0, table.first_superblock.back());
+    portable_kernels.step(table.rule, table.plan, 0, superblocks);
   }
+  for_each_finish(table, emulate_finish_launch);
+  if (table.rule == only_measure) return;
   for (const RecordPlace& place : table.places) write_record(place, table.plan.noise);
   for (const RecordPlace& place : table.places) {
     if (place.step != nullptr) *place.step += 1;

@@ -50,11 +50,13 @@ def readable(symbol):
     if layer is not None:
         name, instance, backward = layer.groups()
         return f"{name} {instance}, {WAYS[backward]}"
-    match = re.search(r"step_kernel<nvrm::(.+), (float, float|double, double|nvrm::\w+, float), (true|false)>", symbol)
+    storages = "float, float|double, double|nvrm::\\w+, float"
+    match = re.search(rf"step_kernel<nvrm::(.+), ({storages}), (true|false), (true|false)>", symbol)
     if match is None:
         return re.sub(r".*::", "", symbol.split("(nvrm")[0])
-    rule, storage, master = match.groups()
-    return f"{rule}, {STORAGE[storage]}{', master' if master == 'true' else ''}"
+    rule, storage, *options = match.groups()
+    names = [name for name, option in zip(("master", "relative"), options) if option == "true"]
+    return ", ".join([rule, STORAGE[storage], *names])
 
 
 def demangled(text):
@@ -77,13 +79,21 @@ def accesses_in(ptx):
     """(kernel, Counter of its accesses to global memory, such as "ld.v4.f32") of each kernel in demangled PTX."""
     for symbol, body in re.findall(r"\.entry (.+?)\n?\(\n(.*?)\n\}\n", ptx, flags=re.DOTALL):
         found = re.findall(r"\b(ld|st)\.global\.((?:v\d\.)?\w+)", body)
-        # float32 that only changes places is 32 bits to the compiler.
+        # float32 that only changes places, or is looked at as bits, is 32 bits to the compiler.
         yield readable(symbol), collections.Counter(f"{way}.{width.replace('u32', 'f32')}" for way, width in found)
 
 
-STATES = {"NoUpdate": 0, "Sgd<false>": 0, "Sgd<true>": 1, "Adam<false>": 2, "Adam<true>": 3, "Lion": 1}
-#: Counters and records; the sum of a place down the objects: no rows.
-WITHOUT_ROWS = {"record_kernel", "neuron_sums_kernel"}
+STATES = {
+    "OnlyMeasure": 0,
+    "NoUpdate": 0,
+    "Sgd<false>": 0,
+    "Sgd<true>": 1,
+    "Adam<false>": 2,
+    "Adam<true>": 3,
+    "Lion": 1,
+}
+#: Counters and records; measures; the sum of a place down the objects: no rows.
+WITHOUT_ROWS = {"record_kernel", "finish_kernel", "neuron_sums_kernel"}
 #: A row of four elements: its accesses and their kind.
 ROWS = {"float32": (1, "v4.f32"), "float64": (2, "v2.f64"), "bfloat16": (1, "v4.u16"), "float16": (1, "v4.u16")}
 PER_VISIT = 2  # rows
@@ -96,12 +106,13 @@ def wide_accesses(kernel):
         return collections.Counter({"st.v4.f32": PER_VISIT}), {"st.f32": PER_VISIT * 4}
     if kernel.startswith(("stochastic", "direction")):
         return wide_accesses_of_a_layer(*re.split(",? ", kernel))
-    rule, storage, *master = kernel.split(", ")
+    rule, storage, *options = kernel.split(", ")
+    master = "master" in options
     state_storage = "float32" if master and storage != "float64" else storage
-    has_rule = rule != "NoUpdate"
+    has_rule = rule not in ("NoUpdate", "OnlyMeasure")
     # A rule writes a master at two places: clean, or with the noise that it keeps. Noise alone writes none.
     loads = [state_storage] * (1 + STATES[rule]) + [storage] * has_rule
-    stores = [state_storage] * (STATES[rule] + (2 * has_rule if master else 0)) + [storage]
+    stores = [state_storage] * (STATES[rule] + 2 * has_rule * master) + [storage] * (rule != "OnlyMeasure")
     wide, single = collections.Counter(), collections.Counter()
     for way, operands in (("ld", loads), ("st", stores)):
         for count, kind in (ROWS[operand] for operand in operands):
@@ -140,7 +151,7 @@ def most_stores_of_sums(kernel):
 
 def test_a_report_is_understood():
     report = """ptxas info    : Compiling entry function 'void nvrm::step_kernel<nvrm::Sgd<true>, nvrm::BFloat16, \
-float, true>(nvrm::LaunchTable)' for 'sm_90'
+float, true, false>(nvrm::LaunchTable)' for 'sm_90'
 ptxas info    : Function properties for whatever
     8 bytes stack frame, 8 bytes spill stores, 4 bytes spill loads
 ptxas info    : Used 88 registers, used 0 barriers"""
@@ -148,7 +159,8 @@ ptxas info    : Used 88 registers, used 0 barriers"""
 
 
 def test_the_accesses_of_a_kernel_are_understood():
-    ptx = """.visible .entry void nvrm::step_kernel<nvrm::Sgd<false>, nvrm::BFloat16, float, true>(nvrm::LaunchTable)(
+    ptx = """.visible .entry void nvrm::step_kernel<nvrm::Sgd<false>, nvrm::BFloat16, float, true, true>(\
+nvrm::LaunchTable)(
 	.param .align 16 .b8 table[32688]
 )
 {
@@ -156,7 +168,7 @@ def test_the_accesses_of_a_kernel_are_understood():
 	@%p1 st.global.u16 	[%rd2], %rs1;
 }
 """
-    assert list(accesses_in(ptx)) == [("Sgd<false>, bfloat16, master", {"ld.v4.f32": 1, "st.u16": 1})]
+    assert list(accesses_in(ptx)) == [("Sgd<false>, bfloat16, master, relative", {"ld.v4.f32": 1, "st.u16": 1})]
     wide, single = wide_accesses("Sgd<false>, bfloat16, master")
     assert wide == {"ld.v4.f32": 2, "ld.v4.u16": 2, "st.v4.f32": 4, "st.v4.u16": 2}
     assert single == {"st.f32": 16, "st.u16": 8}
@@ -189,7 +201,7 @@ def test_compiles_without_spills(tmp_path, source):
     assert kernels and all(set(found) == set(GPUS) for found in kernels.values()), process.stderr
     print(f"\n{source.relative_to(ROOT)}: registers (bytes spilled) on " + ", ".join(f"sm_{gpu}" for gpu in GPUS))
     for name, found in sorted(kernels.items()):
-        print(f"  {name:32}" + "".join(f"{found[gpu][0]:6} ({found[gpu][1]})" for gpu in GPUS))
+        print(f"  {name:38}" + "".join(f"{found[gpu][0]:6} ({found[gpu][1]})" for gpu in GPUS))
     spilling = {name: found for name, found in kernels.items() if any(s or stack for _, s, stack in found.values())}
     assert not spilling, f"kernels that spill or keep a stack, {{GPU: (registers, spilled, stack)}}: {spilling}"
     for file in check_wide_accesses(tmp_path):

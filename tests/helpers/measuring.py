@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from step_checks import record_of
-from steps import arguments_of, copy_of, with_noise
+from steps import arguments_of, copy_of, place, with_noise
 from torch import Tensor
 
 from nvrm_fast.contract.arguments import MeasureArguments, ReperturbArguments
@@ -45,48 +45,60 @@ def extreme(lists: Lists, per: str) -> Lists:
     return lists
 
 
-def _carrying(lists: Lists, scale: float, distribution: int, is_relative: bool, cycle: bool = False) -> Lists:
+def _carrying(
+    lists: Lists, scale: float, distribution: int, is_relative: bool, device: str, cycle: bool = False
+) -> Lists:
     """Copies, whose records tell of noise."""
     given = with_noise(lists, scale, distribution, cycle)
     copies = {key: [copy_of(x) if isinstance(x, Tensor) else x for x in value] for key, value in given.items()}
     for words in copies["records"]:
         if is_relative and scale:
             words[SCALE] |= RELATIVE
-    return copies
+    return copies if device == "cpu" else _placed(copies, device)
+
+
+def _placed(given: dict[str, Any], device: str) -> dict[str, Any]:
+    def placed(value: Any) -> Any:
+        if isinstance(value, list):
+            return [placed(x) for x in value]
+        return place(value, device) if isinstance(value, Tensor) else value
+
+    return {key: placed(value) for key, value in given.items()}
 
 
 def _left(copies: Lists) -> dict[str, list[Tensor]]:
-    return {key: value for key, value in copies.items() if value and isinstance(value[0], Tensor)}
+    return {key: [x.cpu() for x in value] for key, value in copies.items() if value and isinstance(value[0], Tensor)}
 
 
 def run_measured(
     lists: Lists, name: str, backend: str, measure: int, *, old_scale: float = 0.05, old_distribution: int = 0,
-    old_cycle: bool = False, was_relative: bool = True, **others: Any,
+    old_cycle: bool = False, was_relative: bool = True, device: str = "cpu", **others: Any,
 ) -> dict[str, list[Tensor]]:  # fmt: skip
-    """Runs one step on copies and returns every tensor list as it was left."""
-    copies = _carrying(lists, old_scale, old_distribution, was_relative, old_cycle)
-    step_(arguments_of(name, copies, measure=measure, **others), backend=backend)
+    """Runs one step on copies and returns every tensor list as it was left, on the CPU."""
+    copies = _carrying(lists, old_scale, old_distribution, was_relative, device, old_cycle)
+    step_(arguments_of(name, copies, measure=measure, **_placed(others, device)), backend=backend)
     return _left(copies)
 
 
 def run_measure(
-    lists: Lists, backend: str, measure: int, *, old_scale: float = 0.05, old_cycle: bool = False, **others: Any
-) -> dict[str, list[Tensor]]:
+    lists: Lists, backend: str, measure: int, *, old_scale: float = 0.05, old_cycle: bool = False,
+    device: str = "cpu", **others: Any,
+) -> dict[str, list[Tensor]]:  # fmt: skip
     """Measures copies; their records say that they carry relative noise."""
-    copies = _carrying(lists, old_scale, 1, True, old_cycle)
+    copies = _carrying(lists, old_scale, 1, True, device, old_cycle)
     kept = {key: copies[key] for key in MeasureArguments._fields if key in copies}
     measure_(MeasureArguments(**{"sums": [], "measure": measure, **kept, **others}), backend=backend)
     return _left(copies)
 
 
-def run_relative_reperturb(lists: Lists, backend: str, old: bool, new: bool):
+def run_relative_reperturb(lists: Lists, backend: str, old: bool, new: bool, device: str = "cpu"):
     """Laplace noise off, uniform noise on; either may be relative."""
-    copies = _carrying(lists, 0.25, 2, old)
+    copies = _carrying(lists, 0.25, 2, old, device)
     targets = [record_of(1, 0.5, 3, 1, stream=40 + i, step=2**34 + i) for i in range(len(copies["params"]))]
     for words in targets:
         words[SCALE] |= RELATIVE if new else 0
     kept = {key: copies[key] for key in ReperturbArguments._fields if key in copies}
-    reperturb_(ReperturbArguments(**kept, targets=targets), backend=backend)
+    reperturb_(ReperturbArguments(**kept, targets=[place(x, device) for x in targets]), backend=backend)
     return _left(copies)
 
 

@@ -12,7 +12,10 @@ static std::vector<Piece> pieces_of(std::vector<Parameter>& list, const Case& c,
     }
     found.push_back({p.record, sizeof p.record});
     if (c.rule == no_rule) found.push_back({p.target, sizeof p.target});
-    if (c.rule != no_rule) found.push_back({&p.step, sizeof p.step});
+    if (c.rule >= 0) found.push_back({&p.step, sizeof p.step});
+    found.push_back({p.measures.data(), p.measures.size() * sizeof(float)});
+    found.push_back({p.sums.data(), p.sums.size() * sizeof(int64_t), true});
+    found.push_back({p.left.data(), p.left.size() * sizeof(int64_t), true});
     if (c.scales_on_device) found.push_back({&p.scale, sizeof p.scale});
   }
   if (table.plan.hyper_tensor != nullptr) found.push_back({table.plan.hyper_tensor, table.hyper.size() * 8});
@@ -34,24 +37,32 @@ static void record(const Case& c, int turn) {
   }
   Table my_table(mine, c, hyper_of(c.rule, turn)), their_table(theirs, c, hyper_of(c.rule, turn));
   for (Table* table : {&my_table, &their_table}) {
-    if (c.rule != no_rule && turn % 2 == 1) table->plan.grad_scale = &grad_scale;
-    if (c.rule != no_rule && turn % 4 == 1) table->plan.found_inf = turn % 8 == 5 ? &is_inf : &is_finite;
+    if (c.rule >= 0 && turn % 2 == 1) table->plan.grad_scale = &grad_scale;
+    if (c.rule >= 0 && turn % 4 == 1) table->plan.found_inf = turn % 8 == 5 ? &is_inf : &is_finite;
   }
   put_text("case");
   char name[200];
-  std::snprintf(name, sizeof name, "%s, rule %d, %s, turn %d", kinds[static_cast<int>(c.kind)], c.rule,
-                c.has_master ? "master" : "in place", turn);
+  std::snprintf(name, sizeof name, "%s, rule %d, %s, turn %d, measure %d", kinds[static_cast<int>(c.kind)], c.rule,
+                c.has_master ? "master" : "in place", turn, c.measure);
   put_text(name);
   put_text(kinds[static_cast<int>(c.kind)]);
   put(c.rule);
   put(static_cast<int>(c.has_master));
+  put(static_cast<int>(c.has_measures));
   put_pieces(pieces_of(mine, c, my_table));
   for_each_launch(my_table, [&](const LaunchTable& launch) {
     put_text("step");
     put(launch.header.cta_count);
     put_bytes(&launch, sizeof launch);
   });
-  for_each_record_table(my_table.places, my_table.plan, [&](const RecordTable& table, bool writes, bool counts) {
+  for_each_finish(my_table, [&](const FinishTable& finish) {
+    put_text("finish");
+    put(finish.count);
+    put_bytes(&finish, sizeof finish);
+  });
+  const auto no_places = std::vector<RecordPlace>{};
+  const auto& places = c.rule == only_measure ? no_places : my_table.places;
+  for_each_record_table(places, my_table.plan, [&](const RecordTable& table, bool writes, bool counts) {
     put_text("records");
     put(static_cast<int>(writes));
     put(static_cast<int>(counts));
@@ -81,10 +92,31 @@ static void record_noise() {
   }
 }
 
+// Every rule, noise alone and a measuring, with measures; what is measured and options take turns.
+static void record_relative(ScalarKind kind, bool has_master, int turn) {
+  const int distribution = turn % distribution_count;
+  Case c{kind, has_master, 0, false, (distribution + 1) % distribution_count, distribution, 0.2f, 0.1f, turn % 5 == 0};
+  c.has_measures = true;
+  c.scales_on_device = turn % 3 == 2;
+  c.hyper_on_device = turn % 2 == 1;
+  c.leaves_sums = turn % 4 > 1;
+  c.measure = turn % 2 == 1 ? measure_rms : measure_absmax;
+  for (c.rule = 0; c.rule < rule_count; ++c.rule) record(c, turn);
+  c.rule = only_measure;
+  c.only_clean = turn % 4 == 1;
+  record(c, turn);
+  c.measure = measure_nothing;
+  c.rule = no_rule;
+  record(c, turn);
+  // Noise that stays, on masters that have measures from before.
+  c.keep_noise = true;
+  for (c.rule = 0; c.rule < rule_count && has_master && turn % 2 == 0; ++c.rule) record(c, turn);
+}
+
 // Every rule on every kind, with and without master weights; distributions and options take turns.
 int main(int, char** argv) {
   out = std::fopen(argv[1], "wb");
-  const int turns = std::atoi(argv[2]);
+  const int turns = std::atoi(argv[2]), relative_turns = std::atoi(argv[3]);
   record_noise();
   int turn = 0;
   for (int k = 0; k < 4; ++k) {
@@ -111,6 +143,7 @@ int main(int, char** argv) {
         c.keep_noise = false;
         record(c, turn);
       }
+      for (int n = 0; n < relative_turns; ++n, ++turn) record_relative(static_cast<ScalarKind>(k), master != 0, turn);
     }
   }
   put_text("done");

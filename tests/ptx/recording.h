@@ -22,12 +22,14 @@ static void put_text(const std::string& text) { put_bytes(text.data(), text.size
 struct Piece {
   const void* address;
   size_t size;
+  bool is_sums = false;  // words that may hold carries: their integers count
 };
 
 static void put_pieces(const std::vector<Piece>& pieces) {
   put(static_cast<uint64_t>(pieces.size()));
   for (const Piece& piece : pieces) {
     put(reinterpret_cast<uint64_t>(piece.address));
+    put(static_cast<int>(piece.is_sums));
     put_bytes(piece.address, piece.size);
   }
 }

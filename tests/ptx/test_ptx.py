@@ -18,10 +18,13 @@ from ptx.memory import Fault
 from ptx.source import kernels_of
 
 KINDS = ("float32", "float64", "bfloat16", "float16")
-RULES = ("Sgd<false>", "Sgd<true>", "Adam<false>", "Adam<true>", "Lion")  # by their codes; -1: NoUpdate
-THREADS = {"step": 128, "noise": 128, "records": 124}
-#: Turns of options for each kind, with and without master weights.
-TURNS = 3
+#: By their codes; of those below 0, that follow, the last one is -1.
+RULES = ("Sgd<false>", "Sgd<true>", "Adam<false>", "Adam<true>", "Lion", "OnlyMeasure", "NoUpdate")
+THREADS = {"step": 128, "noise": 128, "records": 124, "finish": 128}
+#: Turns of options for each kind, with and without master weights; of parameters without and with measures.
+TURNS = {"step": 3, "relative": 2}
+#: Share of each kernel's blocks that is executed at least. Noise alone has the blocks of a step without a target, too.
+EXECUTED = {"step": 0.9, "relative": 0.88}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +36,8 @@ def programs(ptx):
         found = {}
         for name, kernel in kernels_of(ptx(source)).items():
             match = re.search(
-                r"step_kernelIN\d?\d?(?:S_|4nvrm)?\d*(Sgd|Adam|Lion|NoUpdate)(?:ILb([01])E)?E.*?Lb([01])E", name
+                r"step_kernelIN\d?\d?(?:S_|4nvrm)?\d*(Sgd|Adam|Lion|NoUpdate|OnlyMeasure)(?:ILb([01])E)?E.*?Lb([01])E",
+                name,
             )
             if match is None:
                 found[None] = Program(kernel)
@@ -49,7 +53,7 @@ def programs(ptx):
 @pytest.fixture(scope="module")
 def recorded(recording_of):
     """All cases."""
-    return recording_of("recorded_launches", TURNS)
+    return recording_of("recorded_launches", *TURNS.values())
 
 
 def run(case, programs):
@@ -58,23 +62,26 @@ def run(case, programs):
     def program_of(launch):
         if launch.kernel != "step":
             return programs(launch.kernel)[None]
-        rule = RULES[case.rule] if case.rule >= 0 else "NoUpdate"
-        return programs(f"step_{case.kind}")[rule, case.master]
+        source = f"{'relative' if case.relative else 'step'}_{case.kind}"
+        return programs(source)[RULES[case.rule], case.master]
 
     return running.different(case, program_of, lambda launch: THREADS[launch.kernel])
 
 
+@pytest.mark.parametrize("source", TURNS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_steps_are_the_cpu_kernels_byte_for_byte(kind, recorded, programs):
-    seen = 0
+def test_steps_are_the_cpu_kernels_byte_for_byte(kind, source, recorded, programs):
+    seen, rules = 0, len(RULES) - (source == "step")  # nothing to measure
     for case in recorded:
-        if case.kind == kind:
-            assert len(case.after) == len(case.before)
+        if case.kind == kind and case.relative == (source == "relative"):
             assert run(case, programs) == [], case.name
             seen += 1
-    assert seen == 2 * TURNS * (len(RULES) + 1)
-    shares = running.report(kind, programs(f"step_{kind}"))
-    assert len(shares) == 2 * (len(RULES) + 1) and min(shares.values()) >= 0.9
+    noise_that_stays = 5 if source == "relative" else 0
+    assert seen == 2 * TURNS[source] * rules + noise_that_stays
+    shares = running.report(f"{source}, {kind}", programs(f"{source}_{kind}"))
+    assert len(shares) == 2 * rules and min(shares.values()) >= EXECUTED[source]
+    if source == "relative":
+        assert min(running.report("finish", programs("finish")).values()) >= 0.9
 
 
 def test_noise_is_the_cpu_kernels_byte_for_byte(recorded, programs, monkeypatch):
@@ -92,7 +99,8 @@ def test_noise_is_the_cpu_kernels_byte_for_byte(recorded, programs, monkeypatch)
 
 
 def test_no_instruction_may_be_contracted_or_rounded_otherwise(ptx):
-    for source in ("noise", "records", *(f"step_{kind}" for kind in KINDS)):
+    steps = [f"{source}_{kind}" for source in TURNS for kind in KINDS]
+    for source in ("noise", "records", "finish", *steps):
         for kernel in kernels_of(ptx(source)).values():
             running.check_rounding(kernel)
 
@@ -103,7 +111,7 @@ def test_no_instruction_may_be_contracted_or_rounded_otherwise(ptx):
 @pytest.fixture(scope="module")
 def planted(ptx, recorded):
     """Runs a case of float32 SGD in place with the PTX changed by a function."""
-    case = next(case for case in recorded if case.name == "float32, rule 1, in place, turn 0")
+    case = next(case for case in recorded if case.name == "float32, rule 1, in place, turn 0, measure 0")
 
     launch = case.launches[0]
     (name,) = [name for name in kernels_of(ptx("step_float32")) if "3SgdILb1EEEffLb0E" in name]

@@ -72,6 +72,13 @@ def _wide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return a.astype(wide) * b.astype(wide)
 
 
+def _insert(a: np.ndarray, b: np.ndarray, position: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """The low bits of a in the place of some of b's."""
+    ones = ~np.zeros_like(b)
+    mask = _left(~_left(ones, length), position)
+    return (b & ~mask) | (_left(a, position) & mask)
+
+
 def _negative(a: np.ndarray) -> np.ndarray:
     return np.negative(a)
 
@@ -104,6 +111,8 @@ def operation(parts: tuple[str, ...]) -> Operation | None:
         return (lambda a, b, p: np.where(p, a, b)), (kind, kind, "pred")
     if words[0] == "setp" and len(words) == 2:
         return _COMPARE[words[1]], (kind, kind)
+    if words == ["bfi"]:
+        return _insert, (kind, kind, "u32", "u32")
     if words[0] == "cvt":
         return _conversion(words[1:], kind)
     if parts == ("fma", "rn", "f32"):

@@ -26,6 +26,8 @@ HELD = {
     "b32": np.uint32, "u32": np.uint32, "s32": np.int32, "f32": np.float32, "b64": np.uint64, "u64": np.uint64,
     "s64": np.int64, "f64": np.float64, "f16": np.float16, "pred": np.bool_,
 }  # fmt: skip
+#: What atomic instructions do with the number in memory and their own.
+ATOMIC = {"add": np.add, "max": np.maximum}
 
 
 class Launch:
@@ -139,7 +141,9 @@ class Launch:
             raise Fault("an access between two variables of shared memory")
         return self.ctaid[lanes].astype(np.int64) * size + local, self.shared
 
-    def atomic_add(self, kind: str, address: np.ndarray, lanes: np.ndarray, value: np.ndarray) -> np.ndarray:
+    def atomic(
+        self, operation: np.ufunc, kind: str, address: np.ndarray, lanes: np.ndarray, value: np.ndarray
+    ) -> np.ndarray:
         """One thread after the other, in the order of their numbers; races only with what is not atomic."""
         size = SIZES[kind]
         at, store = self._at("global", address, size, lanes, writes=True)
@@ -149,7 +153,7 @@ class Launch:
             self._check_atomic(store, int(place), size, lanes[i])
             held = store.content[where].view(HELD[kind])
             old[i] = held[0]
-            held += np.broadcast_to(value, len(lanes))[i].astype(HELD[kind])
+            held[:] = operation(held, np.broadcast_to(value, len(lanes))[i].astype(HELD[kind]))
         return old
 
     def _check_atomic(self, store: Bytes, place: int, size: int, lane: int) -> None:
@@ -261,14 +265,15 @@ class Program:
             return lambda launch, lanes: launch.wait(lanes, place + 1)
         if head in ("ld", "st"):
             return self._access(head, parts, operands)
-        if instruction.parts == ["atom", "global", "add", "u64"]:
-            target, where, value = operands[0], self._address(operands[1]), self._value(operands[2], "u64")
+        if instruction.parts[:2] == ["atom", "global"] and len(parts) == 3 and parts[1] in ATOMIC:
+            operation, kind = ATOMIC[parts[1]], parts[2]
+            target, where, value = operands[0], self._address(operands[1]), self._value(operands[2], kind)
 
-            def add(launch: Launch, lanes: np.ndarray) -> None:
-                old = launch.atomic_add("u64", where(launch, lanes), lanes, value(launch, lanes))
+            def change(launch: Launch, lanes: np.ndarray) -> None:
+                old = launch.atomic(operation, kind, where(launch, lanes), lanes, value(launch, lanes))
                 launch.put(target, lanes, old)
 
-            return add
+            return change
         made = arithmetic.operation(tuple(instruction.parts))
         if made is None:
             raise NotImplementedError(f"PTX: {instruction.text}")
