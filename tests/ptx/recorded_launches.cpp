@@ -38,7 +38,7 @@ static void record(const Case& c, int turn) {
   Table my_table(mine, c, hyper_of(c.rule, turn)), their_table(theirs, c, hyper_of(c.rule, turn));
   for (Table* table : {&my_table, &their_table}) {
     if (c.rule >= 0 && turn % 2 == 1) table->plan.grad_scale = &grad_scale;
-    if (c.rule >= 0 && turn % 4 == 1) table->plan.found_inf = turn % 8 == 5 ? &is_inf : &is_finite;
+    if (c.rule >= 0 && turn % 4 == 1) table->plan.found_inf = turn % 8 == 5 && !c.has_measures ? &is_inf : &is_finite;
   }
   put_text("case");
   char name[200];
