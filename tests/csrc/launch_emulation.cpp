@@ -104,6 +104,8 @@ static void compare_measures() {
         for (c.rule = 0; c.rule < rule_count; ++c.rule) {
           c.denoise_every = turn % 4 == 1 ? 2 : 0;
           c.scales_on_device = turn % 3 == 2;
+          c.cycle = turn % 2 == 1;
+          if (c.cycle) c.distribution_off = c.distribution_on;
           compare("relative step", c, turn, c.leaves_sums ? 1 : 2);
           ++turn;
         }

@@ -100,6 +100,8 @@ static void record_relative(ScalarKind kind, bool has_master, int turn) {
   c.scales_on_device = turn % 3 == 2;
   c.hyper_on_device = turn % 2 == 1;
   c.leaves_sums = turn % 4 > 1;
+  c.cycle = turn % 2 == 1;
+  if (c.cycle) c.distribution_off = distribution;
   c.measure = turn % 2 == 1 ? measure_rms : measure_absmax;
   for (c.rule = 0; c.rule < rule_count; ++c.rule) record(c, turn);
   c.rule = only_measure;
@@ -110,6 +112,7 @@ static void record_relative(ScalarKind kind, bool has_master, int turn) {
   record(c, turn);
   // Noise that stays, on masters that have measures from before.
   c.keep_noise = true;
+  c.cycle = false;
   for (c.rule = 0; c.rule < rule_count && has_master && turn % 2 == 0; ++c.rule) record(c, turn);
 }
 
