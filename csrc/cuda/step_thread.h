@@ -43,9 +43,12 @@ NVRM_INLINE int64_t cta_element(const LaunchTable& table, const CudaTensor& tens
 }
 
 // One draw of noise by the measures of its row: of unit scale where the CTA has several rows, and then `scale` has the
-// line of their measures.
+// line of their measures. So it is where b of the only row is 0: noise of 0 is added, too, which a weight of -0 shows.
 NVRM_INLINE void take_scale(NoiseDraw& draw, ScaleOf& scale, const CtaRows& rows) {
-  if (scale.line != nullptr && rows.are_one()) scale = {relative_scale(scale.b, scale.line[rows.first]), nullptr};
+  if (scale.line != nullptr && rows.are_one()) {
+    const float b = relative_scale(scale.b, scale.line[rows.first]);
+    if (b != 0.0f) scale = {b, nullptr};
+  }
   draw.scale = scale.line != nullptr ? 1.0f : scale.b;
 }
 

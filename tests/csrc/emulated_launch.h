@@ -1,5 +1,5 @@
 // Parameters in memory of their own, the table of a step over them, and its launches run thread by thread on the CPU,
-// through the very code of the kernels (step_thread.h, launch_table.h). For launch_emulation.cpp.
+// through the very code of the kernels (step_thread.h, launch_table.h). For emulated_comparison.h and the tests of PTX.
 #pragma once
 
 #include <algorithm>
@@ -126,7 +126,7 @@ static void write_words(int64_t* record, float scale, int64_t seed, int distribu
 static constexpr int64_t new_seed = 99 | int64_t{6} << 32;
 
 // Measures, for a row length of each kind: one measure, rows within a row of 4, of a superblock's size, about a CTA's,
-// and so long that a CTA sees the end of one at most. Some are broken.
+// and so long that a CTA sees the end of one at most. Some are broken, some 0.
 static void give_measures(Parameter& p, const Case& c, size_t n, std::mt19937& random) {
   const int64_t lengths[] = {1, 5, 0, 37, 128, 5, 1, 700, 37, 5000};
   const int64_t end = p.offset + p.numel;
@@ -135,8 +135,16 @@ static void give_measures(Parameter& p, const Case& c, size_t n, std::mt19937& r
   const int64_t rows = p.row_length == 0 || end <= p.row_length ? 1 : (end + p.row_length - 1) / p.row_length;
   if (rows == 1) p.row_length = 0;
   std::uniform_real_distribution<float> measure(0.1f, 1);
-  for (int64_t row = 0; row < 2 * rows; ++row) {
-    p.measures.push_back(row % 11 == 7 ? std::numeric_limits<float>::quiet_NaN() : measure(random));
+  for (int line = 0; line < 2; ++line) {
+    for (int64_t row = 0; row < rows; ++row) {
+      const float found = measure(random);
+      p.measures.push_back(row % 11 == 7 ? std::numeric_limits<float>::quiet_NaN() : row % 11 == 2 ? 0 : found);
+    }
+  }
+  // A weight of -0 tells whether noise of 0 was added to it.
+  for (int o : {parameter_operand, master_operand}) {
+    if (!has_operand(c, o)) continue;
+    for (int64_t i = 0; i < p.numel; i += 7) write_number(c, o, start(p, c, o) + i * operand_bytes(c, o), -0.0f);
   }
   p.sums.resize(static_cast<size_t>(rows * sum_words), 0);
   if (c.leaves_sums) p.left.resize(p.sums.size(), -1);
@@ -328,25 +336,25 @@ static void emulate_rule(int rule, const LaunchTable& launch) {
   }
 }
 
-template <class Param, class Math>
+template <class Param, class Math, bool relative>
 static void emulate_storage(const Table& table, const LaunchTable& launch) {
-  const bool master = table.plan.has_master, relative = table.plan.has_measures;
-  const auto run = master ? relative ? emulate_rule<Param, Math, true, true> : emulate_rule<Param, Math, true, false>
-                   : relative ? emulate_rule<Param, Math, false, true>
-                              : emulate_rule<Param, Math, false, false>;
-  run(table.rule, launch);
+  if (table.plan.has_master) return emulate_rule<Param, Math, true, relative>(table.rule, launch);
+  emulate_rule<Param, Math, false, relative>(table.rule, launch);
 }
 
+// relative: the table has measures. Who emulates none need not compile their instances.
+template <bool relative>
 static void emulate_launch(const Table& table, const LaunchTable& launch) {
+  CHECK(table.plan.has_measures == relative, "instances of the other sort");
   switch (table.plan.kind) {
     case ScalarKind::float32:
-      return emulate_storage<float, float>(table, launch);
+      return emulate_storage<float, float, relative>(table, launch);
     case ScalarKind::float64:
-      return emulate_storage<double, double>(table, launch);
+      return emulate_storage<double, double, relative>(table, launch);
     case ScalarKind::bfloat16:
-      return emulate_storage<BFloat16, float>(table, launch);
+      return emulate_storage<BFloat16, float, relative>(table, launch);
     case ScalarKind::float16:
-      return emulate_storage<Float16, float>(table, launch);
+      return emulate_storage<Float16, float, relative>(table, launch);
   }
 }
 
@@ -375,9 +383,10 @@ static void clear_sums(const Table& table) {
 }
 
 // One call of the operator: its launches, then those that finish the measures and write the records.
-[[maybe_unused]] static void emulate(const Table& table) {
+template <bool relative = false>
+static void emulate(const Table& table) {
   clear_sums(table);
-  for_each_launch(table, [&](const LaunchTable& launch) { emulate_launch(table, launch); });
+  for_each_launch(table, [&](const LaunchTable& launch) { emulate_launch<relative>(table, launch); });
   for_each_finish(table, emulate_finish_launch);
   if (table.rule != only_measure) for_each_record_table(table.places, table.plan, emulate_record_launch);
 }

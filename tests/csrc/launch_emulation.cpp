@@ -1,55 +1,7 @@
 // The CUDA step on the CPU: the host's launch plan, then every thread of every CTA of every launch, through the very
 // code of the kernels (step_thread.h, launch_table.h). First with marks for data, to see that each element is visited
 // exactly once, by the right Philox block and lane; then with numbers, against the CPU kernels, bit for bit.
-#include "emulated_launch.h"
-
-static __int128 integer_of(const int64_t* sum) { return (__int128{sum[2]} << 64) + (__int128{sum[1]} << 32) + sum[0]; }
-
-// Every byte of every operand, the records and the counters must agree, and no byte outside may be written.
-static void expect_equal(const char* what, const Case& c, std::vector<Parameter>& mine,
-                         std::vector<Parameter>& theirs) {
-  for (size_t n = 0; n < mine.size(); ++n) {
-    for (int o = 0; o < operand_count; ++o) {
-      if (!has_operand(c, o)) continue;
-      const ptrdiff_t lead = start(mine[n], c, o) - mine[n].data[o].data();
-      const ptrdiff_t their_lead = start(theirs[n], c, o) - theirs[n].data[o].data();
-      const size_t bytes = static_cast<size_t>(mine[n].numel * operand_bytes(c, o));
-      const bool same = memcmp(mine[n].data[o].data() + lead, theirs[n].data[o].data() + their_lead, bytes) == 0;
-      CHECK(same, "%s: rule %d kind %d master %d keep %d dist %d/%d first %d: tensor %zu operand %d differs", what,
-            c.rule, static_cast<int>(c.kind), c.has_master, c.keep_noise, c.distribution_off, c.distribution_on,
-            c.is_first, n, o);
-      for (size_t b = 0; b < mine[n].data[o].size(); ++b) {
-        const bool inside = b >= static_cast<size_t>(lead) && b < static_cast<size_t>(lead) + bytes;
-        CHECK(inside || mine[n].data[o][b] == 0xa5, "%s: tensor %zu operand %d: byte outside is written", what, n, o);
-      }
-    }
-    CHECK(memcmp(mine[n].record, theirs[n].record, sizeof mine[n].record) == 0, "%s: record %zu differs", what, n);
-    CHECK(mine[n].step == theirs[n].step, "%s: counter %zu differs", what, n);
-    // As bytes: some measures are NaN. Words of sums may hold carries that belong to the next one.
-    const size_t measures = mine[n].measures.size() * sizeof(float);
-    CHECK(measures == 0 || memcmp(mine[n].measures.data(), theirs[n].measures.data(), measures) == 0,
-          "%s: rule %d kind %d master %d measure %d: measures of %zu differ", what, c.rule, static_cast<int>(c.kind),
-          c.has_master, c.measure, n);
-    for (size_t row = 0; row < mine[n].left.size(); row += sum_words) {
-      const int64_t *a = &mine[n].left[row], *b = &theirs[n].left[row];
-      CHECK(integer_of(a) == integer_of(b) && a[not_finite_word] == b[not_finite_word], "%s: sums of %zu differ", what,
-            n);
-    }
-  }
-}
-
-// The launches and the CPU, each on its own copies, `calls` times.
-static void compare(const char* what, const Case& c, int turn, int calls = 1) {
-  std::vector<Parameter> mine = make_parameters(c, 1), theirs = make_parameters(c, 1);
-  Table my_table(mine, c, hyper_of(c.rule, turn)), their_table(theirs, c, hyper_of(c.rule, turn));
-  for (int call = 0; call < calls; ++call) {
-    emulate(my_table);
-    run_on_cpu(their_table);
-  }
-  expect_equal(what, c, mine, theirs);
-}
-
-static const ScalarKind kinds[] = {ScalarKind::float32, ScalarKind::float64, ScalarKind::bfloat16, ScalarKind::float16};
+#include "emulated_comparison.h"
 
 // Cycled noise, from the first turn of a draw through all others and into the next one.
 static void compare_cycles() {
@@ -91,71 +43,6 @@ static void compare_with_the_cpu() {
   }
 }
 
-// Relative noise, and measures: of steps, of noise alone, of a measuring.
-static void compare_measures() {
-  int turn = 0;
-  for (ScalarKind kind : kinds) {
-    for (int master = 0; master < 2; ++master) {
-      for (int measure : {measure_rms, measure_absmax}) {
-        Case c{kind, master != 0, 0, false, turn % 3, (turn + 1) % 3, 0.2f, 0.1f, turn % 5 == 0};
-        c.has_measures = true;
-        c.measure = measure;
-        c.leaves_sums = turn % 3 == 1;
-        for (c.rule = 0; c.rule < rule_count; ++c.rule) {
-          c.denoise_every = turn % 4 == 1 ? 2 : 0;
-          c.scales_on_device = turn % 3 == 2;
-          c.cycle = turn % 2 == 1;
-          if (c.cycle) c.distribution_off = c.distribution_on;
-          compare("relative step", c, turn, c.leaves_sums ? 1 : 2);
-          ++turn;
-        }
-        c.rule = only_measure;
-        for (c.only_clean = false;; c.only_clean = true) {
-          compare("measure", c, turn);
-          if (c.only_clean) break;
-        }
-        c.only_clean = c.leaves_sums = false;
-        c.measure = measure_nothing;
-        c.rule = no_rule;
-        compare("relative reperturb", c, turn);
-        c.rule = 1;
-        compare("absolute step with measures", c, turn);
-      }
-    }
-  }
-}
-
-// Weights that are broken, and too large for their squares; a step that is skipped leaves the measures.
-static void measure_extreme_weights() {
-  const float none = 0, infinite = 1;
-  for (int measure : {measure_rms, measure_absmax}) {
-    for (const bool is_skipped : {false, true}) {
-      Case c{ScalarKind::float32, false, 0, false, 0, 0, 0.1f, 0.1f, false};
-      c.has_measures = true;
-      c.measure = measure;
-      std::vector<Parameter> lists[3] = {make_parameters(c, 9), make_parameters(c, 9), make_parameters(c, 9)};
-      for (auto& list : lists) {
-        const float extreme[] = {std::numeric_limits<float>::infinity(), 1e30f, -70000.0f, 1e-12f, NAN, 300.0f};
-        for (size_t n = 0; n < list.size(); ++n) {
-          auto* weights = reinterpret_cast<float*>(start(list[n], c, parameter_operand));
-          for (int64_t i = 0; i < list[n].numel; i += 61) weights[i] = extreme[(static_cast<size_t>(i) + n) % 6];
-        }
-      }
-      Table mine(lists[0], c, hyper_of(0, 0)), theirs(lists[1], c, hyper_of(0, 0));
-      mine.plan.found_inf = theirs.plan.found_inf = is_skipped ? &infinite : &none;
-      emulate(mine);
-      run_on_cpu(theirs);
-      for (auto* list : {&lists[0], &lists[1], &lists[2]}) {  // NaN need not have the same bits
-        for (Parameter& p : *list) {
-          auto* weights = reinterpret_cast<float*>(start(p, c, parameter_operand));
-          for (int64_t i = 0; i < p.numel; ++i) weights[i] = weights[i] == weights[i] ? weights[i] : 12345.0f;
-        }
-      }
-      expect_equal("extreme weights", c, lists[0], is_skipped ? lists[2] : lists[1]);
-    }
-  }
-}
-
 // A captured graph launches the same packed arguments again and again: each launch takes off what the records say, and
 // what a call in between put on (denoise(), evaluation mode) as well.
 static void replay() {
@@ -175,7 +62,7 @@ static void replay() {
         records.push_back({table, {writes, counts}});
       });
       for (int call = 0; call < 7; ++call) {
-        for (const LaunchTable& launch : launches) emulate_launch(my_table, launch);
+        for (const LaunchTable& launch : launches) emulate_launch<false>(my_table, launch);
         for (const auto& [table, what] : records) emulate_record_launch(table, what.first, what.second);
         // On the CPU from a fresh table every time.
         Table fresh(theirs, c, hyper_of(rule, 0));
@@ -438,8 +325,6 @@ int main() {
   plan_long_lists();
   compare_with_the_cpu();
   compare_cycles();
-  compare_measures();
-  measure_extreme_weights();
   replay();
   take_off_what_is_on();
   leave_clean_weights();

@@ -1,6 +1,6 @@
 """Relative noise and measures of the native CUDA kernels on a GPU: the same bits as on the CPU.
 
-Without a GPU everything here is skipped; launch_emulation.cpp and tests/ptx stand in for it.
+Without a GPU everything here is skipped; measure_emulation.cpp and tests/ptx stand in for it.
 """
 
 import pytest
@@ -54,6 +54,16 @@ def test_what_is_off_and_on(measure, per):
     for old in (False, True):
         for new in (False, True):
             compare(run_relative_reperturb, lists, "native", old, new)
+
+
+@PER
+@pytest.mark.parametrize("masters", [False, True], ids=["in place", "masters"])
+def test_cycles(per, masters):
+    """Another turn of one draw comes off by the measures that it was put on with."""
+    for step in (5, 6, 7):
+        lists = with_measures(make_lists(SIZES, "adam", torch.float32, masters, step=step), per)
+        for was_relative in (False, True):
+            compare(run_measured, lists, "adam", "native", RMS, cycle=True, old_cycle=True, was_relative=was_relative)
 
 
 @BOTH

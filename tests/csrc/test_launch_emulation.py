@@ -1,5 +1,5 @@
-"""The CUDA kernels' launch plans and the very code of their threads, run on the CPU: see launch_emulation.cpp for the
-step, layer_emulation.cpp for the layers."""
+"""The CUDA kernels' launch plans and the very code of their threads, run on the CPU: see launch_emulation.cpp and
+measure_emulation.cpp for the step, layer_emulation.cpp for the layers."""
 
 import os
 import shutil
@@ -29,6 +29,10 @@ def run(tmp_path, name, *options):
 def test_every_element_once_and_equal_to_the_cpu_kernels(tmp_path, argument_bytes):
     told = run(tmp_path, "launch_emulation", "-O1", f"-DNVRM_ARGUMENT_BYTES={argument_bytes}")
     assert f"table: {argument_bytes} bytes of arguments" in told and "all equal" in told
+
+
+def test_relative_noise_and_measures_are_equal_to_the_cpu_kernels(tmp_path):
+    assert "all equal" in run(tmp_path, "measure_emulation", "-O1", "-DNVRM_ARGUMENT_BYTES=4096")
 
 
 def test_layers_are_equal_to_the_cpu_kernels(tmp_path):

@@ -99,13 +99,13 @@ static void record_relative(ScalarKind kind, bool has_master, int turn) {
   c.has_measures = true;
   c.scales_on_device = turn % 3 == 2;
   c.hyper_on_device = turn % 2 == 1;
-  c.leaves_sums = turn % 4 > 1;
+  c.leaves_sums = turn % 3 == 1;
   c.cycle = turn % 2 == 1;
   if (c.cycle) c.distribution_off = distribution;
   c.measure = turn % 2 == 1 ? measure_rms : measure_absmax;
   for (c.rule = 0; c.rule < rule_count; ++c.rule) record(c, turn);
   c.rule = only_measure;
-  c.only_clean = turn % 4 == 1;
+  c.only_clean = turn % 2 == 1;
   record(c, turn);
   c.measure = measure_nothing;
   c.rule = no_rule;
@@ -116,12 +116,14 @@ static void record_relative(ScalarKind kind, bool has_master, int turn) {
   for (c.rule = 0; c.rule < rule_count && has_master && turn % 2 == 0; ++c.rule) record(c, turn);
 }
 
-// Every rule on every kind, with and without master weights; distributions and options take turns.
-int main(int, char** argv) {
+// Every rule on every kind, with and without master weights; distributions and options take turns. Arguments: the file,
+// turns without measures, turns with measures, and the kinds that get those.
+int main(int argc, char** argv) {
   out = std::fopen(argv[1], "wb");
   const int turns = std::atoi(argv[2]), relative_turns = std::atoi(argv[3]);
+  const std::vector<std::string> relative_kinds(argv + 4, argv + argc);
   record_noise();
-  int turn = 0;
+  int turn = 0, relative_turn = 0;
   for (int k = 0; k < 4; ++k) {
     for (int master = 0; master < 2; ++master) {
       for (int n = 0; n < turns; ++n, ++turn) {
@@ -146,7 +148,10 @@ int main(int, char** argv) {
         c.keep_noise = false;
         record(c, turn);
       }
-      for (int n = 0; n < relative_turns; ++n, ++turn) record_relative(static_cast<ScalarKind>(k), master != 0, turn);
+      const bool is_relative = std::count(relative_kinds.begin(), relative_kinds.end(), kinds[k]) != 0;
+      for (int n = 0; n < relative_turns && is_relative; ++n, ++relative_turn) {
+        record_relative(static_cast<ScalarKind>(k), master != 0, relative_turn);
+      }
     }
   }
   put_text("done");
