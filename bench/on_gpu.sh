@@ -130,7 +130,7 @@ else
   report "layers" 60 bench.gpu_layers
   report "graphs" 40 bench.gpu_report graphs
   report "memory" 30 bench.gpu_report memory
-  tests "native tests" 40 tests/csrc/test_cuda_step.py tests/optim/test_cuda_graph.py
+  tests "native tests" 40 tests/csrc/test_cuda_step.py tests/optim/test_cuda_graph.py tests/csrc/test_cuda_measures.py
   failed_before=$failed
   if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck; do
