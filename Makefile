@@ -48,7 +48,7 @@ $(VENV)/bench: $(VENV)/installed
 
 # The CUDA kernels without a GPU: registers and spills on each, the launch emulated, and the compiler's PTX run on the CPU.
 cuda-check: $(VENV)/installed
-	$(RUN) -m pytest -s tests/csrc/test_cuda_compiles.py tests/csrc/test_launch_emulation.py tests/ptx
+	NVRM_FAST_EVERY_KERNEL=1 $(RUN) -m pytest -s tests/csrc/test_cuda_compiles.py tests/csrc/test_launch_emulation.py tests/ptx
 
 # The noise through dieharder and PractRand, about an hour (python release/noise_battery.py --help).
 battery:

@@ -41,7 +41,8 @@ static void expect_equal(const char* what, const Case& c, std::vector<Parameter>
 // The launches and the CPU, each on its own copies, `calls` times.
 template <bool relative = false>
 static void compare(const char* what, const Case& c, int turn, int calls = 1) {
-  std::vector<Parameter> mine = make_parameters(c, 1), theirs = make_parameters(c, 1);
+  constexpr int64_t most = relative ? 20011 : 70001;  // rows end, and begin, in CTAs of both
+  std::vector<Parameter> mine = make_parameters(c, 1, most), theirs = make_parameters(c, 1, most);
   Table my_table(mine, c, hyper_of(c.rule, turn)), their_table(theirs, c, hyper_of(c.rule, turn));
   for (int call = 0; call < calls; ++call) {
     emulate<relative>(my_table);

@@ -44,7 +44,8 @@ static void measure_extreme_weights() {
       Case c{ScalarKind::float32, false, 0, false, 0, 0, 0.1f, 0.1f, false};
       c.has_measures = true;
       c.measure = measure;
-      std::vector<Parameter> lists[3] = {make_parameters(c, 9), make_parameters(c, 9), make_parameters(c, 9)};
+      std::vector<Parameter> lists[3] = {make_parameters(c, 9, 20011), make_parameters(c, 9, 20011),
+                                         make_parameters(c, 9, 20011)};
       for (auto& list : lists) {
         const float extreme[] = {std::numeric_limits<float>::infinity(), 1e30f, -70000.0f, 1e-12f, NAN, 300.0f};
         for (size_t n = 0; n < list.size(); ++n) {

@@ -92,8 +92,8 @@ static void record_noise() {
   }
 }
 
-// Every rule, noise alone and a measuring, with measures; what is measured and options take turns.
-static void record_relative(ScalarKind kind, bool has_master, int turn) {
+// These rules, noise alone and a measuring, with measures; what is measured and options take turns.
+static void record_relative(const std::string& rules, ScalarKind kind, bool has_master, int turn) {
   const int distribution = turn % distribution_count;
   Case c{kind, has_master, 0, false, (distribution + 1) % distribution_count, distribution, 0.2f, 0.1f, turn % 5 == 0};
   c.has_measures = true;
@@ -103,7 +103,13 @@ static void record_relative(ScalarKind kind, bool has_master, int turn) {
   c.cycle = turn % 2 == 1;
   if (c.cycle) c.distribution_off = distribution;
   c.measure = turn % 2 == 1 ? measure_rms : measure_absmax;
-  for (c.rule = 0; c.rule < rule_count; ++c.rule) record(c, turn);
+  const auto record_rules = [&] {
+    for (const char code : rules) {
+      c.rule = code - '0';
+      record(c, turn);
+    }
+  };
+  record_rules();
   c.rule = only_measure;
   c.only_clean = turn % 2 == 1;
   record(c, turn);
@@ -113,15 +119,15 @@ static void record_relative(ScalarKind kind, bool has_master, int turn) {
   // Noise that stays, on masters that have measures from before.
   c.keep_noise = true;
   c.cycle = false;
-  for (c.rule = 0; c.rule < rule_count && has_master && turn % 2 == 0; ++c.rule) record(c, turn);
+  if (has_master && turn % 2 == 0) record_rules();
 }
 
 // Every rule on every kind, with and without master weights; distributions and options take turns. Arguments: the file,
-// turns without measures, turns with measures, and the kinds that get those.
+// turns without measures, turns with measures, the codes of the rules that get those, in one word, and their kinds.
 int main(int argc, char** argv) {
   out = std::fopen(argv[1], "wb");
   const int turns = std::atoi(argv[2]), relative_turns = std::atoi(argv[3]);
-  const std::vector<std::string> relative_kinds(argv + 4, argv + argc);
+  const std::vector<std::string> relative_kinds(argv + 5, argv + argc);
   record_noise();
   int turn = 0, relative_turn = 0;
   for (int k = 0; k < 4; ++k) {
@@ -150,7 +156,7 @@ int main(int argc, char** argv) {
       }
       const bool is_relative = std::count(relative_kinds.begin(), relative_kinds.end(), kinds[k]) != 0;
       for (int n = 0; n < relative_turns && is_relative; ++n, ++relative_turn) {
-        record_relative(static_cast<ScalarKind>(k), master != 0, relative_turn);
+        record_relative(argv[4], static_cast<ScalarKind>(k), master != 0, relative_turn);
       }
     }
   }
