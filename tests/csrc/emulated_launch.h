@@ -11,22 +11,12 @@
 #include <string>
 #include <vector>
 
+#include "check.h"
 #include "cpu/cpu_kernels.h"
 #include "cuda/launch_plan.h"
 #include "cuda/step_thread.h"
 
 using namespace nvrm;
-
-static int failures = 0;
-#define CHECK(condition, ...)                     \
-  do {                                            \
-    if (!(condition)) {                           \
-      std::printf("%s:%d: ", __FILE__, __LINE__); \
-      std::printf(__VA_ARGS__);                   \
-      std::printf("\n");                          \
-      if (++failures > 20) std::exit(1);          \
-    }                                             \
-  } while (0)
 
 static NoiseWords words;
 static CtaSums cta_sums;

@@ -9,21 +9,11 @@
 #include <string>
 #include <vector>
 
+#include "check.h"
 #include "cpu/cpu_kernels.h"
 #include "cuda/layer_launch.h"
 
 using namespace nvrm;
-
-static int failures = 0;
-#define CHECK(condition, ...)                     \
-  do {                                            \
-    if (!(condition)) {                           \
-      std::printf("%s:%d: ", __FILE__, __LINE__); \
-      std::printf(__VA_ARGS__);                   \
-      std::printf("\n");                          \
-      if (++failures > 20) std::exit(1);          \
-    }                                             \
-  } while (0)
 
 // Elements of one type between bytes that must not be touched.
 struct Buffer {
