@@ -1,123 +1,131 @@
 """Builds nvrm_fast's native kernels, where a compiler is found; everything else is in pyproject.toml.
 
-    pip install --no-build-isolation .
+    pip install .
 
-NVRM_FAST_BUILD=auto (default)  native kernels if torch and a compiler are at hand, CUDA's too if torch has CUDA and
-                                its toolkit is installed; otherwise what is possible, and says why
+NVRM_FAST_BUILD=auto (default)  native kernels if a compiler is at hand, CUDA's too if the torch of this environment has
+                                CUDA and its toolkit is installed; otherwise what is possible, and says why
 NVRM_FAST_BUILD=cpu             CPU kernels, or fail
 NVRM_FAST_BUILD=cuda            CPU and CUDA kernels, or fail
 NVRM_FAST_BUILD=none            pure Python: the plain-torch reference serves
 
-TORCH_CUDA_ARCH_LIST says for which GPUs (torch's own variable); unset, it is the GPUs that are visible, or, where none
-is, those of DEFAULT_GPUS.
+No torch is needed to compile (csrc/python says why). CXX is the compiler, g++ or clang++ or anything that takes their
+options; CXXFLAGS and LDFLAGS are added to ours; CUDA_HOME says where nvcc is, unless it is on PATH. TORCH_CUDA_ARCH_LIST
+says for which GPUs, as for torch; unset, it is those that are visible, or, where none is, those of DEFAULT_GPUS.
 """
 
+import atexit
+import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
+import tempfile
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
 
-ROOT = Path(__file__).parent
+ROOT = Path(__file__).resolve().parent
 MODES = ("auto", "cpu", "cuda", "none")
 MODE = os.environ.get("NVRM_FAST_BUILD", "auto")
 # A100, H100 and H200, B100 and B200; newer ones translate the PTX.
 DEFAULT_GPUS = "8.0;9.0;10.0+PTX"
+WINDOWS = sys.platform == "win32"
+CXX = shlex.split(os.environ.get("CXX", "c++"))
+
+# -ffp-contract=off: every fused multiply-add is written out, so that all backends give the same bits; -fmad=false is
+# the same of nvcc. No -fopenmp: loops run on torch's threads (csrc/python/parallel.h).
+FLAGS = ["-O3", "-DNDEBUG", "-ffp-contract=off", "-fvisibility=hidden", *([] if WINDOWS else ["-fPIC"])]
+WARNINGS = ["-Wall", "-Wextra", "-Wno-psabi"]
+NVCC_FLAGS = ["-O3", "-DNDEBUG", "-std=c++17", "-fmad=false", "-Xcompiler", "-fPIC,-fvisibility=hidden"]
 
 
 def sources(with_cuda):
-    """Kernels (csrc/cpu, csrc/cuda) know no torch; the operators (csrc/torch) do, those for CUDA in *_cuda.cpp."""
-    patterns = ["cpu/*.cpp", "torch/*.cpp"] + ["cuda/*.cu"] * with_cuda
+    """Kernels (csrc/cpu, csrc/cuda) know no Python; csrc/python does, for CUDA in *_cuda.cpp."""
+    patterns = ["cpu/*.cpp", "python/*.cpp"] + ["cuda/*.cu"] * with_cuda
     found = sorted(path for pattern in patterns for path in (ROOT / "csrc").glob(pattern))
     return [str(path.relative_to(ROOT)) for path in found if with_cuda or not path.stem.endswith("_cuda")]
 
 
 def why_no_cpu():
-    """The reason why CPU kernels cannot be built here, or None."""
-    try:
-        import torch  # noqa: F401
-    except ImportError:
-        return "torch is not installed in the build environment (use: pip install --no-build-isolation .)"
-    compiler = os.environ.get("CXX", "c++").split()[0]
-    if sys.platform == "win32":
-        return "native kernels need GCC or Clang; Windows is not supported yet"
-    if shutil.which(compiler) is None:
-        return f"no C++ compiler: '{compiler}' is not on PATH (install g++ or clang++, or set CXX)"
+    """The reason why CPU kernels cannot be built here, with the remedy, or None."""
+    for package in ("ninja", "pybind11"):
+        try:
+            __import__(package)
+        except ImportError:
+            return f"{package} is not in the build environment: pip install {package}, or without --no-build-isolation"
+    if WINDOWS and "CXX" not in os.environ:
+        return "on Windows they need Clang: install it and set CXX=clang++"
+    if shutil.which(CXX[0]) is None:
+        return f"no C++ compiler: '{CXX[0]}' is not on PATH (install g++ or clang++, or set CXX)"
     return None
 
 
-def find_cuda_home():
-    """torch takes the folder above the nvcc on PATH; where that nvcc is a wrapper script or a link, nothing is there,
-    and nvcc itself knows better. To be called before torch's build helper is imported."""
-    nvcc = shutil.which("nvcc")
-    if nvcc is None or os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH"):
-        return
-    if (Path(nvcc).parents[1] / "include" / "cuda_runtime.h").exists():
-        return
-    told = subprocess.run([nvcc, "--dryrun", "-x", "cu", "-c", os.devnull], capture_output=True, text=True)
-    found = re.search(r"^#\$ _HERE_=(.+)$", told.stdout + told.stderr, re.M)
-    if found:
-        os.environ["CUDA_HOME"] = str(Path(found[1]).resolve().parent)
+def nvcc():
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    return shutil.which("nvcc", path=str(Path(home) / "bin") if home else None)
 
 
-def toolkit_version(cuda_home):
+def toolkit_version():
     """Of nvcc, such as "13.0", or None if it cannot be found out."""
-    try:
-        text = subprocess.run([Path(cuda_home) / "bin" / "nvcc", "--version"], capture_output=True, text=True).stdout
-    except OSError:
-        return None
+    text = subprocess.run([nvcc(), "--version"], capture_output=True, text=True).stdout
     found = re.search(r"release (\d+\.\d+)", text)
-    return found and found.group(1)
+    return found and found[1]
 
 
-def why_no_cuda():
+def why_no_cuda(mode):
     """The reason why CUDA kernels cannot be built here, with the remedy, or None."""
-    import torch
-
-    find_cuda_home()
-    from torch.utils.cpp_extension import CUDA_HOME
-
-    if torch.version.cuda is None:
-        return f"torch {torch.__version__} has no CUDA (a CPU build): install a torch with CUDA first"
-    if CUDA_HOME is None:
-        return f"no CUDA toolkit: install CUDA {torch.version.cuda}, with nvcc on PATH, or set CUDA_HOME"
-    toolkit = toolkit_version(CUDA_HOME)
+    try:
+        import torch
+    except ImportError:
+        if mode == "auto":
+            return "the build environment has no torch to say which CUDA; NVRM_FAST_BUILD=cuda takes nvcc's"
+        cuda = None
+    else:
+        cuda = torch.version.cuda
+        if cuda is None:
+            return f"torch {torch.__version__} has no CUDA (a CPU build): install a torch with CUDA first"
+    if nvcc() is None:
+        return f"no CUDA toolkit: install CUDA {cuda or ''}, with nvcc on PATH, or set CUDA_HOME"
+    toolkit = toolkit_version()
     if toolkit is None:
-        return f"no working nvcc in {CUDA_HOME}: install CUDA {torch.version.cuda}, or set CUDA_HOME"
-    if toolkit.split(".")[0] != torch.version.cuda.split(".")[0]:
+        return f"{nvcc()} does not work: install CUDA {cuda or ''}, or set CUDA_HOME"
+    if cuda is not None and toolkit.split(".")[0] != cuda.split(".")[0]:
         return (
-            f"nvcc is of CUDA {toolkit} but torch of CUDA {torch.version.cuda}: their major versions must be equal; "
-            f"install CUDA {torch.version.cuda} and set CUDA_HOME to it"
+            f"nvcc is of CUDA {toolkit} but torch of CUDA {cuda}: their major versions must be equal; "
+            f"install CUDA {cuda} and set CUDA_HOME to it"
         )
     return None
 
 
-def extension(with_cuda):
-    import torch
-    from torch.utils.cpp_extension import CUDA_HOME, CppExtension, CUDAExtension
+def gpus():
+    """As TORCH_CUDA_ARCH_LIST says it."""
+    if os.environ.get("TORCH_CUDA_ARCH_LIST"):
+        return os.environ["TORCH_CUDA_ARCH_LIST"]
+    with contextlib.suppress(ImportError):
+        import torch
 
-    # -g0: Python asks for debug information, 70 MB of it. -ffp-contract=off: every fused multiply-add is written out,
-    # so that all backends give the same bits. No -fopenmp: loops run on torch's threads (csrc/torch/parallel.h).
-    flags = ["-O3", "-g0", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi"]
-    if not with_cuda:
-        return CppExtension("nvrm_fast._native", sources(False), extra_compile_args={"cxx": flags})
+        there = {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
+        if there:
+            return ";".join(f"{major}.{minor}" for major, minor in sorted(there))
+    return DEFAULT_GPUS
 
-    if not os.environ.get("TORCH_CUDA_ARCH_LIST") and not torch.cuda.is_available():
-        os.environ["TORCH_CUDA_ARCH_LIST"] = DEFAULT_GPUS
-    gpus = os.environ.get("TORCH_CUDA_ARCH_LIST") or "the GPUs visible when it was built"
-    facts = f"CUDA {toolkit_version(CUDA_HOME)} for {gpus}"
-    # torch's CUDA headers have unused parameters.
-    flags += [f'-DNVRM_WITH_CUDA="{facts}"', "-Wno-unused-parameter"]
-    # -fmad=false is what -ffp-contract=off is above. No -std: torch's build helper knows which. No flag may contain
-    # "arch": the helper would then ignore TORCH_CUDA_ARCH_LIST.
-    nvcc_flags = ["-O3", "-fmad=false", "-Xcompiler", "-fvisibility=hidden"]
-    return CUDAExtension("nvrm_fast._native", sources(True), extra_compile_args={"cxx": flags, "nvcc": nvcc_flags})
+
+def code_for(gpus):
+    """nvcc's options for "8.0;9.0+PTX"."""
+    options = []
+    for gpu in re.split(r"[;, ]+", gpus.strip()):
+        number = gpu.removesuffix("+PTX").replace(".", "")
+        if not re.fullmatch(r"\d{2,3}[af]?", number):
+            sys.exit(f"TORCH_CUDA_ARCH_LIST must be like {DEFAULT_GPUS}; got '{gpus}'")
+        kinds = ["sm", "compute"] if gpu.endswith("+PTX") else ["sm"]
+        options += [f"-gencode=arch=compute_{number},code={kind}_{number}" for kind in kinds]
+    return options
 
 
 def choose(mode):
@@ -129,16 +137,70 @@ def choose(mode):
         if mode in ("cpu", "cuda"):
             sys.exit(f"NVRM_FAST_BUILD={mode}: {reason}")
         return {"cpu": f"not built: {reason}", "cuda": f"not built: {reason}"}
-    reason = "NVRM_FAST_BUILD=cpu" if mode == "cpu" else why_no_cuda()
+    reason = "NVRM_FAST_BUILD=cpu" if mode == "cpu" else why_no_cuda(mode)
     if reason is not None and mode == "cuda":
         sys.exit(f"NVRM_FAST_BUILD=cuda: {reason}")
     return {"cpu": "built", "cuda": "built" if reason is None else f"not built: {reason}"}
 
 
-def interface():
-    """Of the operators; see nvrm_fast/_version.py."""
-    text = (ROOT / "nvrm_fast" / "_version.py").read_text()
-    return int(re.search(r"^INTERFACE = (\d+)", text, re.M)[1])
+def ninja_file(folder, library, with_cuda):
+    """What ninja is told: relative to ROOT, so that only `folder` and `library` may have spaces."""
+    import pybind11
+
+    def words(*words):
+        return shlex.join(map(str, words)).replace("$", "$$")
+
+    def path(path):
+        return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+
+    headers = [f"-I{sysconfig.get_path('include')}", f"-I{pybind11.get_include()}"]
+    cxx = [*CXX, *FLAGS, *WARNINGS, "-std=c++20", *headers, *shlex.split(os.environ.get("CXXFLAGS", ""))]
+    ends = {"darwin": ["-undefined", "dynamic_lookup"], "win32": [f"-L{Path(sys.base_prefix) / 'libs'}"]}
+    link = [*CXX, "-shared", *ends.get(sys.platform, []), *shlex.split(os.environ.get("LDFLAGS", ""))]
+    lines = []
+    if with_cuda:
+        facts = f"CUDA {toolkit_version()} for {gpus()}"
+        # As a string of C, which the shell takes apart once.
+        cxx.append(f'-DNVRM_WITH_CUDA="{facts}"')
+        link = [nvcc(), "-shared", "-cudart", "shared", "-ccbin", CXX[0]]
+        lines += [
+            "rule cu",
+            f"  command = {words(nvcc(), *NVCC_FLAGS, '-ccbin', CXX[0], *code_for(gpus()))} -MD -MF $out.d -c $in -o $out",
+        ]
+        lines += ["  depfile = $out.d", "  deps = gcc"]
+        cxx.append(f"-isystem{cuda_headers()}")
+    lines += [
+        "rule cxx",
+        f"  command = {words(*cxx)} -MD -MF $out.d -c $in -o $out",
+        "  depfile = $out.d",
+        "  deps = gcc",
+    ]
+    lines += ["rule link", f"  command = {words(*link)} $in -o $out"]
+    objects = []
+    for source in sources(with_cuda):
+        objects.append(path(folder / f"{source.replace('/', '_').replace(os.sep, '_')}.o"))
+        lines.append(f"build {objects[-1]}: {'cu' if source.endswith('.cu') else 'cxx'} {path(source)}")
+    lines.append(f"build {path(library)}: link {' '.join(objects)}")
+    return "\n".join(lines) + "\n"
+
+
+def cuda_headers():
+    """Where nvcc has its headers: it may be a script or a link, with nothing beside it."""
+    told = subprocess.run([nvcc(), "--dryrun", "-x", "cu", "-c", os.devnull], capture_output=True, text=True)
+    found = re.search(r'^#\$ INCLUDES="-I(.+?)"', told.stdout + told.stderr, re.M)
+    return found[1].strip() if found else Path(nvcc()).parents[1] / "include"
+
+
+@contextlib.contextmanager
+def alone(folder):
+    """Nobody else builds in a folder: another process that wants to waits."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        if not WINDOWS:
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 class Build(build):
@@ -149,11 +211,8 @@ class Build(build):
 
 def tell_on_terminal(line):
     """pip shows nothing of a build that succeeds; who installs should still know that it has no kernels."""
-    try:
-        with open("/dev/tty", "w") as terminal:
-            terminal.write(f"\n{line}\n")
-    except OSError:
-        pass  # no terminal: pip install -v shows what was printed
+    with contextlib.suppress(OSError):  # no terminal: pip install -v shows what was printed
+        Path("/dev/tty").write_text(f"\n{line}\n")
 
 
 class BuildKernels(build_ext):
@@ -163,14 +222,16 @@ class BuildKernels(build_ext):
         facts = choose(MODE)
         for what, outcome in facts.items():
             print(f"nvrm_fast: {what} kernels {outcome}", file=sys.stderr)
+        package = ROOT / "nvrm_fast" if self.inplace else Path(self.build_lib) / "nvrm_fast"
+        package.mkdir(parents=True, exist_ok=True)
         while facts["cpu"] == "built":
             with_cuda = facts["cuda"] == "built"
             try:
-                self.compile(with_cuda)
+                self.compile(package, with_cuda)
                 break
-            except Exception as error:
+            except (OSError, subprocess.CalledProcessError) as error:
                 if MODE != "auto":
-                    raise
+                    raise SystemExit(f"NVRM_FAST_BUILD={MODE}: the compiler failed ({error})") from error
                 what = "cuda" if with_cuda else "cpu"
                 facts[what] = f"not built: the compiler failed ({type(error).__name__}: {error})"
                 print(f"nvrm_fast: {what} kernels {facts[what]}; going on without", file=sys.stderr)
@@ -178,24 +239,32 @@ class BuildKernels(build_ext):
             self.extensions = []
             if MODE == "auto":
                 tell_on_terminal(f"nvrm_fast: cpu kernels {facts['cpu']}. Slow plain torch will serve in their place.")
-        package = ROOT / "nvrm_fast" if self.inplace else Path(self.build_lib) / "nvrm_fast"
-        package.mkdir(parents=True, exist_ok=True)
-        (package / "_build_facts.json").write_text(json.dumps({**facts, "interface": interface()}, indent=2) + "\n")
+        text = (ROOT / "nvrm_fast" / "_version.py").read_text()
+        facts["interface"] = int(re.search(r"^INTERFACE = (\d+)", text, re.M)[1])
+        (package / "_build_facts.json").write_text(json.dumps(facts, indent=2) + "\n")
 
-    def compile(self, with_cuda):
-        """By torch's own build_ext, which exists only where torch is."""
-        from torch.utils.cpp_extension import BuildExtension
+    def compile(self, package, with_cuda):
+        import ninja  # noqa: F401  # its program is run as a module, wherever pip has put that
 
-        self.distribution.ext_modules = [extension(with_cuda)]
-        command = BuildExtension.with_options(use_ninja=True)(self.distribution)
-        for option in ("build_lib", "build_temp", "inplace", "editable_mode", "debug", "parallel", "compiler"):
-            setattr(command, option, getattr(self, option))
-        command.ensure_finalized()
-        command.run()
+        folder = Path(self.build_temp).resolve()
+        name = Path(self.get_ext_filename("nvrm_fast._native")).name
+        with alone(folder):
+            (folder / "build.ninja").write_text(ninja_file(folder, folder / name, with_cuda))
+            subprocess.run([sys.executable, "-m", "ninja", "-f", folder / "build.ninja"], cwd=ROOT, check=True)
+            shutil.copy(folder / name, package / f"{name}.new")
+            os.replace(package / f"{name}.new", package / name)  # at once: a process may have it open
 
+
+options = {}
+if "bdist_wheel" in sys.argv:
+    # Not among the sources: they may be read only, and two installations may be under way.
+    folder = tempfile.mkdtemp(prefix="nvrm_fast-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    options = {"build": {"build_base": folder}}
 
 setup(
-    # The sources, and the extension proper, are chosen by BuildKernels.
+    # The sources, and how they are compiled, are chosen by BuildKernels.
     ext_modules=[] if MODE == "none" else [Extension("nvrm_fast._native", sources(False))],
     cmdclass={"build": Build, "build_ext": BuildKernels},
+    options=options,
 )

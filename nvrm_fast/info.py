@@ -40,7 +40,7 @@ def build_info() -> dict[str, Any]:
         "torch": torch.__version__,
         "triton": _version_of("triton"),
         "threads": torch.get_num_threads(),
-        "built": registry.build_facts() or {"cpu": "not installed: run pip install --no-build-isolation ."},
+        "built": registry.build_facts() or {"cpu": "not installed: run pip install ."},
         "compiled with": native.build_facts() if native is not None else None,
         "processor": {
             "machine": platform.machine(),

@@ -1,5 +1,5 @@
-// The tensor table: what one fused step is told about each parameter. Plain data, no torch in sight, shared by every
-// kernel; the host (torch/tensor_table_builder.cpp) fills it after all checks.
+// The tensor table: what one fused step is told about each parameter. Plain data, no Python in sight, shared by every
+// kernel; the host (python/tensor_table_builder.cpp) fills it after all checks.
 #pragma once
 
 #include "measure.h"

@@ -1,6 +1,6 @@
 """The arguments of the operators that change or measure weights: once, for schemas, reference, Triton and optimizers.
 
-A field's type is its type in the schema, with an alias letter where the tensors are overwritten. csrc/torch takes the
+A field's type is its type in the schema, with an alias letter where the tensors are overwritten. csrc/python takes the
 same arguments in the same order.
 """
 

@@ -1,4 +1,4 @@
-"""What the operators that draw noise and change weights accept; csrc/torch/tensor_table_builder.cpp says the same.
+"""What the operators that draw noise and change weights accept; csrc/python/tensor_table_builder.cpp says the same.
 
 Reference, Triton and optimizers ask here, so that bad input is refused before anything is written.
 """

@@ -1,6 +1,6 @@
 """What the layers' operators take besides tensors, and what they refuse: for the backends, which agree on it.
 
-csrc/torch/direction_operators.h and stochastic_operators.h say the same in C++.
+csrc/python/direction.h and stochastic.cpp say the same in C++.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from . import native as native_kernels
 from . import registry
 from .transforms import transformed
 
@@ -36,8 +37,8 @@ def define(
 ) -> None:
     """Defines an operator and registers its kernels.
 
-    native: device types that csrc/torch has a kernel for, registered there as NAME.native. triton: the module of
-    nvrm_fast.triton whose function NAME is the kernel.
+    native: device types for which ops/native.py's function NAME is a kernel. triton: the module of nvrm_fast.triton
+    whose function NAME is the kernel.
     """
 
     def by_registry(*args: Any, backend: str | None = None) -> Any:
@@ -52,7 +53,11 @@ def define(
     registry.register_kernel(name, "reference", registry.EVERY_DEVICE, operator.reference)
     if native:
         _define(f"{name}.native", f"({arguments}) -> {results}", None, fake)
-        registry.register_kernel(name, "native", native, operator.native)
+        kernel = getattr(native_kernels, name)
+        for device in registry.native_devices(native):
+            _library.impl(f"{name}.native", native_kernels.behind_dispatcher(kernel), device.upper())
+        kernel = native_kernels.around_dispatcher(operator.native, kernel)
+        registry.register_kernel(name, "native", native, kernel)
     if triton is not None:
         kernel = registry.imported_at_first_call(f"nvrm_fast.triton.{triton}", name)
         _define(f"{name}.triton", f"({arguments}) -> {results}", kernel, fake)

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from .._version import INTERFACE
+from . import native
 
 BACKENDS = ("reference", "native", "triton")
 #: In the order in which they are tried where a call names none.
@@ -52,18 +53,26 @@ if _facts.get("cpu") != "built":
     # for none. why_missing gives the reason.
     pass
 elif _facts.get("interface", 1) != INTERFACE:
-    # Loading it would register kernels for schemas that are no more.
+    # Its functions take other arguments.
     _import_error = "they were built for another version of nvrm_fast"
 else:
     try:
         _native = importlib.import_module("nvrm_fast._native")
-    except ImportError as error:
+        native.connect(_native)
+    except (ImportError, OSError, AttributeError) as error:
+        _native = None
         _import_error = str(error)
 
 
 def native_serves_cuda() -> bool:
     """Whether the native kernels for CUDA tensors were built and load."""
     return _native is not None and _native.build_facts().get("cuda") is not None
+
+
+def native_devices(written_for: tuple[str, ...] = ("cpu", "cuda")) -> list[str]:
+    """Of device types that native kernels are written for, those that they were built for."""
+    there = {"cpu": _native is not None, "cuda": native_serves_cuda()}
+    return [device for device in written_for if there[device]]
 
 
 def register_kernel(
@@ -144,32 +153,17 @@ def _why_triton_is_missing(device_type: str) -> str | None:
     return None
 
 
-def _is_in_the_module(operator: str) -> bool:
-    """Whether the native module has its kernel for CUDA tensors: one built from older sources may not."""
-    kernel = registered(operator, "native", "cuda")
-    name = kernel.name() if isinstance(kernel, torch._ops.OpOverload) else f"nvrm_fast::{operator}"
-    return torch._C._dispatch_has_kernel_for_dispatch_key(name, "CUDA")
-
-
 def _why_native_is_missing(operator: str, device_type: str) -> str | None:
     if device_type == "cuda":
         if native_serves_cuda():
-            if _is_in_the_module(operator):
-                return None
-            return (
-                f"the native module was built without {operator} for CUDA tensors; leave the backend out, or build it "
-                "again: NVRM_FAST_BUILD=cuda pip install --no-build-isolation ."
-            )
+            return None
         built = build_facts().get("cuda", "not built")
         return f"CUDA kernels {built}; leave the backend out, and Triton serves where it is installed"
     if _native is None:
         built = build_facts().get("cpu", "the package is not installed")
         if built == "built":
-            return (
-                f"the native kernels do not load ({_import_error}); "
-                "build them again: pip install --no-build-isolation ."
-            )
-        return f"CPU kernels {built}; install a C++ compiler and run: pip install --no-build-isolation ."
+            return f"the native kernels do not load ({_import_error}); build them again: pip install ."
+        return f"CPU kernels {built}; install a C++ compiler and run: pip install ."
     return None
 
 

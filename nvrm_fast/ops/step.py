@@ -1,8 +1,8 @@
 """The operators that draw noise and change weights: schemas, fakes and calls.
 
 Schemas are defined here, so that they exist without any native code; the plain-torch reference is registered as the
-kernel of every device, and native kernels (csrc, TORCH_LIBRARY_IMPL) take over where they were built. On CUDA tensors
-without native kernels Triton takes over (nvrm_fast/triton). The arguments are explained in
+kernel of every device, and native kernels (ops/native.py) take over where they were built. On CUDA tensors without
+native kernels Triton takes over (nvrm_fast/triton). The arguments are explained in
 nvrm_fast/contract/arguments.py.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from .. import reference
 from ..contract.arguments import MeasureArguments, ReperturbArguments, StepArguments, schema
 from ..reference.measure import finish
-from . import registry
+from . import native, registry
 
 _SCHEMAS = {
     "fill_noise_": "(Tensor(a!) self, int seed, int stream, int step, int distribution, float scale, int offset) -> ()",
@@ -25,8 +25,6 @@ _SCHEMAS = {
     "reperturb_": schema(ReperturbArguments),
     "measure_": schema(MeasureArguments),
 }
-#: Which devices the native kernels serve.
-_NATIVE = ("cpu", "cuda")
 
 
 def _on_cuda(name: str) -> Callable[..., None]:
@@ -42,6 +40,9 @@ _library = torch.library.Library("nvrm_fast", "DEF")
 for _name, _schema in _SCHEMAS.items():
     _library.define(_name + _schema)
     _library.impl(_name, getattr(reference, _name), "CompositeExplicitAutograd")
+    _kernel = getattr(native, _name)
+    for _device in registry.native_devices():
+        _library.impl(_name, native.behind_dispatcher(_kernel), _device.upper())
     if not registry.native_serves_cuda():
         _library.impl(_name, _on_cuda(_name), "CUDA")
     # No operator here is differentiable. Without this torch looks at every tensor of every list once more.
@@ -49,7 +50,8 @@ for _name, _schema in _SCHEMAS.items():
     # Every operator writes into its arguments and returns nothing, so there is no output to describe.
     torch.library.register_fake(f"nvrm_fast::{_name}", lambda *args, **kwargs: None, lib=_library)
     registry.register_kernel(_name, "reference", registry.EVERY_DEVICE, getattr(reference, _name))
-    registry.register_kernel(_name, "native", _NATIVE, getattr(torch.ops.nvrm_fast, _name))
+    _kernel = native.around_dispatcher(getattr(torch.ops.nvrm_fast, _name), _kernel)
+    registry.register_kernel(_name, "native", ("cpu", "cuda"), _kernel)
     registry.register_kernel(
         _name, "triton", ("cuda", "cpu"), registry.imported_at_first_call("nvrm_fast.triton", _name)
     )
@@ -76,13 +78,9 @@ def step_(arguments: StepArguments, *, backend: str | None = None) -> None:
     registry.kernel("step_", arguments.params[0].device, backend)(*arguments)
 
 
-#: The types that `steps_` takes; subclasses may mean something else by what is done to them.
-PLAIN_TENSORS = frozenset((Tensor, torch.nn.Parameter))
-
-
 def serves_at_once(places: Iterable[tuple[torch.device, str | None]]) -> bool:
-    """Whether `steps_` may do what steps on these devices by these backends would do, if all tensors are of
-    PLAIN_TENSORS: native kernels serve them all, and no mode is at work that has to see the operators.
+    """Whether `steps_` may do what steps on these devices by these backends would do, if all tensors are plain: native
+    kernels serve them all, and no mode is at work that has to see the operators.
 
     Raises as `registry.choose`."""
     is_native = all([registry.choose("step_", *place) == "native" for place in places])
@@ -97,7 +95,7 @@ def steps_(calls: list[StepArguments]) -> list[int]:
 
     Returns a number for each call that tells (nearly always) whether its parameters lie where they lay before.
     """
-    return registry._native.steps_(calls)
+    return native.steps_(calls)
 
 
 def reperturb_(arguments: ReperturbArguments, *, backend: str | None = None) -> None:

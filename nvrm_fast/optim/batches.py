@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..contract.measures import SUM_WORDS, row_length
 from ..contract.rules import Rule
-from ..ops.step import PLAIN_TENSORS
+from ..ops.native import are_plain
 from .shards import Place, is_distributed, local_gradient, local_tensor
 
 #: Keys of a parameter's state beside the rule's.
@@ -104,11 +104,6 @@ class Part(NamedTuple):
     def of_positions(cls, group: dict[str, Any], positions: tuple[int, ...]) -> Part:
         params = [group["params"][i] for i in positions]
         return cls(group, positions, params, None, [param.grad for param in params])
-
-
-def are_plain(tensors: Iterable[object]) -> bool:
-    """Whether none is of a subclass (Parameter is none)."""
-    return PLAIN_TENSORS.issuperset(map(type, tensors))
 
 
 def same_objects(a: Sequence[object], b: Sequence[object]) -> bool:

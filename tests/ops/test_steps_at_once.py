@@ -148,9 +148,10 @@ def test_the_same_weights_by_the_operator(convert):
     )
 
 
-def test_the_profiler_sees_every_step():
+def test_the_profiler_sees_the_step():
+    """One call, whatever it steps."""
     _, optimizer = make_optimizer()
     optimizer.step()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         optimizer.step()
-    assert sum(event.count for event in profile.key_averages() if event.key == "nvrm_fast::step_") == 2
+    assert sum(event.count for event in profile.key_averages() if event.key == "nvrm_fast::step_") == 1

@@ -1,5 +1,5 @@
-// nvrm_fast::fill_noise_ on the CPU.
-#include <torch/library.h>
+// What every operator checks of its noise, and fill_noise_ on the CPU.
+#include <algorithm>
 
 #include "../cpu/select.h"
 #include "noise_arguments.h"
@@ -8,22 +8,22 @@
 namespace nvrm {
 
 NoiseKey noise_key(int64_t seed, int64_t stream, int64_t step) {
-  TORCH_CHECK_VALUE(stream >= 0 && stream <= 0xffffffffLL, "stream must be in [0, 2^32), got ", stream);
+  NVRM_CHECK_VALUE(stream >= 0 && stream <= 0xffffffffLL, "stream must be in [0, 2^32), got ", stream);
   const uint64_t bits = static_cast<uint64_t>(seed);
   return {static_cast<uint32_t>(bits), static_cast<uint32_t>(bits >> 32), static_cast<uint32_t>(stream),
           static_cast<uint32_t>(step)};
 }
 
 void check_distribution(int64_t distribution, const char* argument) {
-  TORCH_CHECK_VALUE(distribution >= 0 && distribution < distribution_count, argument, " must be a code in [0, ",
-                    distribution_count, "), got ", distribution);
+  NVRM_CHECK_VALUE(distribution >= 0 && distribution < distribution_count, argument, " must be a code in [0, ",
+                   distribution_count, "), got ", distribution);
 }
 
-NoiseKey checked_fill(const at::Tensor& self, int64_t seed, int64_t stream, int64_t step, int64_t distribution,
+NoiseKey checked_fill(const Tensor& self, int64_t seed, int64_t stream, int64_t step, int64_t distribution,
                       int64_t offset) {
-  TORCH_CHECK_TYPE(self.scalar_type() == at::kFloat, "self must be float32, got ", self.scalar_type());
-  TORCH_CHECK_VALUE(self.is_contiguous(), "self must be contiguous");
-  TORCH_CHECK_VALUE(offset >= 0, "offset must not be negative, got ", offset);
+  NVRM_CHECK_TYPE(self.type() == ElementType::float32, "self must be float32, got ", self.type());
+  NVRM_CHECK_VALUE(self.is_contiguous(), "self must be contiguous");
+  NVRM_CHECK_VALUE(offset >= 0, "offset must not be negative, got ", offset);
   check_distribution(distribution, "distribution");
   return noise_key(seed, stream, step);
 }
@@ -39,18 +39,5 @@ void fill_noise(const NoiseKey& key, int distribution, float scale, int64_t offs
     if (from < to) kernels.noise(key, distribution, scale, from, out + (from - offset), to - from);
   });
 }
-
-namespace {
-
-void fill_noise_cpu(const at::Tensor& self, int64_t seed, int64_t stream, int64_t step, int64_t distribution,
-                    double scale, int64_t offset) {
-  const NoiseKey key = checked_fill(self, seed, stream, step, distribution, offset);
-  fill_noise(key, static_cast<int>(distribution), static_cast<float>(scale), offset, self.mutable_data_ptr<float>(),
-             self.numel());
-}
-
-}  // namespace
-
-TORCH_LIBRARY_IMPL(nvrm_fast, CPU, m) { m.impl("fill_noise_", &fill_noise_cpu); }
 
 }  // namespace nvrm

@@ -1,9 +1,7 @@
-// nvrm_fast::step_, reperturb_ and measure_ on the CPU: one parallel region over the whole parameter list.
-#include <torch/library.h>
-
+// step_, reperturb_ and measure_ on the CPU: one parallel region over the whole parameter list.
 #include "../cpu/select.h"
 #include "parallel.h"
-#include "step_operators.h"
+#include "steps.h"
 
 namespace nvrm {
 namespace {
@@ -20,7 +18,7 @@ void for_superblocks(const TensorTable& table, const Run& run) {
 struct Cpu {
   static constexpr ReadBy reader = ReadBy::host;
 
-  static void step(TensorTable& table, int rule, const at::Tensor&) {
+  static void step(TensorTable& table, int rule, Device) {
     if (table.is_skipped()) return;
     table.start_measuring(false);
     for_superblocks(table, [&](const CpuKernels& kernels, const StepPlan& plan, int64_t begin, int64_t end) {
@@ -30,14 +28,14 @@ struct Cpu {
     table.write_records();
   }
 
-  static void reperturb(const TensorTable& table, const at::Tensor&) {
+  static void reperturb(const TensorTable& table, Device) {
     for_superblocks(table, [](const CpuKernels& kernels, const StepPlan& plan, int64_t begin, int64_t end) {
       kernels.reperturb(plan, begin, end);
     });
     table.write_records();
   }
 
-  static void measure(TensorTable& table, bool only_clean, const at::Tensor&) {
+  static void measure(TensorTable& table, bool only_clean, Device) {
     table.start_measuring(only_clean);
     for_superblocks(table, [&](const CpuKernels& kernels, const StepPlan& plan, int64_t begin, int64_t end) {
       kernels.measure(plan, only_clean, begin, end);
@@ -48,14 +46,6 @@ struct Cpu {
 
 }  // namespace
 
-std::unique_ptr<CheckedStep> check_cpu_step(const StepArguments& arguments) {
-  return std::make_unique<CheckedStepOn<Cpu>>(arguments);
-}
-
-TORCH_LIBRARY_IMPL(nvrm_fast, CPU, m) {
-  m.impl("step_", &step<Cpu>);
-  m.impl("reperturb_", &reperturb<Cpu>);
-  m.impl("measure_", &measure<Cpu>);
-}
+StepBackend steps_on_cpu() { return step_backend<Cpu>(); }
 
 }  // namespace nvrm

@@ -1,14 +1,12 @@
-// nvrm_fast::step_, reperturb_ and measure_ on CUDA devices: one launch for a whole parameter list, or as few as the
+// step_, reperturb_ and measure_ on CUDA devices: one launch for a whole parameter list, or as few as the
 // argument table needs, and small ones that finish the measures and write the records. Nothing here waits for the
 // device.
-#include <torch/library.h>
-
 #include <memory>
 
 #include "../cuda/launch_plan.h"
 #include "../cuda/launches.h"
 #include "launch_place.h"
-#include "step_operators.h"
+#include "steps.h"
 
 namespace nvrm {
 namespace {
@@ -53,29 +51,29 @@ struct Cuda {
       next = fill_table(plan, next, *table);
       table->header.only_clean = only_clean;
       const auto launch_one = plan.has_measures ? launch_relative_step : launch_step;
-      C10_CUDA_CHECK(launch_one(rule, plan.kind, *table, plan.has_master, stream));
+      NVRM_CUDA_CHECK(launch_one(rule, plan.kind, *table, plan.has_master, stream));
     }
   }
 
   static void finish(const TensorTable& table, const StepPlan& plan, bool moves, bool only_clean, cudaStream_t stream) {
     for_each_finish_table(table.finishes(), plan, moves, only_clean,
-                          [&](const FinishTable& finish) { C10_CUDA_CHECK(launch_finish(finish, stream)); });
+                          [&](const FinishTable& finish) { NVRM_CUDA_CHECK(launch_finish(finish, stream)); });
   }
 
-  static void step(const TensorTable& table, int rule, const at::Tensor& param) {
-    const LaunchPlace place(param);
+  static void step(const TensorTable& table, int rule, Device device) {
+    const LaunchPlace place(device);
     const StepPlan plan = table.plan();
     launch(plan, rule, false, place.stream());
     if (plan.noise.measure != 0) finish(table, plan, true, false, place.stream());
     for_each_record_table(table.places(), plan, [&](const RecordTable& records, bool writes_records, bool counts) {
-      C10_CUDA_CHECK(launch_records(records, writes_records, counts, place.stream()));
+      NVRM_CUDA_CHECK(launch_records(records, writes_records, counts, place.stream()));
     });
   }
 
-  static void reperturb(const TensorTable& table, const at::Tensor& param) { step(table, no_rule, param); }
+  static void reperturb(const TensorTable& table, Device device) { step(table, no_rule, device); }
 
-  static void measure(const TensorTable& table, bool only_clean, const at::Tensor& param) {
-    const LaunchPlace place(param);
+  static void measure(const TensorTable& table, bool only_clean, Device device) {
+    const LaunchPlace place(device);
     const StepPlan plan = table.plan();
     launch(plan, only_measure, only_clean, place.stream());
     finish(table, plan, false, only_clean, place.stream());
@@ -84,14 +82,6 @@ struct Cuda {
 
 }  // namespace
 
-std::unique_ptr<CheckedStep> check_cuda_step(const StepArguments& arguments) {
-  return std::make_unique<CheckedStepOn<Cuda>>(arguments);
-}
-
-TORCH_LIBRARY_IMPL(nvrm_fast, CUDA, m) {
-  m.impl("step_", &step<Cuda>);
-  m.impl("reperturb_", &reperturb<Cuda>);
-  m.impl("measure_", &measure<Cuda>);
-}
+StepBackend steps_on_cuda() { return step_backend<Cuda>(); }
 
 }  // namespace nvrm

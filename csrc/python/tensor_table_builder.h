@@ -1,22 +1,19 @@
 // From lists of tensors to the tensor table of a step, with every check before the first write.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-#include <c10/util/ArrayRef.h>
-
 #include <deque>
-#include <optional>
 #include <vector>
 
 #include "../math/tensor_table.h"
 #include "noise_arguments.h"
+#include "tensor.h"
 
 namespace nvrm {
 
 // What torch.amp.GradScaler found, or nothing.
 struct GradientScaling {
-  const std::optional<at::Tensor>& grad_scale;
-  const std::optional<at::Tensor>& found_inf;
+  const Tensor& grad_scale;
+  const Tensor& found_inf;
 };
 
 // Who reads records and step counters: the host, where the operands lie in its memory (and then it checks what the
@@ -27,30 +24,29 @@ class TensorTable {
  public:
   // Every function that takes arguments raises ValueError or TypeError that names the argument and its position;
   // nothing has been written then.
-  TensorTable(at::TensorList params, at::TensorList grads, at::TensorList masters, at::TensorList records,
-              at::IntArrayRef offsets, ReadBy reader);
+  TensorTable(Tensors params, Tensors grads, Tensors masters, Tensors records, Integers offsets, ReadBy reader);
 
   // The states of a rule with so many: all parameters' first one, then all second ones.
-  void set_states(int count, at::TensorList states);
+  void set_states(int count, Tensors states);
 
   // A step: its counters and the noise to put on. scale_tensors: none, or one for each parameter.
-  void set_step(at::TensorList steps, const NewNoise& noise, at::TensorList scale_tensors);
+  void set_step(Tensors steps, const NewNoise& noise, Tensors scale_tensors);
 
   // hyper must outlive the table.
-  void set_hyper(const RuleFacts& rule, at::ArrayRef<double> hyper, const std::optional<at::Tensor>& hyper_tensor);
+  void set_hyper(const RuleFacts& rule, Numbers hyper, const Tensor& hyper_tensor);
 
   // No step: the records of the noise to put on.
-  void set_targets(at::TensorList targets);
+  void set_targets(Tensors targets);
 
   void set_scaling(const GradientScaling& scaling);
 
   // Shards that lie in their full tensors in runs of so many elements, so far apart; a length of 0: in one piece. Empty
   // lists: all of them in one piece.
-  void set_runs(at::IntArrayRef lengths, at::IntArrayRef strides);
+  void set_runs(Integers lengths, Integers strides);
 
   // After set_runs: the parameters' measures, and what a step or a measuring is to leave of them (0: nothing). sums:
   // none, or a tensor for each parameter, where its sums are left instead of the finished measures.
-  void set_measures(at::TensorList measures, at::IntArrayRef row_lengths, int64_t measure, at::TensorList sums);
+  void set_measures(Tensors measures, Integers row_lengths, int64_t measure, Tensors sums);
 
   // After everything was set: lays the table out.
   void finish();
@@ -75,38 +71,32 @@ class TensorTable {
   // On the host, the last thing that an operator does: what the weights carry now, and the step counters.
   void write_records() const;
 
-  // Tells autograd that parameters, states, records, counters and, if so, masters were written: whoever saved one of
-  // them for a backward pass must hear of it.
-  void note_writes(bool with_masters) const;
-  void note_measures() const;
-
  private:
   bool is_measured(size_t i, bool only_clean) const;
   void set_layout(size_t i);
   void split_into_runs();
   void place_sums();
 
-  at::TensorList params_;
-  at::TensorList records_;
-  at::TensorList steps_;
-  at::TensorList operands_[operand_count];
+  Tensors params_;
+  Tensors records_;
+  Tensors operands_[operand_count];
   ReadBy reader_;
-  at::ScalarType dtype_ = at::kFloat;
-  at::ScalarType state_dtype_ = at::kFloat;
+  ElementType dtype_ = ElementType::float32;
+  ElementType state_dtype_ = ElementType::float32;
   NewNoise noise_{};
-  at::ArrayRef<double> hyper_;
+  Numbers hyper_;
   const double* hyper_tensor_ = nullptr;
   const float* grad_scale_ = nullptr;
   const float* found_inf_ = nullptr;
-  at::IntArrayRef run_lengths_;
-  at::IntArrayRef run_strides_;
-  at::TensorList targets_;
-  at::TensorList measures_;
-  at::TensorList sums_;
+  Integers run_lengths_;
+  Integers run_strides_;
+  Tensors targets_;
+  Tensors measures_;
+  Tensors sums_;
   std::vector<RecordPlace> places_;
   std::vector<MeasurePlace> measure_places_;
   std::vector<int64_t> host_sums_;
-  at::Tensor device_sums_;
+  pybind11::object device_sums_;      // a tensor of torch
   std::vector<TensorEntry> entries_;  // a parameter's one, or one for each of its runs
   std::vector<int64_t> first_superblock_ = {0};
   std::deque<Layout> layouts_;  // a deque, so that entries may point into it while it grows
