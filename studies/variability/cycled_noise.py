@@ -4,8 +4,9 @@ Trainings on wrong labels with NVRM-SGD and NVRM-Adam, by independent draws and 
 weights, labels and batches are shared, so the differences are paired. Beside them the variance of the gradient that the
 noise makes: at fixed weights and a fixed batch, the mean gradient over four steps' noise is taken again and again, by
 cycles and by independent draws, and the trace of its covariance over the repetitions is compared. A cycle sums to
-zero, so the part of the gradient that is linear in the noise cancels, and what is left is of the order of b^2: the
-ratio tends to 0 with b.
+zero, so the part of the gradient that is linear in the noise cancels. Of a smooth network what is left is of the order
+of b^2, and the ratio tends to 0 with b. At the kinks of ReLUs and of max pooling the gradient jumps, by as much for
+small noise as for large, only more rarely, and no cycle cancels that.
 
 Written to --out: table.md, cycles.png and results.json.
 """
@@ -173,9 +174,9 @@ def draw(settings: CycledNoise, trained: list[Row], variances: list[Row]) -> Fig
         ]
         middle = [sum(ratio) / len(ratio) for ratio in values]
         right.plot(settings.gradient_scales, middle, marker=figures.MARKERS[number], label=state)
-    right.set(xscale="log", yscale="log")
+    right.set(xscale="log", ylim=(0, None))
     right.legend(title="weights")
-    figures.name_axes(right, "Variance of four steps' mean gradient, cycle / independent", "b", "", percent=False)
+    figures.name_axes(right, "Variance of the gradient, cycle / independent", "b", "", percent=False)
     figures.tick_scales(right, settings.gradient_scales)
     return figure
 

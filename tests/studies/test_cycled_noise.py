@@ -37,6 +37,20 @@ def test_a_mean_is_over_a_whole_cycle():
     assert spread["cycle"] < 1e-10 < 1e-4 < spread["independent"]
 
 
+def test_small_cycles_cancel_but_for_kinks():
+    """The ratio of variances falls with b^2 in a smooth network, and in one of ReLUs it does not. At b = 0.001 seeds 0
+    to 7 have 1e-4 or less against 0.37 or more."""
+    for activation, bounds in ((torch.nn.Tanh(), (0.0, 1e-3)), (torch.nn.ReLU(), (0.1, 1.0))):
+        torch.manual_seed(0)
+        network = torch.nn.Sequential(torch.nn.Linear(10, 50), activation, torch.nn.Linear(50, 3))
+        inputs, labels = torch.randn(64, 10), torch.randint(3, (64,))
+        spread = {
+            draws: float(cycled_noise.mean_gradients(network, inputs, labels, 1e-3, draws, 20, 7).var(0).sum())
+            for draws in cycled_noise.DRAWS
+        }
+        assert bounds[0] < spread["cycle"] / spread["independent"] < bounds[1], activation
+
+
 def test_weights_are_left_as_they_are(mnist):
     network = torch.nn.Linear(3, 2)
     before = [parameter.clone() for parameter in network.parameters()]
