@@ -8,8 +8,8 @@ NVRM_FAST_BUILD=cpu             CPU kernels, or fail
 NVRM_FAST_BUILD=cuda            CPU and CUDA kernels, or fail
 NVRM_FAST_BUILD=none            pure Python: the plain-torch reference serves
 
-No torch is needed to compile (csrc/python says why). CXX is the compiler, g++ or clang++ or anything that takes their
-options; CXXFLAGS and LDFLAGS are added to ours; CUDA_HOME says where nvcc is, unless it is on PATH. TORCH_CUDA_ARCH_LIST
+No torch is needed to compile (csrc/python says why). CXX is the compiler, g++ or clang++ or anything that takes
+their options; CXXFLAGS and LDFLAGS are added to ours; CUDA_HOME says where nvcc is, unless it is on PATH. TORCH_CUDA_ARCH_LIST
 says for which GPUs, as for torch; unset, it is those that are visible, or, where none is, those of DEFAULT_GPUS.
 """
 
@@ -163,9 +163,10 @@ def ninja_file(folder, library, with_cuda):
         # As a string of C, which the shell takes apart once.
         cxx.append(f'-DNVRM_WITH_CUDA="{facts}"')
         link = [nvcc(), "-shared", "-cudart", "shared", "-ccbin", CXX[0]]
+        compile_cu = [nvcc(), *NVCC_FLAGS, "-ccbin", CXX[0], *code_for(gpus())]
         lines += [
             "rule cu",
-            f"  command = {words(nvcc(), *NVCC_FLAGS, '-ccbin', CXX[0], *code_for(gpus()))} -MD -MF $out.d -c $in -o $out",
+            f"  command = {words(*compile_cu)} -MD -MF $out.d -c $in -o $out",
         ]
         lines += ["  depfile = $out.d", "  deps = gcc"]
         cxx.append(f"-isystem{cuda_headers()}")

@@ -1,4 +1,4 @@
-"""The native kernels (csrc) as functions of tensors: what the operators' CPU and CUDA kernels are, where they were built.
+"""The native kernels (csrc) as functions of tensors: the operators' CPU and CUDA kernels, where they were built.
 
 torch makes the results here, and hears what was written; csrc/python reads the tensors by DLPack's exchange in C and
 checks them. So the module needs no torch to be compiled, and one of them serves every torch that has that exchange.
@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from ..contract.arguments import MeasureArguments, ReperturbArguments, StepArguments
-from ..contract.layers import NEURON, sums_shape
 from ..contract.laws import LAWS, NO_DIRECTION, NO_MAGNITUDE
+from ..contract.layers import NEURON, sums_shape
 from ..reference import direction_noise as _reference_of_directions
 from ..reference import stochastic as _reference_of_stochastic
 
@@ -55,7 +55,7 @@ def are_plain(tensors: Iterable[Any]) -> bool:
 
 def _may_go_around(args: Iterable[Any]) -> bool:
     """Whether a kernel may be called without torch's dispatcher, which takes longer than the kernel of a small layer:
-    no mode or transform is at work that has to see the operator, and no tensor needs what the dispatcher does before."""
+    no mode or transform is at work that has to see the operator, and no tensor needs what the dispatcher does first."""
     if torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active():
         return False
     if not _PLAIN.issuperset(map(type, args)):
@@ -105,7 +105,7 @@ def steps_(calls: list[StepArguments]) -> list[int]:
 
     Returns a number for each call that tells (nearly always) whether its parameters lie where they lay before.
     """
-    if torch.autograd._profiler_enabled():
+    if torch._C._autograd._profiler_enabled():
         with torch.autograd.profiler.record_function("nvrm_fast::step_"):
             places = _native.steps_(calls)
     else:

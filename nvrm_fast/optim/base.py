@@ -20,10 +20,11 @@ from ..contract.record import Record
 from ..contract.rules import Hyper, Rule
 from ..contract.seeds import default_seed, signed_seed
 from ..contract.streams import assign_streams
+from ..ops.native import are_plain
 from ..ops.registry import check_backend
 from ..ops.step import serves_at_once, step_, steps_
 from . import amp, backward, capture, carried, checkpoint, compiled, measures, outer, written
-from .batches import MASTER, MEASURE, PERTURBATION, STEP, ParamRef, Part, Plan, StalePlan, are_plain
+from .batches import MASTER, MEASURE, PERTURBATION, STEP, ParamRef, Part, Plan, StalePlan
 from .checks import check_flag, check_number, check_overlap, check_pair, check_param, check_step_of
 from .description import Description, ParameterDescription, describe_param
 from .memory import allocate

@@ -12,8 +12,8 @@ import subprocess
 import sysconfig
 from pathlib import Path
 
-import pytest
 import pybind11
+import pytest
 from every_kernel import EVERY_KERNEL
 
 ROOT = Path(__file__).parents[2]
