@@ -8,9 +8,10 @@ NVRM_FAST_BUILD=cpu             CPU kernels, or fail
 NVRM_FAST_BUILD=cuda            CPU and CUDA kernels, or fail
 NVRM_FAST_BUILD=none            pure Python: the plain-torch reference serves
 
-No torch is needed to compile (csrc/python says why). CXX is the compiler, g++ or clang++ or anything that takes
-their options; CXXFLAGS and LDFLAGS are added to ours; CUDA_HOME says where nvcc is, unless it is on PATH. TORCH_CUDA_ARCH_LIST
-says for which GPUs, as for torch; unset, it is those that are visible, or, where none is, those of DEFAULT_GPUS.
+No torch is needed to compile (csrc/python says why). CXX is the compiler, g++ or clang++ or anything that takes their
+options; CXXFLAGS and LDFLAGS are added to ours; CUDA_HOME says where nvcc is, unless it is on PATH.
+TORCH_CUDA_ARCH_LIST says for which GPUs, as for torch; unset, it is those that are visible, or, where none is, those of
+DEFAULT_GPUS.
 """
 
 import atexit
