@@ -97,9 +97,8 @@ struct Cpu {
     DirectionParts parts;
     parts.neurons = Parts(like, {plan.neuron_parts(), neuron_sums, plan.neurons});
     plan.neuron_part = parts.neurons.tensor.data<float>();
-    if (in.at.direction != 0 && in.at.tangent_given) {
-      plan.tangent = out.d_tangent.data<float>();
-    } else if (in.at.direction != 0) {
+    plan.tangent = out.d_tangent.data<float>();
+    if (in.has_sq_norm_parts()) {
       parts.sq_norm = Parts(like, {plan.sq_norm_parts(), plan.outer, plan.inner});
       plan.sq_norm_part = parts.sq_norm.tensor.data<float>();
     }

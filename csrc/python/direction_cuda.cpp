@@ -49,12 +49,12 @@ struct Cuda {
     a.grad = out.grad.data();
     a.out = out.ds.data();
     a.slopes = out.slopes;
-    if (directed && in.at.tangent_given) a.tangent = out.d_tangent.data<float>();
+    a.tangent = out.d_tangent.data<float>();
     DirectionLaunch launch = cut_pass(a, directed);
     DirectionParts parts;
     parts.neurons = Parts(like, {launch.neuron_parts, neuron_sums, a.neurons});
     launch.arguments.neuron_part = parts.neurons.tensor.data<float>();
-    if (directed && !in.at.tangent_given) {
+    if (in.has_sq_norm_parts()) {
       parts.sq_norm = Parts(like, {launch.sq_norm_parts, a.outer, a.inner});
       launch.arguments.sq_norm_part = parts.sq_norm.tensor.data<float>();
     }

@@ -12,10 +12,6 @@ inline void check_key(const Tensor& key, const Tensor& activations) {
                    activations.device(), ", got ", key.device());
 }
 
-inline void check_stream(int64_t stream) {
-  NVRM_CHECK_VALUE(stream >= 0 && stream <= 0xffffffffLL, "stream must be in [0, 2^32), got ", stream);
-}
-
 // What a kernel reads or writes without strides.
 inline void check_contiguous(const Tensor& tensor, const char* name) {
   NVRM_CHECK_VALUE(tensor.is_contiguous(), name, " must be contiguous()");
@@ -48,6 +44,7 @@ struct Parts {
       : object(
             like.attr("new_empty")(sizes, pybind11::arg("dtype") = pybind11::module_::import("torch").attr("float32"))),
         tensor(object.ptr(), "parts") {}
+  pybind11::object object_or_none() const { return object ? object : pybind11::none(); }
 };
 
 }  // namespace nvrm

@@ -10,6 +10,9 @@ namespace nvrm {
 // Fewest superblocks worth a thread of their own: 8 Ki elements take about as long as waking one.
 constexpr int64_t superblocks_per_task = 64;
 
+// Raises ValueError for one outside 32 bits.
+void check_stream(int64_t stream);
+
 // seed: 64 bits in two's complement. Raises ValueError for a stream outside 32 bits; step wraps at 2^32.
 NoiseKey noise_key(int64_t seed, int64_t stream, int64_t step);
 

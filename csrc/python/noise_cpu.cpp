@@ -7,8 +7,12 @@
 
 namespace nvrm {
 
-NoiseKey noise_key(int64_t seed, int64_t stream, int64_t step) {
+void check_stream(int64_t stream) {
   NVRM_CHECK_VALUE(stream >= 0 && stream <= 0xffffffffLL, "stream must be in [0, 2^32), got ", stream);
+}
+
+NoiseKey noise_key(int64_t seed, int64_t stream, int64_t step) {
+  check_stream(stream);
   const uint64_t bits = static_cast<uint64_t>(seed);
   return {static_cast<uint32_t>(bits), static_cast<uint32_t>(bits >> 32), static_cast<uint32_t>(stream),
           static_cast<uint32_t>(step)};

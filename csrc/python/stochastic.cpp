@@ -35,8 +35,7 @@ pybind11::object stochastic_activation_from_python(const pybind11::tuple& call, 
   const Tensor out(y.ptr(), "y");
   check_result(out, in.z.numel() / 2, in.z, "y");
   if (out.numel() == 0) return pybind11::none();
-  const Parts parts = backend_of(in.z).forward(in, out, y);
-  return parts.object ? parts.object : pybind11::none();
+  return backend_of(in.z).forward(in, out, y).object_or_none();
 }
 
 void stochastic_activation_backward_from_python(const pybind11::tuple& call, const pybind11::object& dz) {

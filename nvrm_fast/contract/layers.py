@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .laws import LAWS, MAGNITUDE_CODES, NO_DIRECTION
+from .laws import LAWS, MAGNITUDE_CODES, NO_DIRECTION, NO_MAGNITUDE
 
 #: Where rho^2 is no more than this part of |x|^2 it is rounding error: x is parallel to v, and rho has no gradient.
 PARALLEL = 2.0**-22
@@ -71,6 +71,32 @@ def direction_arguments(arguments: Sequence[Any]) -> tuple[DirectionParameters, 
     """direction_noise's arguments after s, sq_norm and scale, as its operators get them."""
     count = len(DirectionParameters._fields)
     return DirectionParameters(*arguments[:count]), DirectionSettings(*arguments[count:])
+
+
+def wanted_gradients(p: DirectionParameters, at: DirectionSettings, slopes: bool) -> tuple[bool, ...]:
+    """Which of direction_noise_backward's results for each neuron, scale to law_param_1, are not empty."""
+    count = LAWS[at.law].parameter_count if at.law != NO_DIRECTION and slopes else 0
+    return (
+        True,
+        True,
+        at.magnitude != NO_MAGNITUDE,
+        p.bias is not None,
+        count > 0 and p.law_param_0 is not None,
+        count > 1 and p.law_param_1 is not None,
+    )
+
+
+def neuron_gradients(parts: Tensor, wanted: Sequence[bool]) -> list[Tensor]:
+    """Those results from the parts of their sums that a kernel leaves: float32, shape (parts, sums, neurons)."""
+    sums = parts.sum(0)
+    return [sums[k].clone() if want else sums.new_empty(0) for k, want in enumerate(wanted)]
+
+
+def sq_norm_gradient(parts: Tensor, groups: int) -> Tensor:
+    """The gradient for |x|^2, (outer, groups, inner), from a kernel's parts of twice its sums, ordered by groups:
+    float32, shape (groups * blocks, outer, inner)."""
+    by_group = parts.view(groups, len(parts) // groups, *parts.shape[1:])
+    return by_group.sum(1).mul_(0.5).transpose(0, 1).contiguous()
 
 
 class StochasticSettings(NamedTuple):

@@ -19,7 +19,7 @@ from torch.autograd import forward_ad
 
 from ..contract.arguments import schema_fields
 from ..contract.laws import LAWS, NO_DIRECTION, NO_MAGNITUDE, Direction
-from ..contract.layers import DirectionParameters, DirectionSettings
+from ..contract.layers import DirectionParameters, DirectionSettings, direction_arguments, wanted_gradients
 from ..reference import direction_noise as reference
 from ..reference.angles import ANGLES
 from ..reference.direction_noise import Variates
@@ -37,23 +37,15 @@ def _fake_direction_noise(s: Tensor, *args: Any) -> Tensor:
     return torch.empty_like(s, memory_format=torch.contiguous_format)
 
 
-def _fake_direction_noise_backward(grad: Tensor, *args: Any) -> tuple[Tensor, ...]:
-    s, sq_norm, scale, _, _, bias, law_param_0, law_param_1 = args[:_DIFFERENTIABLE]
-    settings, slopes = DirectionSettings(*args[_TENSOR_COUNT:-1]), args[-1]
-    count = LAWS[settings.law].parameter_count if settings.law and slopes else 0
-
-    def one_a_neuron(there: bool) -> Tensor:
-        return scale.new_empty((s.shape[1],) if there else 0)
-
+def _fake_direction_noise_backward(
+    grad: Tensor, s: Tensor, sq_norm: Tensor, scale: Tensor, *parameters_settings_and_slopes: Any
+) -> tuple[Tensor, ...]:
+    *rest, slopes = parameters_settings_and_slopes
+    p, settings = direction_arguments(rest)
     return (
         torch.empty_like(s, memory_format=torch.contiguous_format),
-        sq_norm.new_empty(sq_norm.shape if settings.law else 0),
-        one_a_neuron(True),
-        one_a_neuron(True),
-        one_a_neuron(settings.magnitude != NO_MAGNITUDE),
-        one_a_neuron(bias is not None),
-        one_a_neuron(count > 0 and law_param_0 is not None),
-        one_a_neuron(count > 1 and law_param_1 is not None),
+        sq_norm.new_empty(sq_norm.shape if settings.law != NO_DIRECTION else 0),
+        *(scale.new_empty((s.shape[1],) if there else 0) for there in wanted_gradients(p, settings, slopes)),
     )
 
 

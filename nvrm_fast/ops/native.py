@@ -17,8 +17,15 @@ import torch
 from torch import Tensor
 
 from ..contract.arguments import MeasureArguments, ReperturbArguments, StepArguments
-from ..contract.laws import LAWS, NO_DIRECTION, NO_MAGNITUDE
-from ..contract.layers import NEURON, sums_shape
+from ..contract.laws import NO_DIRECTION
+from ..contract.layers import (
+    NEURON,
+    direction_arguments,
+    neuron_gradients,
+    sq_norm_gradient,
+    sums_shape,
+    wanted_gradients,
+)
 from ..reference import direction_noise as _reference_of_directions
 from ..reference import stochastic as _reference_of_stochastic
 
@@ -150,44 +157,32 @@ def _contiguous(tensors: Iterable[Tensor | None]) -> list[Tensor | None]:
     return [None if x is None else x.contiguous() for x in tensors]
 
 
-#: Of direction_noise's arguments: tensors, and the settings that follow them.
-_TENSORS = 10
-
-
-def direction_noise(*args: Any) -> Tensor:
-    s = args[0]
+def direction_noise(s: Tensor, sq_norm: Tensor, scale: Tensor, *parameters_and_settings: Any) -> Tensor:
     if s.dtype == torch.float64:  # whose formulas are torch's functions
-        return _reference_of_directions.direction_noise(*args)
+        return _reference_of_directions.direction_noise(s, sq_norm, scale, *parameters_and_settings)
+    p, at = direction_arguments(parameters_and_settings)
     y = torch.empty_like(s, memory_format=torch.contiguous_format)
-    _native.direction_noise((*_contiguous(args[:_TENSORS]), *args[_TENSORS:]), y)
+    _native.direction_noise((*_contiguous((s, sq_norm, scale, *p)), *at), y)
     return y
 
 
-def direction_noise_backward(grad: Tensor, *args: Any) -> tuple[Tensor, ...]:
-    s, sq_norm, scale, _, _, bias, law_param_0, law_param_1 = args[:8]
+def direction_noise_backward(
+    grad: Tensor, s: Tensor, sq_norm: Tensor, scale: Tensor, *parameters_settings_and_slopes: Any
+) -> tuple[Tensor, ...]:
     if s.dtype == torch.float64:
-        return _reference_of_directions.direction_noise_backward(grad, *args)
-    _, _, _, law, magnitude, *_, tangent_given, slopes = args[_TENSORS:]
-    directed = law != NO_DIRECTION
+        return _reference_of_directions.direction_noise_backward(
+            grad, s, sq_norm, scale, *parameters_settings_and_slopes
+        )
+    *rest, slopes = parameters_settings_and_slopes
+    p, at = direction_arguments(rest)
     ds = torch.empty_like(s, memory_format=torch.contiguous_format)
-    nothing = scale.new_empty(0)
-    d_sq_norm = sq_norm.new_empty(sq_norm.shape) if directed and tangent_given else nothing
-    tensors = _contiguous((grad.to(s.dtype), *args[:_TENSORS]))
-    neurons, sq_norms = _native.direction_noise_backward((*tensors, *args[_TENSORS:]), ds, d_sq_norm)
-    # Of every neuron: the gradients of scale, magnitude_mean, magnitude_std, bias and the law's parameters.
-    sums = scale.new_zeros(6, s.shape[1]) if neurons is None else neurons.sum(0)
-    if directed and sq_norms is not None:
-        # Parts of one group are neighbors: (groups, blocks, outer, inner) to (outer, groups, inner).
-        parts = sq_norms.view(sq_norm.shape[1], -1, s.shape[0], s.shape[2])
-        d_sq_norm = parts.sum(1).mul_(0.5).transpose(0, 1).contiguous()
-    elif directed and neurons is None:
-        d_sq_norm = torch.zeros_like(sq_norm)
-    count = LAWS[law].parameter_count if directed and slopes else 0
-    wanted = (
-        True, True, magnitude != NO_MAGNITUDE, bias is not None, count > 0 and law_param_0 is not None,
-        count > 1 and law_param_1 is not None,
-    )  # fmt: skip
-    return ds, d_sq_norm, *(sums[k].clone() if there else nothing.clone() for k, there in enumerate(wanted))
+    given = at.law != NO_DIRECTION and at.tangent_given
+    d_sq_norm = scale.new_empty(sq_norm.shape if given else 0)
+    tensors = _contiguous((grad.to(s.dtype), s, sq_norm, scale, *p))
+    neurons, sq_norms = _native.direction_noise_backward((*tensors, *at, slopes), ds, d_sq_norm)
+    if sq_norms is not None:
+        d_sq_norm = sq_norm_gradient(sq_norms, sq_norm.shape[1])
+    return ds, d_sq_norm, *neuron_gradients(neurons, wanted_gradients(p, at, slopes))
 
 
 def stochastic_activation(z: Tensor, key: Tensor, *settings: Any) -> tuple[Tensor, Tensor]:

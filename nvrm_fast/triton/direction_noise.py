@@ -16,13 +16,16 @@ import triton.language as tl
 from torch import Tensor
 
 from ..contract import laws
-from ..contract.laws import LAWS, NO_DIRECTION, NO_MAGNITUDE
+from ..contract.laws import LAWS, NO_DIRECTION
 from ..contract.layers import (
     DirectionParameters,
     DirectionSettings,
     GammaConstants,
     check_direction_noise,
     direction_arguments,
+    neuron_gradients,
+    sq_norm_gradient,
+    wanted_gradients,
 )
 from .angles import gamma_magnitude, sphere_coordinate, turn, words_of
 from .distribution import GAUSSIAN, draw, gaussian
@@ -353,8 +356,7 @@ def direction_noise_backward(
     tangent = torch.empty_like(sq_norm) if directed and at.tangent_given else None
     blocks = triton.cdiv(neurons // groups, tile_n)
     neuron_part = scale.new_empty(triton.cdiv(outer * inner, tile_p * _steps(True)), SUMS.value, neurons)
-    sq_norm_part = scale.new_empty(groups * blocks if own else 0, outer * inner)
-    count = LAWS[at.law].parameter_count if directed and slopes else 0
+    sq_norm_part = scale.new_empty(groups * blocks if own else 0, outer, inner)
     if s.numel():
         _launch(
             s,
@@ -366,22 +368,12 @@ def direction_noise_backward(
             p,
             at,
             (neuron_part, sq_norm_part),
-            count > 0,
+            slopes and directed and LAWS[at.law].parameter_count > 0,
         )
-    sums = neuron_part.sum(dim=0)
-    nothing = lambda: scale.new_empty(0)  # noqa: E731
-    d_sq_norm = nothing() if tangent is None else tangent
+    d_sq_norm = scale.new_empty(0) if tangent is None else tangent
     if own:
-        d_sq_norm = 0.5 * sq_norm_part.view(groups, blocks, outer, inner).sum(dim=1).transpose(0, 1).contiguous()
-    wanted = (
-        True,
-        True,
-        at.magnitude != NO_MAGNITUDE,
-        p.bias is not None,
-        count > 0 and p.law_param_0 is not None,
-        count > 1 and p.law_param_1 is not None,
-    )
-    return ds, d_sq_norm, *(sums[k].clone() if want else nothing() for k, want in enumerate(wanted))
+        d_sq_norm = sq_norm_gradient(sq_norm_part, groups)
+    return ds, d_sq_norm, *neuron_gradients(neuron_part, wanted_gradients(p, at, slopes))
 
 
 @triton.jit(do_not_specialize=["numel", "stream", "step", "offset"])
