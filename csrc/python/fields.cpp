@@ -37,10 +37,15 @@ Tensors Fields::tensors(const char* name) {
 Integers Fields::integers(const char* name) { return list<int64_t>(integer_lists_, name, &integer_of); }
 Numbers Fields::numbers(const char* name) { return list<double>(number_lists_, name, &number_of); }
 
-const Tensor& Fields::tensor(const char* name) { return tensors_.emplace_back(next(), name); }
+const Tensor& Fields::strided(PyObject* object, const char* name) {
+  const Tensor& tensor = tensors_.emplace_back(object, name);
+  NVRM_CHECK_TYPE(tensor.is_strided(), name, " must be dense");
+  return tensor;
+}
+const Tensor& Fields::tensor(const char* name) { return strided(next(), name); }
 const Tensor& Fields::tensor_or_none(const char* name) {
   PyObject* object = next();
-  return object == Py_None ? tensors_.emplace_back() : tensors_.emplace_back(object, name);
+  return object == Py_None ? tensors_.emplace_back() : strided(object, name);
 }
 
 int64_t Fields::integer() { return integer_of(next()); }

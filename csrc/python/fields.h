@@ -19,6 +19,7 @@ class Fields {
   Tensors tensors(const char* name);
   Integers integers(const char* name);
   Numbers numbers(const char* name);
+  // Of single tensors TypeError also where one is not strided, which would look as if it were not there.
   const Tensor& tensor(const char* name);
   // None: one that is not there.
   const Tensor& tensor_or_none(const char* name);
@@ -28,6 +29,7 @@ class Fields {
   void skip(Py_ssize_t count) { next_ += count; }
 
  private:
+  const Tensor& strided(PyObject* object, const char* name);
   PyObject* next() { return PyTuple_GET_ITEM(call_, next_++); }
 
   template <class T, class Convert>

@@ -15,37 +15,33 @@ void for_superblocks(const TensorTable& table, const Run& run) {
                [&](int64_t begin, int64_t end) { run(kernels, plan, begin, end); });
 }
 
-struct Cpu {
-  static constexpr ReadBy reader = ReadBy::host;
+void step(TensorTable& table, int rule, Device) {
+  if (table.is_skipped()) return;
+  table.start_measuring(false);
+  for_superblocks(table, [&](const CpuKernels& kernels, const StepPlan& plan, int64_t begin, int64_t end) {
+    kernels.step(rule, plan, begin, end);
+  });
+  table.finish_measuring(true, false);
+  table.write_records();
+}
 
-  static void step(TensorTable& table, int rule, Device) {
-    if (table.is_skipped()) return;
-    table.start_measuring(false);
-    for_superblocks(table, [&](const CpuKernels& kernels, const StepPlan& plan, int64_t begin, int64_t end) {
-      kernels.step(rule, plan, begin, end);
-    });
-    table.finish_measuring(true, false);
-    table.write_records();
-  }
+void reperturb(TensorTable& table, Device) {
+  for_superblocks(table, [](const CpuKernels& kernels, const StepPlan& plan, int64_t begin, int64_t end) {
+    kernels.reperturb(plan, begin, end);
+  });
+  table.write_records();
+}
 
-  static void reperturb(const TensorTable& table, Device) {
-    for_superblocks(table, [](const CpuKernels& kernels, const StepPlan& plan, int64_t begin, int64_t end) {
-      kernels.reperturb(plan, begin, end);
-    });
-    table.write_records();
-  }
-
-  static void measure(TensorTable& table, bool only_clean, Device) {
-    table.start_measuring(only_clean);
-    for_superblocks(table, [&](const CpuKernels& kernels, const StepPlan& plan, int64_t begin, int64_t end) {
-      kernels.measure(plan, only_clean, begin, end);
-    });
-    table.finish_measuring(false, only_clean);
-  }
-};
+void measure(TensorTable& table, bool only_clean, Device) {
+  table.start_measuring(only_clean);
+  for_superblocks(table, [&](const CpuKernels& kernels, const StepPlan& plan, int64_t begin, int64_t end) {
+    kernels.measure(plan, only_clean, begin, end);
+  });
+  table.finish_measuring(false, only_clean);
+}
 
 }  // namespace
 
-StepBackend steps_on_cpu() { return step_backend<Cpu>(); }
+StepBackend steps_on_cpu() { return {ReadBy::host, &step, &reperturb, &measure}; }
 
 }  // namespace nvrm

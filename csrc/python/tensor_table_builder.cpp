@@ -59,9 +59,7 @@ TensorTable::TensorTable(Tensors params, Tensors grads, Tensors masters, Tensors
   NVRM_CHECK_VALUE(device.is_cpu() == (reader == ReadBy::host), "params[0] must be on the ",
                    reader == ReadBy::host ? "CPU" : "GPU", ", got ", device);
   dtype_ = params[0].type();
-  NVRM_CHECK_TYPE(dtype_ == ElementType::float32 || dtype_ == ElementType::float64 || dtype_ == ElementType::bfloat16 ||
-                      dtype_ == ElementType::float16,
-                  "params[0] must be float32, float64, bfloat16 or float16, got ", dtype_);
+  scalar_kind(dtype_, "params[0]");
   const ElementType math = dtype_ == ElementType::float64 ? ElementType::float64 : ElementType::float32;
   state_dtype_ = masters.empty() ? dtype_ : math;
   entries_.resize(n);
@@ -105,15 +103,14 @@ void TensorTable::set_step(Tensors steps, const NewNoise& noise, Tensors scale_t
   const Device device = params_[0].device();
   bool scales_fit = scale_tensors.empty() || scale_tensors.size() == n;
   for (const Tensor& scale : scale_tensors) {
-    scales_fit &= scale.type() == ElementType::float32 && scale.numel() == 1 && scale.device() == device;
+    scales_fit &= scale.is_float32_scalar() && scale.device() == device;
   }
   NVRM_CHECK_VALUE(scales_fit,
                    "scale_tensors must be empty or hold one float32 tensor with one element for each of params, on ",
                    "their device");
   for (size_t i = 0; i < n; ++i) {
-    NVRM_CHECK_TYPE(steps[i].type() == ElementType::int64 && steps[i].numel() == 1 && steps[i].device() == device,
-                    "steps[", i, "] must be an int64 tensor with one element on ",
-                    device.is_cpu() ? "the CPU" : written(device));
+    NVRM_CHECK_TYPE(steps[i].is_int64_scalar() && steps[i].device() == device, "steps[", i,
+                    "] must be an int64 tensor with one element on ", device.is_cpu() ? "the CPU" : written(device));
     places_[i].step = steps[i].data<int64_t>();
     if (!scale_tensors.empty()) places_[i].scale = scale_tensors[i].data<float>();
   }
@@ -150,7 +147,7 @@ void TensorTable::set_scaling(const GradientScaling& scaling) {
   const Device device = params_[0].device();
   const auto address_of = [&](const Tensor& scalar, const char* name) -> const float* {
     if (!scalar.is_there()) return nullptr;
-    NVRM_CHECK_VALUE(scalar.type() == ElementType::float32 && scalar.numel() == 1 && scalar.device() == device, name,
+    NVRM_CHECK_VALUE(scalar.is_float32_scalar() && scalar.device() == device, name,
                      " must be None or a float32 tensor with one element on ", device);
     return scalar.data<float>();
   };

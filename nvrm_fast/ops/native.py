@@ -107,16 +107,17 @@ def _note_writes(*lists: list[Tensor]) -> None:
         torch.autograd.graph.increment_version(tensors)
 
 
+def _step_in_a_profile() -> Any:
+    return torch.autograd.profiler.record_function("nvrm_fast::step_")
+
+
 def steps_(calls: list[StepArguments]) -> list[int]:
     """Several steps, every one of them checked before the first one writes. All tensors must be plain.
 
     Returns a number for each call that tells (nearly always) whether its parameters lie where they lay before.
     """
-    if torch._C._autograd._profiler_enabled():
-        with torch.autograd.profiler.record_function("nvrm_fast::step_"):
-            places = _native.steps_(calls)
-    else:
-        places = _native.steps_(calls)
+    profiled = torch._C._autograd._profiler_enabled()
+    places = _native.steps_(calls, _step_in_a_profile if profiled else None)
     for a in calls:
         _note_writes(a.params, a.states, a.masters, a.steps, a.records)
         if a.measure:
