@@ -148,11 +148,15 @@ def ninja_file(folder, library, with_cuda):
     """What ninja is told: relative to ROOT, so that only `folder` and `library` may have spaces."""
     import pybind11
 
-    def words(*words):
+    def command(*words):
         return shlex.join(map(str, words)).replace("$", "$$")
 
-    def path(path):
+    def escaped(path):
         return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+
+    def compiling(rule, *words):
+        said = f"  command = {command(*words)} -MD -MF $out.d -c $in -o $out"
+        return [f"rule {rule}", said, "  depfile = $out.d", "  deps = gcc"]
 
     headers = [f"-I{sysconfig.get_path('include')}", f"-I{pybind11.get_include()}"]
     cxx = [*CXX, *FLAGS, *WARNINGS, "-std=c++20", *headers, *shlex.split(os.environ.get("CXXFLAGS", ""))]
@@ -160,29 +164,17 @@ def ninja_file(folder, library, with_cuda):
     link = [*CXX, "-shared", *ends.get(sys.platform, []), *shlex.split(os.environ.get("LDFLAGS", ""))]
     lines = []
     if with_cuda:
-        facts = f"CUDA {toolkit_version()} for {gpus()}"
-        # As a string of C, which the shell takes apart once.
-        cxx.append(f'-DNVRM_WITH_CUDA="{facts}"')
-        link = [nvcc(), "-shared", "-cudart", "shared", "-ccbin", CXX[0]]
-        compile_cu = [nvcc(), *NVCC_FLAGS, "-ccbin", CXX[0], *code_for(gpus())]
-        lines += [
-            "rule cu",
-            f"  command = {words(*compile_cu)} -MD -MF $out.d -c $in -o $out",
-        ]
-        lines += ["  depfile = $out.d", "  deps = gcc"]
-        cxx.append(f"-isystem{cuda_headers()}")
-    lines += [
-        "rule cxx",
-        f"  command = {words(*cxx)} -MD -MF $out.d -c $in -o $out",
-        "  depfile = $out.d",
-        "  deps = gcc",
-    ]
-    lines += ["rule link", f"  command = {words(*link)} $in -o $out"]
+        chosen, host = gpus(), ["-ccbin", CXX[0]]
+        # The facts are a string of C, which the shell takes apart once.
+        cxx += [f'-DNVRM_WITH_CUDA="CUDA {toolkit_version()} for {chosen}"', f"-isystem{cuda_headers()}"]
+        link = [nvcc(), "-shared", "-cudart", "shared", *host]
+        lines += compiling("cu", nvcc(), *NVCC_FLAGS, *host, *code_for(chosen))
+    lines += [*compiling("cxx", *cxx), "rule link", f"  command = {command(*link)} $in -o $out"]
     objects = []
     for source in sources(with_cuda):
-        objects.append(path(folder / f"{source.replace('/', '_').replace(os.sep, '_')}.o"))
-        lines.append(f"build {objects[-1]}: {'cu' if source.endswith('.cu') else 'cxx'} {path(source)}")
-    lines.append(f"build {path(library)}: link {' '.join(objects)}")
+        objects.append(escaped(folder / f"{source.replace('/', '_').replace(os.sep, '_')}.o"))
+        lines.append(f"build {objects[-1]}: {'cu' if source.endswith('.cu') else 'cxx'} {escaped(source)}")
+    lines.append(f"build {escaped(library)}: link {' '.join(objects)}")
     return "\n".join(lines) + "\n"
 
 
@@ -246,12 +238,11 @@ class BuildKernels(build_ext):
         (package / "_build_facts.json").write_text(json.dumps(facts, indent=2) + "\n")
 
     def compile(self, package, with_cuda):
-        import ninja  # noqa: F401  # its program is run as a module, wherever pip has put that
-
         folder = Path(self.build_temp).resolve()
         name = Path(self.get_ext_filename("nvrm_fast._native")).name
         with alone(folder):
             (folder / "build.ninja").write_text(ninja_file(folder, folder / name, with_cuda))
+            # As a module, wherever pip has put its program.
             subprocess.run([sys.executable, "-m", "ninja", "-f", folder / "build.ninja"], cwd=ROOT, check=True)
             shutil.copy(folder / name, package / f"{name}.new")
             os.replace(package / f"{name}.new", package / name)  # at once: a process may have it open

@@ -223,6 +223,39 @@ def test_the_module_knows_no_torch():
     assert undefined and not [name for name in undefined if "torch" in name.lower() or "c10" in name or "2at" in name]
 
 
+def test_cuda_is_found_behind_a_wrapper(tmp_path):
+    """An nvcc that is a script elsewhere says where its headers are; CUDA_HOME goes before the PATH."""
+    home, elsewhere = tmp_path / "cuda-13", tmp_path / "somewhere"
+    for folder in (home, elsewhere):
+        (folder / "bin").mkdir(parents=True)
+        nvcc = folder / "bin" / "nvcc"
+        nvcc.write_text(f'#!/bin/sh\necho "#$ _SPACE_= " >&2\necho \'#$ INCLUDES="-I{home}/include" \' >&2\n')
+        nvcc.chmod(0o755)
+    code = (
+        "import runpy, setuptools; setuptools.setup = lambda **options: None\n"
+        "made = runpy.run_path('setup.py'); nvcc = made['nvcc'](); print(nvcc, nvcc and made['cuda_headers']())"
+    )
+    environment = {k: v for k, v in os.environ.items() if k not in ("CUDA_HOME", "CUDA_PATH")}
+    environment["PATH"] = f"{elsewhere / 'bin'}{os.pathsep}{environment['PATH']}"
+
+    def found(**more):
+        process = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env={**environment, **more},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return process.stdout.split()
+
+    assert found() == [str(elsewhere / "bin/nvcc"), str(home / "include")]
+    assert found(CUDA_HOME=str(home)) == [str(home / "bin/nvcc"), str(home / "include")]
+    assert found(CUDA_HOME="/chosen")[0] == "None"  # not another toolkit than the one that was asked for
+    (elsewhere / "bin" / "nvcc").write_text("#!/bin/sh\n")
+    assert found() == [str(elsewhere / "bin/nvcc"), str(elsewhere / "include")]  # beside it, where it says nothing
+
+
 def test_the_interface_has_a_number():
     """Whoever changes what native code is called with raises INTERFACE, and puts the new schemas' hash here."""
     text = "".join(f"{name}{schema}" for name, schema in sorted(_SCHEMAS.items()))
