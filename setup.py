@@ -162,7 +162,7 @@ def ninja_file(folder, library, with_cuda):
     cxx = [*CXX, *FLAGS, *WARNINGS, "-std=c++20", *headers, *shlex.split(os.environ.get("CXXFLAGS", ""))]
     ends = {"darwin": ["-undefined", "dynamic_lookup"], "win32": [f"-L{Path(sys.base_prefix) / 'libs'}"]}
     link = [*CXX, "-shared", *ends.get(sys.platform, []), *shlex.split(os.environ.get("LDFLAGS", ""))]
-    lines = []
+    lines = [f"builddir = {escaped(folder)}"]  # of ninja's own files
     if with_cuda:
         chosen, host = gpus(), ["-ccbin", CXX[0]]
         # The facts are a string of C, which the shell takes apart once.
@@ -240,11 +240,12 @@ class BuildKernels(build_ext):
     def compile(self, package, with_cuda):
         folder = Path(self.build_temp).resolve()
         name = Path(self.get_ext_filename("nvrm_fast._native")).name
+        linked = folder / f"{name}.linked"  # no module: that is the copy in the package
         with alone(folder):
-            (folder / "build.ninja").write_text(ninja_file(folder, folder / name, with_cuda))
+            (folder / "build.ninja").write_text(ninja_file(folder, linked, with_cuda))
             # As a module, wherever pip has put its program.
             subprocess.run([sys.executable, "-m", "ninja", "-f", folder / "build.ninja"], cwd=ROOT, check=True)
-            shutil.copy(folder / name, package / f"{name}.new")
+            shutil.copy(linked, package / f"{name}.new")
             os.replace(package / f"{name}.new", package / name)  # at once: a process may have it open
 
 

@@ -37,6 +37,7 @@ def build(tmp_path, mode, **environment):
         text=True,
     )
     assert not (source / "nvrm_fast" / "_build_facts.json").exists()  # only an in-place build writes among the sources
+    assert not list(source.glob(".ninja*"))
     facts = next((source / "build").glob("lib*/nvrm_fast/_build_facts.json"), None)
     built = json.loads(facts.read_text()) if facts is not None else None
     return process, built, list((source / "build").rglob("*.so"))
