@@ -24,6 +24,7 @@ from ..reference import direction_noise as reference
 from ..reference.angles import ANGLES
 from ..reference.direction_noise import Variates
 from . import fused_linear, registry
+from .by_way_of_cpu import to_cpu
 from .operator import Route, define, set_autograd
 from .transforms import transformed
 
@@ -108,7 +109,8 @@ def law_constants(
         return torch.zeros(0, neurons, dtype=torch.float32, device=device)
     # Tangents of forward mode pass a no_grad.
     with torch.no_grad(), forward_ad._set_fwd_grad_enabled(False):
-        return ANGLES[direction.code].constants(law_param_0, law_param_1, fan_in, *direction.ends).contiguous()
+        first, second = (None if p is None else to_cpu(p) for p in (law_param_0, law_param_1))
+        return ANGLES[direction.code].constants(first, second, fan_in, *direction.ends).contiguous().to(device)
 
 
 def turning_angle(

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..reference import activation
 from ..reference.noise import noise_at as _reference_noise_at
 from . import registry
+from .by_way_of_cpu import to_cpu
 from .operator import define
 from .transforms import apart, transformed
 
@@ -53,4 +54,5 @@ def noise_at(index: Tensor, key: Tensor, stream: int, step: int, distribution: i
     high 32 bits of the seed. distribution: a code. Plain torch on every device and whatever `use_backend` says, so that
     `torch.func` and torch.compile transform it.
     """
-    return _reference_noise_at(index, key, stream, step, distribution)
+    drawn = _reference_noise_at(to_cpu(index), to_cpu(key), stream, step, distribution)
+    return drawn.to(index.device)

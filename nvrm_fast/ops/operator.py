@@ -16,6 +16,7 @@ from torch import Tensor
 
 from . import native as native_kernels
 from . import registry
+from .by_way_of_cpu import WITHOUT_FLOAT64, by_way_of_cpu
 from .transforms import transformed
 
 _library = torch.library.Library("nvrm_fast", "FRAGMENT")
@@ -51,6 +52,11 @@ def define(
     _define(f"{name}.reference", f"({arguments}) -> {results}", reference, fake)
     operator = getattr(torch.ops.nvrm_fast, name)
     registry.register_kernel(name, "reference", registry.EVERY_DEVICE, operator.reference)
+    on_the_cpu = by_way_of_cpu(
+        lambda: operator.reference._schema, lambda *args: registry.kernel(name, torch.device("cpu"))(*args)
+    )
+    for device in WITHOUT_FLOAT64:
+        _library.impl(f"{name}.reference", on_the_cpu, device.upper())
     if native:
         _define(f"{name}.native", f"({arguments}) -> {results}", None, fake)
         kernel = getattr(native_kernels, name)

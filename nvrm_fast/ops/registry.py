@@ -25,6 +25,7 @@ import torch
 
 from .._version import INTERFACE
 from . import native
+from .by_way_of_cpu import WITHOUT_FLOAT64
 
 BACKENDS = ("reference", "native", "triton")
 #: In the order in which they are tried where a call names none.
@@ -216,6 +217,14 @@ def _warn_of_the_reference(operator: str, device_type: str) -> None:
     if device_type in _warned_of:
         return
     _warned_of.add(device_type)
+    if device_type in WITHOUT_FLOAT64:
+        warnings.warn(
+            f"nvrm_fast has no kernels for {device_type}: tensors travel to the CPU, whose kernels serve, and back, "
+            "which takes longer than the computation and has not been tried on such a machine. A model that fits is "
+            "faster on the CPU alone",
+            stacklevel=4,
+        )
+        return
     reason = why_missing(operator, "native", device_type)
     warnings.warn(
         f"nvrm_fast computes in plain torch on {device_type}, the same bits about a thousand times slower than its "

@@ -18,6 +18,7 @@ from .. import reference
 from ..contract.arguments import MeasureArguments, ReperturbArguments, StepArguments, schema
 from ..reference.measure import finish
 from . import native, registry
+from .by_way_of_cpu import WITHOUT_FLOAT64, by_way_of_cpu
 
 _SCHEMAS = {
     "fill_noise_": "(Tensor(a!) self, int seed, int stream, int step, int distribution, float scale, int offset) -> ()",
@@ -36,10 +37,20 @@ def _on_cuda(name: str) -> Callable[..., None]:
     return kernel
 
 
+def _on_the_cpu(name: str) -> Callable[..., None]:
+    def run(*args: Any) -> None:
+        registry.kernel(name, torch.device("cpu"))(*args)
+
+    return by_way_of_cpu(lambda: getattr(torch.ops.nvrm_fast, name).default._schema, run)
+
+
 _library = torch.library.Library("nvrm_fast", "DEF")
 for _name, _schema in _SCHEMAS.items():
     _library.define(_name + _schema)
     _library.impl(_name, getattr(reference, _name), "CompositeExplicitAutograd")
+    for _device in WITHOUT_FLOAT64:
+        _library.impl(_name, _on_the_cpu(_name), _device.upper())
+        registry.register_kernel(_name, "reference", (_device,), _on_the_cpu(_name))
     _kernel = getattr(native, _name)
     for _device in registry.native_devices():
         _library.impl(_name, native.behind_dispatcher(_kernel), _device.upper())

@@ -20,6 +20,7 @@ from ..contract.record import Record
 from ..contract.rules import Hyper, Rule
 from ..contract.seeds import default_seed, signed_seed
 from ..contract.streams import assign_streams
+from ..ops.by_way_of_cpu import to_cpu
 from ..ops.native import are_plain
 from ..ops.registry import check_backend
 from ..ops.step import serves_at_once, step_, steps_
@@ -487,17 +488,18 @@ class NoisyOptimizer(Optimizer):
                 else:
                     known = state.get(MEASURE)
                     clean = carried.without_noise(data, state[PERTURBATION], known, ref, group["backend"])
+                clean = to_cpu(clean).double()
                 grad = None if param.grad is None else local_gradient(param, param.grad, ref.name)
                 done = int(state[STEP] if STEP in state else state[PERTURBATION][record.RULE_STEPS])
                 carries = ref.is_selected and done >= group.get("start_step", 0)
                 b = float(self._noise_scale(group)) if carries else 0.0
                 if b and measures.code_of(group):
-                    b *= float(measures.measures_of(clean.double(), group).double().square().mean().sqrt())
+                    b *= float(measures.measures_of(clean, group).double().square().mean().sqrt())
                 states = {key: local_tensor(x) if isinstance(x, Tensor) else x for key, x in state.items()}
                 rows.append(
                     describe_param(
                         group["param_names"][i] if "param_names" in group else str(len(rows)), param, data,
-                        clean.double(), group, states, rule=self._rule(group), hyper=hyper,
+                        clean, group, states, rule=self._rule(group), hyper=hyper,
                         b=b, wants_master=self._wants_master(group, param), grad=grad,
                     )
                 )  # fmt: skip

@@ -18,6 +18,7 @@ from ..contract.arguments import ReperturbArguments
 from ..contract.checks import wide_dtype
 from ..contract.measures import row_length
 from ..contract.record import SCALE, unpack
+from ..ops.by_way_of_cpu import to_cpu
 from ..ops.step import reperturb_
 from .batches import MASTER, MEASURE, PERTURBATION, ParamRef
 from .shards import local_tensor
@@ -103,11 +104,11 @@ def amount(carried: Carried, ref: ParamRef, backend: str | None) -> tuple[float,
     data = local_tensor(ref.param)
     weights = data.to(wide_dtype(data.dtype))
     without = without_noise(data, carried.record, carried.measures, ref, backend)
-    noise = (weights - without).double()
+    noise = to_cpu(weights - without).double()
     size = float(noise.square().sum())
     if not 0 < size < math.inf:
         return 0.0, math.inf
-    weights = weights.double()
+    weights = to_cpu(weights).double()
     return float((weights * noise).sum()) / size, float((weights.square().mean() / size).sqrt())
 
 

@@ -123,7 +123,7 @@ def _update_of(clean: Tensor, grad: Tensor, state: dict[str, Any], rule: Rule, h
         for key in rule.states
     ]
     step = state.get(STEP, torch.zeros((), dtype=torch.int64, device=clean.device))
-    words = state[PERTURBATION].clone()
+    words = state[PERTURBATION].clone().to(clean.device)
     words[SCALE] = 0
     step_(
         StepArguments(
