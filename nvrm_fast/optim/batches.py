@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -106,7 +106,7 @@ class Part(NamedTuple):
         return cls(group, positions, params, None, [param.grad for param in params])
 
 
-def same_objects(a: Sequence[object], b: Sequence[object]) -> bool:
+def same_objects(a: Collection[object], b: Collection[object]) -> bool:
     return len(a) == len(b) and all(map(operator.is_, a, b))
 
 
@@ -179,6 +179,8 @@ class Plan:
         #: The same of parameters with measures, when those were of the weights that are there.
         self.measured: tuple[list[int], list[int], list[int]] | None = None
         self._sums: dict[int, list[Tensor]] = {}
+        #: The optimizer's whole state where it was last found to be these parameters' and as the plan takes it.
+        self._whole_state: tuple[list[Tensor], list[Any]] = [], []
         #: What tells where the parameters lay in the last step, a batch each; None: there was none.
         self.places: list[Any] | None = None
 
@@ -190,9 +192,20 @@ class Plan:
             and same_objects(params, self.params)
             # With a state the operator refuses parameters that were cast or got other data.
             and (bool(self.rule.states) or self.has_same_kind(params))
-            and same_objects(states := list(map(state.get, params)), self.states)
-            and list(map(len, states)) == self.sizes  # type: ignore[arg-type]  # dicts, as self.states are
+            and self._has_same_states(params, state)
+            and list(map(len, self.states)) == self.sizes
         )
+
+    def _has_same_states(self, params: list[Tensor], state: dict[Tensor, Any]) -> bool:
+        if len(state) == len(self.states):  # these parameters are all: no hash of a tensor, which is slow, is needed
+            keys, values = self._whole_state
+            if same_objects(state.keys(), keys) and same_objects(state.values(), values):
+                return True
+        if not same_objects(list(map(state.get, params)), self.states):
+            return False
+        if len(state) == len(self.states):
+            self._whole_state = list(state.keys()), list(state.values())
+        return True
 
     def has_same_kind(self, tensors: list[Tensor]) -> bool:
         return [x.dtype for x in tensors] == self.dtypes and [x.shape for x in tensors] == self.shapes

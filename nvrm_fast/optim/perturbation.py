@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import operator
 from collections.abc import Iterator
 from typing import Any
 
@@ -126,7 +128,7 @@ class NeuralVariableOptimizer(NoisyOptimizer):
         averaging.watch()
 
     def _is_evaluating(self) -> bool:
-        return any(SUSPENDED in state for state in self.state.values())
+        return any(map(operator.contains, self.state.values(), itertools.repeat(SUSPENDED)))
 
     def _check_mode(self) -> None:
         if self._outer is not None and (caller := outer.find_caller()) is not None:

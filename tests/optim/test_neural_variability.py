@@ -406,3 +406,22 @@ def test_l2_decay_does_not_make_weights_without_gradient_jitter():
     with optimizer.denoised():
         assert weight.detach().abs().max() < 1e-6
     assert 3.5 * lr < theirs.std() < 4.2 * lr
+
+
+@pytest.mark.parametrize("others", [0, 1], ids=["every parameter has a gradient", "one has none"])
+def test_states_that_change_places_are_stepped_where_they_are_now(others):
+    """The next step knows the same states in the same dictionary, and belongs to other parameters."""
+    params = [torch.nn.Parameter(torch.full((4,), float(i))) for i in range(3 + others)]
+    optimizer = NVRMSGD(params, lr=0.1, momentum=0.9, variability=0.0)
+    for i, param in enumerate(params[:3]):
+        param.grad = torch.full((4,), 1.0 + i)
+    optimizer.step()
+    a, b, c = params[:3]
+    state = optimizer.state
+    state[a], state[b] = state[b], state[a]
+    held = state.pop(c)  # and the order of the keys changes, too
+    state[c] = held
+    before = [param.detach().clone() for param in params]
+    optimizer.step()
+    for param, was, buffer, grad in zip((a, b, c), before, (2.0, 1.0, 3.0), (1.0, 2.0, 3.0)):
+        torch.testing.assert_close(param.detach(), was - 0.1 * (0.9 * buffer + grad))
