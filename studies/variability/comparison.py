@@ -191,7 +191,7 @@ STUDY = Study(
     presets={
         "tiny": {**training.tiny(), "search_seeds": 1},
         "quick": {
-            "methods": ("decay", "nvrm", "sam"), "noise_rate": (0.4,), "epochs": 24, "seeds": 2, "search_seeds": 1
+            "methods": ("decay", "nvrm", "sam"), "noise_rate": (0.4,), "epochs": 15, "seeds": 2, "search_seeds": 1
         },
         "long": {"epochs": 36, "seeds": 5},
         "paper": training.paper(),
