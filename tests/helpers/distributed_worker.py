@@ -1,6 +1,8 @@
-"""One process of a distributed training; started by test_distributed.py, which compares what every world size leaves.
+"""Distributed trainings; started by test_distributed.py, which compares what every world size leaves.
 
-python distributed_worker.py RANK WORLD_SIZE FOLDER
+python distributed_worker.py FOLDER WORLD_SIZE...
+
+Ranks are forked from one process, which has imported torch by then; none of its threads runs yet.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torch._dynamo  # FSDP and DTensor import it late, in three seconds of every rank
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
@@ -23,6 +26,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from torch.multiprocessing import start_processes
 from torch.nn.parallel import DistributedDataParallel
 
 from nvrm_fast import NVRMSGD, NVRMAdamW, WeightNoise
@@ -249,13 +253,18 @@ def scenarios(rank: int, world: int, folder: Path) -> dict[str, dict[str, Tensor
     return left
 
 
-def main() -> None:
-    rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+def be_rank(rank: int, world: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous_{world}", rank=rank, world_size=world)
     torch.save(scenarios(rank, world, folder), folder / f"left_{world}_{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
+
+
+def main() -> None:
+    folder, worlds = Path(sys.argv[1]), map(int, sys.argv[2:])
+    for world in worlds:
+        start_processes(be_rank, (world, folder), nprocs=world, start_method="fork")
 
 
 if __name__ == "__main__":
