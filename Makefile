@@ -6,8 +6,9 @@ RUN := $(VENV)/bin/python
 # Pinned: a plain "torch" may bring gigabytes of CUDA where the CPU build is wanted. Override with TORCH=torch.
 TORCH ?= torch==2.13.0
 # Processes that share the tests, each with one thread: threads of several processes on the same cores wait for each other.
+# The order of files is that of tests/conftest.py, the longest first, and not xdist's, by how many tests they have.
 WORKERS ?= 2
-PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # A wheel whose native module is taken, instead of compiling one (make dist makes dist/*.whl).
 WHEEL ?=
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f) nvrm_fast/_version.py

@@ -1,4 +1,4 @@
-"""Markers by folder and file; fixtures: poisoned fresh memory, torch's threads and seed."""
+"""Markers by folder and file; the order of files; fixtures: poisoned fresh memory, torch's threads and seed."""
 
 from __future__ import annotations
 
@@ -93,6 +93,20 @@ MARKS = {
         "triton_kernels/test_stochastic_compiled.py",
     ],
 }
+#: The files that take longest, the longest first. Where several processes share the tests, by whole files, they begin
+#: with these, so that none runs alone at the end; all others follow in their order.
+LONGEST = [
+    "csrc/test_launch_emulation.py",
+    "packaging/test_install.py",
+    "triton_kernels/test_interpreted.py",
+    "csrc/test_cuda_compiles.py",
+    "ptx/test_ptx.py",
+    "ptx/test_layers.py",
+    "docs/test_tutorial.py",
+    "docs/test_examples.py",
+    "bench/test_bench_gpu.py",
+    "optim/test_distributed.py",
+]
 
 
 def is_there(name: str) -> bool:
@@ -100,11 +114,14 @@ def is_there(name: str) -> bool:
     return (TESTS / path).exists() and (not test or f"def {test}(" in (TESTS / path).read_text())
 
 
-missing = [name for names in MARKS.values() for name in names if not is_there(name)]
-assert not missing, f"tests/conftest.py marks what is not there: {missing}"
+missing = [name for names in (*MARKS.values(), LONGEST) for name in names if not is_there(name)]
+assert not missing, f"tests/conftest.py names what is not there: {missing}"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # one of several processes (pytest-xdist)
+        places = {TESTS / name: place for place, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: places.get(item.path, len(places)))
     for item in items:
         if not item.path.is_relative_to(TESTS):  # the bench's
             continue
