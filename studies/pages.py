@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 from studies.__main__ import STUDIES
-from studies.runner import Report, study_of
+from studies.runner import study_of
+from studies.study import Report
 
 _SECTION = re.compile(r"(<!-- study: (\S+\.json) -->\n).*?(<!-- end of study -->)", re.DOTALL)
 
@@ -22,7 +23,7 @@ def report_of(path: Path) -> Report:
     """The report of a results.json, made anew from its rows."""
     content = json.loads(path.read_text(encoding="utf-8"))
     study = study_of(content["study"], STUDIES[content["study"]][0])
-    return study.report(study.settings(**content["settings"]), content["rows"])
+    return study(**content["settings"]).report(content["rows"])
 
 
 def written(page: Path) -> str:

@@ -13,105 +13,21 @@ import platform
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 import tyro
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from studies import StudyError, record, seeds
-from studies.data import ImageData, load, part, standardize
 from studies.record import CHECKPOINTS, Cell, Record
-from studies.settings import Count, DataSettings, ImageSettings, Settings
+from studies.settings import Count
+from studies.study import Context, Row, Study
 
+#: In this order; a study may be without long.
 PRESETS = ("tiny", "quick", "long", "paper")
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a study makes of its rows. text: Markdown. figures: by file name. found: JSON values that it derived, such
-    as the settings that a search chose. conclusion: a sentence, printed at the end with the first
-    figure's path."""
-
-    text: str
-    figures: dict[str, Figure] = field(default_factory=dict)
-    found: dict[str, Any] = field(default_factory=dict)
-    conclusion: str = ""
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a cell is run with.
-
-    settings: of the study.
-    prepared: what ``Study.prepare`` returned in this process.
-    checkpoints: a folder for what a cell keeps on disk while it is not finished, or for cells to share. It is made on
-        demand (``mkdir``), and another process may use it at the same time.
-    advance: tells the progress bar how large a share of the cell has been done since it was told last.
-    """
-
-    settings: Any
-    prepared: Any
-    checkpoints: Path
-    advance: Callable[[float], object] = lambda share: None
-
-    def once(self, name: str, make: Callable[[], Any]) -> Any:
-        """What ``make`` returns, made once for all cells that ask for this name; see ``record.once``."""
-        return record.once(self.checkpoints / f"{name}.pt", make, self.settings.device)
-
-
-def images(settings: Settings) -> ImageData | None:
-    """The data set that the settings name, standardized; None where they name none."""
-    if not isinstance(settings, DataSettings):
-        return None
-    data = load(settings.data, settings.data_dir)
-    if isinstance(settings, ImageSettings) and settings.train_images is not None:
-        data = part(data, settings.train_images)
-    return standardize(data, settings.device)
-
-
-@dataclass(frozen=True)
-class Study:
-    """A study, as the object STUDY of its module.
-
-    Args:
-        settings: its type of settings.
-        presets: by the names of PRESETS the values that differ from the fields' defaults. tiny: seconds, to see that
-            everything runs; quick: at most five minutes on two cores; long, which a study may have where quick is too
-            small for a conclusion: hours on two cores; paper: the paper's scale, from the user's files.
-        cells: all cells, in the order of the report, seeds first where a study that was stopped shall have whole seeds.
-            A cell is a dictionary of plain JSON values; "seed", if it has one, counts 0, 1, ...
-        run: of a ``Context`` and the cell as keywords; returns the result as plain JSON values. It does not know its
-            other cells. "seed" comes as a seed that ``seeds.derive`` made of the study's name and the cell's number.
-        report: of the settings and all rows, each a cell and its result in one dictionary.
-        prepare: what every cell needs, once a process; the first time before anything is written, so it refuses what
-            the settings ask for and is not there. By default the images.
-        later_cells: cells that depend on the rows of the first ones, such as the settings that a search chose.
-        extends: settings that only say which cells there are: a folder may be run again with more of them.
-        packages: distributions whose versions belong to the results.
-        parallel: whether cells may be run in several processes at once.
-        summary: a few words on a row, for its line when it is finished.
-    """
-
-    settings: type[Any]
-    presets: dict[str, dict[str, Any]]
-    cells: Callable[[Any], Iterable[Cell]]
-    run: Callable[..., dict[str, Any]]
-    report: Callable[[Any, list[Row]], Report]
-    prepare: Callable[[Any], Any] = images
-    later_cells: Callable[[Any, list[Row]], Iterable[Cell]] | None = None
-    extends: tuple[str, ...] = ()
-    packages: tuple[str, ...] = ()
-    parallel: bool = True
-    summary: Callable[[Row], str] = lambda row: ""
-
-    def __post_init__(self) -> None:
-        if tuple(self.presets) != tuple(name for name in PRESETS if name != "long" or name in self.presets):
-            raise ValueError(f"presets are {', '.join(PRESETS)} (long may be left out), not {', '.join(self.presets)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,73 +46,65 @@ class Options:
     """results.json of an earlier run with the same settings, such as a committed one: its cells are taken over"""
 
 
-def main(name: str, module: str, arguments: list[str]) -> None:
-    """Run the study of this name and module with the arguments of a command line."""
-    study = study_of(name, module)
+def main(name: str, where: str, arguments: list[str]) -> None:
+    """Run the study of this name and place with the arguments of a command line."""
+    study = study_of(name, where)
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--preset", default="quick")
     preset = first.parse_known_args(arguments)[0].preset
     if preset in PRESETS and preset not in study.presets:
         raise StudyError(f"{name} has no --preset {preset}: choose of {', '.join(study.presets)}")
-    default = study.settings(**study.presets.get(preset, {}))  # tyro tells of a preset that there is not
-    kind = dataclasses.make_dataclass(
-        "Command",
-        [
-            ("study", study.settings, default),
-            ("run", Options, Options(out=Path("runs") / name)),
-        ],
-    )
+    default = study(**study.presets.get(preset, {}))  # tyro tells of a preset that there is not
+    options = Options(out=Path("runs") / name)
+    kind = dataclasses.make_dataclass("Command", [("study", study, default), ("run", Options, options)])
     command = tyro.cli(
-        kind, args=arguments, prog=f"python -m studies {name}", description=importlib.import_module(module).__doc__,
+        kind, args=arguments, prog=f"python -m studies {name}", description=sys.modules[study.__module__].__doc__,
         config=(tyro.conf.OmitArgPrefixes,),
     )  # fmt: skip
-    run(name, module, command.study, command.run)
+    run(name, command.study, command.run)
 
 
-def study_of(name: str, module: str) -> Study:
-    """The study of a module.
+def study_of(name: str, where: str) -> type[Study]:
+    """The study at a place, ``module:class``.
 
     Raises:
         StudyError: if a package that it imports is not installed.
     """
+    module, _, kind = where.partition(":")
     try:
-        return importlib.import_module(module).STUDY
+        return getattr(importlib.import_module(module), kind)
     except ModuleNotFoundError as missing:
         if str(missing.name).split(".")[0] in ("studies", "nvrm_fast"):
             raise
         raise StudyError(f"{name} needs the package {missing.name}: pip install -r studies/requirements.txt") from None
 
 
-def run(name: str, module: str, settings: Settings, options: Options) -> None:
+def run(name: str, study: Study, options: Options) -> None:
     """Run what is not yet on disk; then write table.md, the figures and results.json, and print the table.
 
     Raises:
         StudyError: for what the user can correct; before anything is run, except for a disk that gets full.
     """
-    study = study_of(name, module)
-    _check_device(settings.device)
-    torch.set_num_threads(settings.threads)
-    work = _Work(name, module, settings, options.out / CHECKPOINTS, study.prepare(settings))
+    _check_device(study.device)
+    torch.set_num_threads(study.threads)
+    work = _Work(name, study, options.out / CHECKPOINTS, study.prepare())
     free = {"data_dir", "device", "threads", "seeds", *study.extends}
-    fixed = {key: value for key, value in asdict(settings).items() if key not in free}
-    rows = _earlier_rows(options.extend, name, settings, fixed)
+    fixed = {key: value for key, value in asdict(study).items() if key not in free}
+    earlier = _earlier_rows(options.extend, name, study, fixed)
+    rows: list[Row] = []
     with record.opened(options.out, fresh=options.fresh):
         kept = Record(options.out, name, fixed)
-        cells = list(study.cells(settings))
-        kept.take_over(cells, rows)
-        _run_cells(cells, work, study, kept, options)
-        if study.later_cells is not None:
-            later = list(study.later_cells(settings, [kept.row(cell) for cell in cells]))
-            kept.take_over(later, rows)
-            _run_cells(later, work, study, kept, options)
-            cells += later
-        rows = [kept.row(cell) for cell in cells]
-        report = study.report(settings, rows)
+        for cells_of in (lambda first: study.cells(), study.later_cells):
+            made = list(cells_of(list(rows)))
+            kept.take_over(made, earlier)
+            _run_cells(made, work, kept, options)
+            rows += [kept.row(cell) for cell in made]
+        report = study.report(rows)
         content = {
             "study": name,
             "preset": options.preset,
-            "settings": asdict(settings),
-            "versions": versions(settings.device, study.packages),
+            "settings": asdict(study),
+            "versions": versions(study.device, study.packages),
             **report.found,
         }
         written = [_write_text(options.out / "table.md", report.text + "\n")]
@@ -209,7 +117,7 @@ def run(name: str, module: str, settings: Settings, options: Options) -> None:
         print(f"\n{report.conclusion} The picture: {options.out / next(iter(report.figures))}")
 
 
-def _earlier_rows(file: Path | None, study: str, settings: Settings, fixed: dict[str, Any]) -> list[Row]:
+def _earlier_rows(file: Path | None, name: str, study: Study, fixed: dict[str, Any]) -> list[Row]:
     """The rows of a results.json; refuses one of another study or of other settings. Settings that the study has got
     since then had their defaults."""
     if file is None:
@@ -217,12 +125,12 @@ def _earlier_rows(file: Path | None, study: str, settings: Settings, fixed: dict
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         rows, of = content["rows"], content["study"]
-        there = {field.name: field.default for field in dataclasses.fields(settings)} | content["settings"]
+        there = {field.name: field.default for field in dataclasses.fields(study)} | content["settings"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StudyError(f"--extend {file} is not the results.json of a study ({error}): name one") from None
     changed = sorted(key for key, value in fixed.items() if _plain(there[key]) != _plain(value))
-    if of != study or changed:
-        what = f"another study ({of})" if of != study else f"other settings ({', '.join(changed)})"
+    if of != name or changed:
+        what = f"another study ({of})" if of != name else f"other settings ({', '.join(changed)})"
         raise StudyError(f"--extend {file} is of {what}: leave it out, or give the settings that it has")
     return rows
 
@@ -256,32 +164,31 @@ class _Work:
     """All that running a cell needs in a process."""
 
     name: str
-    module: str
-    settings: Any
+    study: Study
     checkpoints: Path
     prepared: Any = None
 
     def run(self, cell: Cell, advance: Callable[[float], object] = lambda share: None) -> dict[str, Any]:
         """The result of a cell."""
-        context = Context(self.settings, self.prepared, self.checkpoints, advance)
+        context = Context(self.study, self.prepared, self.checkpoints, advance)
         seed = {"seed": seeds.derive(cell["seed"], self.name)} if "seed" in cell else {}
-        return study_of(self.name, self.module).run(context, **(cell | seed))
+        return self.study.run(context, **(cell | seed))
 
 
-def _run_cells(cells: list[Cell], work: _Work, study: Study, kept: Record, options: Options) -> None:
+def _run_cells(cells: list[Cell], work: _Work, kept: Record, options: Options) -> None:
     todo = [cell for cell in cells if cell not in kept]
-    processes = min(_processes(work.settings, options, study.parallel), len(todo))
+    processes = min(_processes(work.study, options), len(todo))
     if len(todo) < len(cells):
         print(f"{len(cells) - len(todo)} of {len(cells)} runs are in {options.out} already (--fresh makes them anew)")
     if todo:
-        print(f"{work.name}: {len(todo)} runs, {processes} at a time, on {work.settings.device}")
+        print(f"{work.name}: {len(todo)} runs, {processes} at a time, on {work.study.device}")
     kind = tqdm if sys.stderr.isatty() else _Lines
     with kind(total=len(cells), initial=len(cells) - len(todo), dynamic_ncols=True, leave=False,
               bar_format="{percentage:3.0f} %|{bar}| {elapsed}, about {remaining} left") as bar:  # fmt: skip
         for cell, result in _in_processes(todo, work, processes, bar) if processes > 1 else _here(todo, work, bar):
             kept.add(cell, result)
             words = ", ".join(f"{key} {value}" for key, value in cell.items())
-            bar.write(f"{words}: {study.summary(kept.row(cell))}".rstrip(": "))
+            bar.write(f"{words}: {work.study.summary(kept.row(cell))}".rstrip(": "))
 
 
 class _Lines(tqdm):
@@ -298,14 +205,12 @@ class _Lines(tqdm):
         self.disable = True  # there is nothing to clear
 
 
-def _processes(settings: Settings, options: Options, parallel: bool) -> int:
-    if not parallel:
-        return 1
+def _processes(study: Study, options: Options) -> int:
     if options.processes is not None:
         return options.processes
-    if options.preset == "tiny" or torch.device(settings.device).type != "cpu":
+    if options.preset == "tiny" or torch.device(study.device).type != "cpu":
         return 1
-    return max(1, min(8, (os.cpu_count() or 1) // settings.threads))
+    return max(1, min(8, (os.cpu_count() or 1) // study.threads))
 
 
 def _here(cells: list[Cell], work: _Work, bar: tqdm) -> Iterator[tuple[Cell, dict[str, Any]]]:
@@ -346,9 +251,8 @@ _told: multiprocessing.SimpleQueue[tuple[int, float]]  # to the process that sho
 
 def _start(work: _Work, told: multiprocessing.SimpleQueue[tuple[int, float]]) -> None:
     global _work, _told
-    torch.set_num_threads(work.settings.threads)
-    prepared = study_of(work.name, work.module).prepare(work.settings)
-    _work, _told = dataclasses.replace(work, prepared=prepared), told
+    torch.set_num_threads(work.study.threads)
+    _work, _told = dataclasses.replace(work, prepared=work.study.prepare()), told
 
 
 def _run_there(number: int, cell: Cell) -> dict[str, Any]:

@@ -46,16 +46,11 @@ def flag(name: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Base of all settings. The docstring under a field is its help; its type says what is allowed.
+    """Fields that are checked. The docstring under a field is its help; its type says what is allowed.
 
     Raises:
         StudyError: for a value that its type does not allow. The message names the option.
     """
-
-    device: str = "cpu"
-    """torch device, such as cpu or cuda"""
-    threads: Count = 1
-    """CPU threads of each process; the last digits of all numbers depend on it"""
 
     def __post_init__(self) -> None:
         checkers = _checkers(type(self))
@@ -66,23 +61,3 @@ class Settings:
             except ValidationError as error:
                 reasons = "; ".join(dict.fromkeys(one["msg"] for one in error.errors()))
                 raise StudyError(f"{flag(field.name)} is {value!r}: {reasons}") from None
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataSettings(Settings):
-    """Settings of a study on a data set of images."""
-
-    data: DataName = "mnist-5000"
-    """data set"""
-    data_dir: str | None = None
-    """folder with the data set's official files"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageSettings(DataSettings):
-    """Settings of a study that repeats trainings on a data set of images."""
-
-    seeds: Count = 3
-    """how many seeds, each with its own initialization, batches and noise"""
-    train_images: Count | None = None
-    """so many training images, a fixed random choice (None: all)"""

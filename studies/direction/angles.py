@@ -25,9 +25,9 @@ from nvrm_fast import nn as noisy
 from studies import figures, tables
 from studies.direction.kinds import PLACES
 from studies.direction.turning import angles_in_weight_space, cosines_by_law
-from studies.runner import Context, Report, Row, Study
 from studies.seeds import derive
-from studies.settings import Count, Settings
+from studies.settings import Count
+from studies.study import Context, Report, Row, Study
 
 _PROJECTED = tuple(10 ** (-4 + 3 * step / 7) for step in range(8))  # as printed over the thesis's panels
 _BETAS = (0.2, 0.3497, 0.6116, 1.0, 1.8701, 3.2702, 5.7186, 10.0)  # the same
@@ -43,7 +43,7 @@ BINS = np.linspace(0, math.pi, 161)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Angles(Settings):
+class Angles(Study):
     """The settings of direction-angles."""
 
     dimensions: Annotated[int, Field(ge=2)] = 1_000
@@ -53,25 +53,46 @@ class Angles(Settings):
     seed: Annotated[int, Field(ge=0)] = 0
     """of all draws"""
 
+    presets = {"tiny": {"draws": 400}, "quick": {}, "paper": {"draws": 100_000}}
+    packages = ("scipy",)
 
-def cells(settings: Angles) -> Iterator[dict[str, Any]]:
-    """One: all histograms take their vectors from one generator."""
-    yield {"seed": settings.seed}
+    def cells(self) -> Iterator[dict[str, Any]]:
+        """One: all histograms take their vectors from one generator."""
+        yield {"seed": self.seed}
 
+    def run(self, context: Context, *, seed: int) -> dict[str, Any]:
+        """All histograms, in the order of the figures."""
+        dimensions, draws = self.dimensions, self.draws
+        generator = torch.Generator().manual_seed(derive(seed, "vectors"))
+        histograms = []
+        for number, (_, _, noise, values) in FIGURES.items():
+            for value in values:
+                by_vectors = angles_in_weight_space(noise(value), dimensions, draws, generator)
+                cosines = cosines_by_law(noise(value), dimensions, draws, derive(seed, "angles"))
+                by_law = torch.acos(cosines.clamp(-1, 1))
+                histograms.append({"figure": number, "parameter": value} | compared(by_vectors, by_law))
+                context.advance(1 / sum(len(values) for *_, values in FIGURES.values()))
+        return {"histograms": histograms}
 
-def run(context: Context, *, seed: int) -> dict[str, Any]:
-    """All histograms, in the order of the figures."""
-    dimensions, draws = context.settings.dimensions, context.settings.draws
-    generator = torch.Generator().manual_seed(derive(seed, "vectors"))
-    histograms = []
-    for number, (_, _, noise, values) in FIGURES.items():
-        for value in values:
-            by_vectors = angles_in_weight_space(noise(value), dimensions, draws, generator)
-            cosines = cosines_by_law(noise(value), dimensions, draws, derive(seed, "angles"))
-            by_law = torch.acos(cosines.clamp(-1, 1))
-            histograms.append({"figure": number, "parameter": value} | compared(by_vectors, by_law))
-            context.advance(1 / sum(len(values) for *_, values in FIGURES.values()))
-    return {"histograms": histograms}
+    def report(self, rows: list[Row]) -> Report:
+        """One line a histogram; angles in degrees, mean ± standard deviation of the distribution. A figure a noise."""
+        histograms = rows[0]["histograms"]
+        lines = [
+            [
+                f"{one['figure']}",
+                FIGURES[one["figure"]][0],
+                f"{one['parameter']:.4g}",
+                f"{one['by_vectors_mean']:.2f} ± {one['by_vectors_deviation']:.2f}",
+                f"{one['by_law_mean']:.2f} ± {one['by_law_deviation']:.2f}",
+                f"{one['distance']:.4f}",
+            ]
+            for one in histograms
+        ]
+        header = ["figure", "noise", "parameter", "angle, vectors", "angle, local sampling", "distance"]
+        chance = f"By chance a distance exceeds {largest_by_chance(self.draws):.4f} once in 10,000 times."
+        text = f"{tables.markdown(header, lines)}\n\nAngles in degrees. {chance}"
+        numbers = tables.groups(histograms, "figure")
+        return Report(text, {f"figure{number}.png": draw(self, number, mine) for (number,), mine in numbers.items()})
 
 
 def compared(by_vectors: Tensor, by_law: Tensor) -> dict[str, Any]:
@@ -94,27 +115,6 @@ def largest_by_chance(draws: int) -> float:
     return math.sqrt(-math.log(FALSE_ALARM / 2) / draws)
 
 
-def report(settings: Angles, rows: list[Row]) -> Report:
-    """One line a histogram; angles in degrees, mean ± standard deviation of the distribution. A figure a noise."""
-    histograms = rows[0]["histograms"]
-    lines = [
-        [
-            f"{one['figure']}",
-            FIGURES[one["figure"]][0],
-            f"{one['parameter']:.4g}",
-            f"{one['by_vectors_mean']:.2f} ± {one['by_vectors_deviation']:.2f}",
-            f"{one['by_law_mean']:.2f} ± {one['by_law_deviation']:.2f}",
-            f"{one['distance']:.4f}",
-        ]
-        for one in histograms
-    ]
-    header = ["figure", "noise", "parameter", "angle, vectors", "angle, local sampling", "distance"]
-    chance = f"By chance a distance exceeds {largest_by_chance(settings.draws):.4f} once in 10,000 times."
-    text = f"{tables.markdown(header, lines)}\n\nAngles in degrees. {chance}"
-    numbers = tables.groups(histograms, "figure")
-    return Report(text, {f"figure{number}.png": draw(settings, number, mine) for (number,), mine in numbers.items()})
-
-
 def draw(settings: Angles, number: int, histograms: list[Row]) -> Figure:
     """Densities of angles as in the thesis's Figures 11 to 14, a panel a strength."""
     name, letter, *_ = FIGURES[number]
@@ -135,13 +135,3 @@ def draw(settings: Angles, number: int, histograms: list[Row]) -> Figure:
         panel.set_xticks([0, math.pi / 4, math.pi / 2], ["0", "π/4", "π/2"])
     grid[0, 0].legend()
     return figure
-
-
-STUDY = Study(
-    settings=Angles,
-    presets={"tiny": {"draws": 400}, "quick": {}, "paper": {"draws": 100_000}},
-    cells=cells,
-    run=run,
-    report=report,
-    packages=("scipy",),
-)

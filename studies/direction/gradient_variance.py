@@ -33,11 +33,11 @@ from nvrm_fast import nn as noisy
 from studies import StudyError, figures, models, tables
 from studies.data import ImageData
 from studies.direction import kinds, training
-from studies.direction.settings import LAYERS, THESIS_LAYERS, DirectionSettings, Hidden, paper, tiny
+from studies.direction.settings import LAYERS, THESIS_LAYERS, DirectionStudy, Hidden, paper, tiny
 from studies.fit import seeded
-from studies.runner import Context, Report, Row, Study, images
 from studies.seeds import derive
 from studies.settings import SOME, Count
+from studies.study import Context, Report, Row
 
 PLACES = ("batch", "shared", "flipout", "local", "signal")
 LAWS = ("rot-n", "rot-half", "rot-n-magn-n", "rot-b", "proj", "tang", "vmf")
@@ -45,7 +45,7 @@ STATES = {"start": "weights at the start", "trained": "trained weights"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientVariance(DirectionSettings):
+class GradientVariance(DirectionStudy):
     """The settings of direction-gradients."""
 
     seeds: Count = 2
@@ -61,56 +61,99 @@ class GradientVariance(DirectionSettings):
     draws: Count = 6
     """pairs of draws at the largest size; more at smaller ones"""
 
+    presets = {
+        "tiny": tiny(hidden=(8, 8), laws=("proj",), batches=(2, 8), draws=2),
+        "quick": {},
+        "paper": paper(
+            hidden=THESIS_LAYERS, seeds=5, epochs=20, draws=200, laws=LAWS, batches=(4, 16, 64, 256, 1024, 4096)
+        ),
+    }
+    extends = ("laws",)
 
-def prepare(settings: GradientVariance) -> ImageData:
-    """The images; refuses mini-batches that they do not have."""
-    data = images(settings)
-    largest, there = max(settings.batches), len(data.train_labels)
-    if largest > there:
-        raise StudyError(f"--batches {largest} is more than the {there} training images of {data.name}: choose fewer")
-    return data
+    def prepare(self) -> ImageData:
+        """The images; refuses mini-batches that they do not have."""
+        data = super().prepare()
+        largest, there = max(self.batches), len(data.train_labels)
+        if largest > there:
+            raise StudyError(
+                f"--batches {largest} is more than the {there} training images of {data.name}: choose fewer"
+            )
+        return data
 
+    def cells(self) -> Iterator[dict[str, Any]]:
+        """Seeds first, then noises, each at both states of the weights."""
+        for seed, law, state in itertools.product(range(self.seeds), self.laws, STATES):
+            yield {"law": law, "state": state, "seed": seed}
 
-def cells(settings: GradientVariance) -> Iterator[dict[str, Any]]:
-    """Seeds first, then noises, each at both states of the weights."""
-    for seed, law, state in itertools.product(range(settings.seeds), settings.laws, STATES):
-        yield {"law": law, "state": state, "seed": seed}
+    def run(self, context: Context, *, law: str, state: str, seed: int) -> dict[str, Any]:
+        """The measurements of all samplings at one network's weights."""
+        data = context.prepared
+        strengths = kinds.LAWS[law].strengths
+        noise = kinds.LAWS[law].noise(*strengths[len(strengths) // 2])
+        plain = models.started(models.mlp, data.shape, data.classes, self.hidden, seed=derive(seed, "weights"))
+        trained = kinds.converted(plain, sampling="local", **noise).to(data.train_images.device)
+        if state == "trained":
+            for _ in training.train(trained, data.train_images, data.train_labels, self, seed):
+                pass
+        largest = max(self.batches)
+        order = training.shuffled(data, seed)
+        given, labels = data.train_images[order], data.train_labels[order]
+        found = []
+        for place in PLACES:
+            network = _with_sampling(plain, trained, place, noise)
+            with seeded(labels.device, derive(seed, "gradient noise")):
+                measured = []
+                for size in self.batches:
+                    # Small mini-batches differ most from each other, and cost least.
+                    pairs = math.ceil(self.draws * math.sqrt(largest / size))
+                    measured.append(gradient_variance(network, given, labels, size, pairs, seed))
+                variance, covariance = loss_covariance(network, given[:largest], labels[:largest], 10 * self.draws)
+            found.append(
+                {
+                    "place": place,
+                    "variance": [both[0] for both in measured],
+                    "squared_mean": [both[1] for both in measured],
+                    "loss_variance": variance,
+                    "loss_covariance": covariance,
+                }
+            )
+            context.advance(1 / len(PLACES))
+        return {"samplings": found}
 
+    def report(self, rows: list[Row]) -> Report:
+        """A line a noise, state and sampling: variances relative to local sampling's, mean ± deviation over seeds."""
+        order = {law: number for number, law in enumerate(self.laws)}
+        rows = [
+            {name: row[name] for name in ("law", "state", "seed")} | measured
+            for row in sorted(rows, key=lambda row: order[row["law"]])
+            for measured in row["samplings"]
+        ]
+        small, large = self.batches[0], self.batches[-1]
 
-def run(context: Context, *, law: str, state: str, seed: int) -> dict[str, Any]:
-    """The measurements of all samplings at one network's weights."""
-    settings, data = context.settings, context.prepared
-    strengths = kinds.LAWS[law].strengths
-    noise = kinds.LAWS[law].noise(*strengths[len(strengths) // 2])
-    plain = models.started(models.mlp, data.shape, data.classes, settings.hidden, seed=derive(seed, "weights"))
-    trained = kinds.converted(plain, sampling="local", **noise).to(data.train_images.device)
-    if state == "trained":
-        for _ in training.train(trained, data.train_images, data.train_labels, settings, seed):
-            pass
-    largest = max(settings.batches)
-    order = training.shuffled(data, seed)
-    given, labels = data.train_images[order], data.train_labels[order]
-    found = []
-    for place in PLACES:
-        network = _with_sampling(plain, trained, place, noise)
-        with seeded(labels.device, derive(seed, "gradient noise")):
-            measured = []
-            for size in settings.batches:
-                # Small mini-batches differ most from each other, and cost least.
-                pairs = math.ceil(settings.draws * math.sqrt(largest / size))
-                measured.append(gradient_variance(network, given, labels, size, pairs, seed))
-            variance, covariance = loss_covariance(network, given[:largest], labels[:largest], 10 * settings.draws)
-        found.append(
-            {
-                "place": place,
-                "variance": [both[0] for both in measured],
-                "squared_mean": [both[1] for both in measured],
-                "loss_variance": variance,
-                "loss_covariance": covariance,
-            }
-        )
-        context.advance(1 / len(PLACES))
-    return {"samplings": found}
+        def ratio(value: Callable[[Row, Row], float], digits: int = 2) -> Callable[[list[Row]], str]:
+            def words(mine: list[Row]) -> str:
+                local = tables.select(rows, law=mine[0]["law"], state=mine[0]["state"], place="local")
+                return tables.plus_minus([value(*both) for both in zip(mine, local)], digits)
+
+            return words
+
+        columns = {
+            "noise": lambda mine: kinds.LAWS[mine[0]["law"]].label,
+            "weights": "state",
+            "sampling": "place",
+            f"variance at {small} / at {large}": ratio(lambda row, _: row["variance"][0] / row["variance"][-1]),
+            f"variance at {small} / local's": ratio(lambda row, local: row["variance"][0] / local["variance"][0]),
+            f"variance at {large} / local's": ratio(lambda row, local: row["variance"][-1] / local["variance"][-1]),
+            f"variance / squared mean gradient at {large}": ratio(
+                lambda row, _: row["variance"][-1] / max(row["squared_mean"][-1], 1e-30)
+            ),
+            "covariance / variance of losses": ratio(
+                lambda row, _: row["loss_covariance"] / max(row["loss_variance"], 1e-30), 4
+            ),
+        }
+        ideal = f"Independent noise has {large / small:g} in the first column of numbers, and 0 in the last."
+        text = f"{tables.table(rows, ['law', 'state', 'place'], columns)}\n\n{ideal}"
+        return Report(text, {"gradients.png": draw(self, rows)})
 
 
 def _with_sampling(plain: nn.Sequential, trained: nn.Sequential, place: str, noise: dict[str, Any]) -> nn.Sequential:
@@ -156,42 +199,6 @@ def loss_covariance(network: nn.Module, images: Tensor, labels: Tensor, draws: i
     return variance, (objects * of_mean - variance) / (objects - 1)
 
 
-def report(settings: GradientVariance, rows: list[Row]) -> Report:
-    """A line a noise, state and sampling: variances relative to local sampling's, mean ± deviation over seeds."""
-    order = {law: number for number, law in enumerate(settings.laws)}
-    rows = [
-        {name: row[name] for name in ("law", "state", "seed")} | measured
-        for row in sorted(rows, key=lambda row: order[row["law"]])
-        for measured in row["samplings"]
-    ]
-    small, large = settings.batches[0], settings.batches[-1]
-
-    def ratio(value: Callable[[Row, Row], float], digits: int = 2) -> Callable[[list[Row]], str]:
-        def words(mine: list[Row]) -> str:
-            local = tables.select(rows, law=mine[0]["law"], state=mine[0]["state"], place="local")
-            return tables.plus_minus([value(*both) for both in zip(mine, local)], digits)
-
-        return words
-
-    columns = {
-        "noise": lambda mine: kinds.LAWS[mine[0]["law"]].label,
-        "weights": "state",
-        "sampling": "place",
-        f"variance at {small} / at {large}": ratio(lambda row, _: row["variance"][0] / row["variance"][-1]),
-        f"variance at {small} / local's": ratio(lambda row, local: row["variance"][0] / local["variance"][0]),
-        f"variance at {large} / local's": ratio(lambda row, local: row["variance"][-1] / local["variance"][-1]),
-        f"variance / squared mean gradient at {large}": ratio(
-            lambda row, _: row["variance"][-1] / max(row["squared_mean"][-1], 1e-30)
-        ),
-        "covariance / variance of losses": ratio(
-            lambda row, _: row["loss_covariance"] / max(row["loss_variance"], 1e-30), 4
-        ),
-    }
-    ideal = f"Independent noise has {large / small:g} in the first column of numbers, and 0 in the last."
-    text = f"{tables.table(rows, ['law', 'state', 'place'], columns)}\n\n{ideal}"
-    return Report(text, {"gradients.png": draw(settings, rows)})
-
-
 def draw(settings: GradientVariance, rows: list[Row]) -> Figure:
     """Noise variance of the gradient against the mini-batch size: a column a noise, a row a state of the weights."""
     batches, laws = settings.batches, settings.laws
@@ -218,20 +225,3 @@ def draw(settings: GradientVariance, rows: list[Row]) -> Figure:
         panel.set_yscale("log")
     figures.legend_below(figure, grid[0, 0], columns=6 if len(laws) > 1 else 3)
     return figure
-
-
-STUDY = Study(
-    settings=GradientVariance,
-    presets={
-        "tiny": tiny(hidden=(8, 8), laws=("proj",), batches=(2, 8), draws=2),
-        "quick": {},
-        "paper": paper(
-            hidden=THESIS_LAYERS, seeds=5, epochs=20, draws=200, laws=LAWS, batches=(4, 16, 64, 256, 1024, 4096)
-        ),
-    },
-    prepare=prepare,
-    cells=cells,
-    run=run,
-    report=report,
-    extends=("laws",),
-)

@@ -29,13 +29,13 @@ from nvrm_fast import nn as noisy
 from studies import figures, models, tables
 from studies.data import ImageData
 from studies.direction import kinds, training
-from studies.direction.settings import LAYERS, THESIS_LAYERS, DirectionSettings, Hidden, paper, tiny
+from studies.direction.settings import LAYERS, THESIS_LAYERS, DirectionStudy, Hidden, paper, tiny
 from studies.direction.turning import cosines_by_law
 from studies.figures import FAINT, INK
 from studies.fit import seeded
-from studies.runner import Context, Report, Row, Study
 from studies.seeds import derive
 from studies.settings import SOME, Count, Positive
+from studies.study import Context, Report, Row
 
 WAYS = (*training.WAYS, "expected weights")
 _NOISES = {"projected": noisy.Projected, "tangent": noisy.Tangent}
@@ -43,7 +43,7 @@ _LINES = dict(zip(WAYS, (("#c1440e", "-"), ("#2a7f3b", "--"), ("#1f5fa8", "-"), 
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeanWeights(DirectionSettings):
+class MeanWeights(DirectionStudy):
     """The settings of direction-mean-weights."""
 
     seeds: Count = 2
@@ -69,54 +69,91 @@ class MeanWeights(DirectionSettings):
     images: Count = 3
     """test images that get a figure"""
 
+    presets = {
+        "tiny": tiny(hidden=(8, 8), size=60, judged=20, alphas=(0.06, 1.0), images=1),
+        "quick": {},
+        "paper": paper(
+            hidden=THESIS_LAYERS, seeds=3, alpha=0.02, sampling="shared", size=50000, judged=10000, images=5,
+            alphas=(0.0005, 0.002, 0.007, 0.02, 0.06, 0.25, 1.0),
+        ),
+    }  # fmt: skip
 
-def cells(settings: MeanWeights) -> Iterator[dict[str, Any]]:
-    """The networks."""
-    for seed in range(settings.seeds):
-        yield {"seed": seed}
+    def cells(self) -> Iterator[dict[str, Any]]:
+        """The networks."""
+        for seed in range(self.seeds):
+            yield {"seed": seed}
 
+    def run(self, context: Context, *, seed: int) -> dict[str, Any]:
+        """All that is measured on one network: curves by part and way, accuracies by variance, softmaxes of images."""
+        data = context.prepared
+        used = training.shuffled(data, seed)[: self.size]
+        images, labels = data.train_images[used], data.train_labels[used]
+        # A data set's test images may be sorted.
+        generator = torch.Generator().manual_seed(derive(0, "judged images"))
+        shown = torch.randperm(len(data.test_labels), generator=generator)[: self.judged]
+        shown = shown.to(used.device)
+        parts = {
+            "train": (images[: self.judged], labels[: self.judged]),
+            "test": (data.test_images[shown], data.test_labels[shown]),
+        }
+        plain = models.started(models.mlp, data.shape, data.classes, self.hidden, seed=derive(seed, "weights"))
+        plain = plain.to(images.device)
+        network = _noisy(plain, self, self.alpha)
+        curves: dict[str, dict[str, list[float]]] = {part: {way: [] for way in WAYS} for part in parts}
+        for _ in training.train(network, images, labels, self, seed):
+            for part, (judged, truth) in parts.items():
+                for way, share in all_ways(network, judged, truth, self, seed).items():
+                    curves[part][way].append(share)
+            context.advance(1 / self.epochs)
+        by_variance = []
+        for alpha in (0.0, *self.alphas):
+            probabilities = softmaxes(network, plain, self, alpha, data.test_images, seed).mean(0)
+            predicted = probabilities.argmax(1)
+            counts = torch.bincount(predicted, minlength=data.classes)
+            by_variance.append(
+                {
+                    "alpha": alpha,
+                    "ensemble": float((predicted == data.test_labels).double().mean()),
+                    "largest_class": int(counts.argmax()),
+                    "largest_share": float(counts.max()) / len(predicted),
+                }
+            )
+        return {
+            "curves": curves,
+            "variances": by_variance,
+            "last": all_ways(network, data.test_images, data.test_labels, self, seed),
+            "images": softmaxes_of_wrong_images(network, plain, data, self, seed),
+        }
 
-def run(context: Context, *, seed: int) -> dict[str, Any]:
-    """Everything measured on one network: curves by part and way, accuracies by variance, and softmaxes of images."""
-    settings, data = context.settings, context.prepared
-    used = training.shuffled(data, seed)[: settings.size]
-    images, labels = data.train_images[used], data.train_labels[used]
-    # A data set's test images may be sorted.
-    generator = torch.Generator().manual_seed(derive(0, "judged images"))
-    shown = torch.randperm(len(data.test_labels), generator=generator)[: settings.judged]
-    shown = shown.to(used.device)
-    parts = {
-        "train": (images[: settings.judged], labels[: settings.judged]),
-        "test": (data.test_images[shown], data.test_labels[shown]),
-    }
-    plain = models.started(models.mlp, data.shape, data.classes, settings.hidden, seed=derive(seed, "weights"))
-    plain = plain.to(images.device)
-    network = _noisy(plain, settings, settings.alpha)
-    curves: dict[str, dict[str, list[float]]] = {part: {way: [] for way in WAYS} for part in parts}
-    for _ in training.train(network, images, labels, settings, seed):
-        for part, (judged, truth) in parts.items():
-            for way, share in all_ways(network, judged, truth, settings, seed).items():
-                curves[part][way].append(share)
-        context.advance(1 / settings.epochs)
-    by_variance = []
-    for alpha in (0.0, *settings.alphas):
-        probabilities = softmaxes(network, plain, settings, alpha, data.test_images, seed).mean(0)
-        predicted = probabilities.argmax(1)
-        counts = torch.bincount(predicted, minlength=data.classes)
-        by_variance.append(
-            {
-                "alpha": alpha,
-                "ensemble": float((predicted == data.test_labels).double().mean()),
-                "largest_class": int(counts.argmax()),
-                "largest_share": float(counts.max()) / len(predicted),
-            }
-        )
-    return {
-        "curves": curves,
-        "variances": by_variance,
-        "last": all_ways(network, data.test_images, data.test_labels, settings, seed),
-        "images": softmaxes_of_wrong_images(network, plain, data, settings, seed),
-    }
+    def report(self, rows: list[Row]) -> Report:
+        """Accuracies after the last epoch by way, then by variance; percent, mean ± deviation over networks."""
+        ways = [
+            [way, *(tables.percent([row["curves"][part][way][-1] for row in rows]) for part in ("train", "test")),
+             tables.percent([row["last"][way] for row in rows])]
+            for way in WAYS
+        ]  # fmt: skip
+        tried = [one for row in rows for one in row["variances"]]
+        by_variance = {
+            "variance": lambda same: f"{same[0]['alpha']:g}" + " (training)" * (same[0]["alpha"] == self.alpha),
+            "test": lambda same: tables.percent([one["ensemble"] for one in same]),
+            "most predicted class": lambda same: ", ".join(f"{one['largest_class']}" for one in same),
+            "its share": lambda same: tables.percent([one["largest_share"] for one in same]),
+        }
+        judged = f"{self.judged} images"
+        parts = [
+            "After the last epoch:",
+            tables.markdown(["network", f"training, {judged}", f"test, {judged}", "test, all"], ways),
+            "The same weights with other variances, ensembles on all test images:",
+            tables.table(tried, ["alpha"], by_variance),
+        ]
+        title = f"{self.noise} noise, α = {self.alpha:g}, {self.sampling}, {self.data}, {self.size} training images"
+        drawn = {"figure3.png": draw_training(rows, title), "accuracy.png": draw_variances(rows, self.alpha, title)}
+        for number, image in enumerate(rows[0]["images"], 1):
+            drawn[f"figure4-{number}.png"] = draw_softmax(image, self.alpha)
+        return Report("\n\n".join(parts), drawn)
+
+    def summary(self, row: Row) -> str:
+        return f"ensemble {row['last']['ensemble']:.1%}"
 
 
 def _noisy(plain: nn.Sequential, settings: MeanWeights, alpha: float) -> nn.Sequential:
@@ -183,37 +220,6 @@ def softmaxes_of_wrong_images(
     return found
 
 
-def report(settings: MeanWeights, rows: list[Row]) -> Report:
-    """Accuracies after the last epoch by way, then by variance; percent, mean ± deviation over networks. Figures."""
-    ways = [
-        [way, *(tables.percent([row["curves"][part][way][-1] for row in rows]) for part in ("train", "test")),
-         tables.percent([row["last"][way] for row in rows])]
-        for way in WAYS
-    ]  # fmt: skip
-    tried = [one for row in rows for one in row["variances"]]
-    by_variance = {
-        "variance": lambda same: f"{same[0]['alpha']:g}" + " (training)" * (same[0]["alpha"] == settings.alpha),
-        "test": lambda same: tables.percent([one["ensemble"] for one in same]),
-        "most predicted class": lambda same: ", ".join(f"{one['largest_class']}" for one in same),
-        "its share": lambda same: tables.percent([one["largest_share"] for one in same]),
-    }
-    judged = f"{settings.judged} images"
-    parts = [
-        "After the last epoch:",
-        tables.markdown(["network", f"training, {judged}", f"test, {judged}", "test, all"], ways),
-        "The same weights with other variances, ensembles on all test images:",
-        tables.table(tried, ["alpha"], by_variance),
-    ]
-    title = (
-        f"{settings.noise} noise, α = {settings.alpha:g}, {settings.sampling}, {settings.data}, {settings.size} "
-        "training images"
-    )
-    drawn = {"figure3.png": draw_training(rows, title), "accuracy.png": draw_variances(rows, settings.alpha, title)}
-    for number, image in enumerate(rows[0]["images"], 1):
-        drawn[f"figure4-{number}.png"] = draw_softmax(image, settings.alpha)
-    return Report("\n\n".join(parts), drawn)
-
-
 def draw_training(rows: list[Row], title: str) -> Figure:
     """Figure 3: accuracy against epochs, training images left, test images right; means and one deviation."""
     figure, panels = figures.new_figure(1, 2, width=9.6, height=3.9, sharey=True, title=title)
@@ -269,20 +275,3 @@ def draw_softmax(image: dict[str, Any], trained: float) -> Figure:
         panel.set_ylim(0, 1.05)
         panel.set_xticks(list(classes)[:: max(1, len(classes) // 10)])
     return figure
-
-
-STUDY = Study(
-    settings=MeanWeights,
-    presets={
-        "tiny": tiny(hidden=(8, 8), size=60, judged=20, alphas=(0.06, 1.0), images=1),
-        "quick": {},
-        "paper": paper(
-            hidden=THESIS_LAYERS, seeds=3, alpha=0.02, sampling="shared", size=50000, judged=10000, images=5,
-            alphas=(0.0005, 0.002, 0.007, 0.02, 0.06, 0.25, 1.0),
-        ),
-    },
-    cells=cells,
-    run=run,
-    report=report,
-    summary=lambda row: f"ensemble {row['last']['ensemble']:.1%}",
-)  # fmt: skip

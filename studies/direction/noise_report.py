@@ -21,7 +21,7 @@ from studies.direction.kinds import (
     label,
 )
 from studies.direction.training import WAYS
-from studies.runner import Report, Row
+from studies.study import Report, Row
 
 _SAMPLINGS = {
     "batch": "one plane and angle for the mini-batch",

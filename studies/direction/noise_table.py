@@ -29,10 +29,10 @@ from studies import StudyError, models, tables
 from studies.data import ImageData
 from studies.direction import kinds, noise_report, training
 from studies.direction.kinds import KINDS, Strength
-from studies.direction.settings import LAYERS, THESIS_LAYERS, DirectionSettings, Hidden, paper, tiny
-from studies.runner import Context, Row, Study, images
+from studies.direction.settings import LAYERS, THESIS_LAYERS, DirectionStudy, Hidden, paper, tiny
 from studies.seeds import derive
 from studies.settings import SOME, Count
+from studies.study import Context, Row
 
 _VALIDATION = 1_000
 
@@ -45,7 +45,7 @@ _TINY_KINDS = ("none", "gauss-input", "gauss-weight", "rot-n@signal", "rot-n@loc
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoiseTable(DirectionSettings):
+class NoiseTable(DirectionStudy):
     """The settings of direction-tables."""
 
     epochs: Count = 40
@@ -68,31 +68,59 @@ class NoiseTable(DirectionSettings):
         """Where strengths are searched."""
         return self.sizes if self.search == "each" else (min(self.sizes),)
 
+    presets = {
+        "tiny": tiny(hidden=(8, 8, 8), sizes=(60, 100), kinds=_TINY_KINDS),
+        "quick": {},
+        "paper": paper(
+            hidden=THESIS_LAYERS, sizes=(1000, 5000, 10000, 50000), kinds=KINDS, search="each", search_seeds=3
+        ),
+    }
+    extends = ("kinds", "sizes", "search_seeds")
+    report = noise_report.report
 
-def prepare(settings: NoiseTable) -> ImageData:
-    """The images; refuses sizes that they do not have."""
-    data = images(settings)
-    largest, there = max(settings.sizes), len(data.train_labels)
-    if largest > there:
-        raise StudyError(f"--sizes {largest} is more than the {there} training images of {data.name}: choose fewer")
-    return data
+    def prepare(self) -> ImageData:
+        """The images; refuses sizes that they do not have."""
+        data = super().prepare()
+        largest, there = max(self.sizes), len(data.train_labels)
+        if largest > there:
+            raise StudyError(f"--sizes {largest} is more than the {there} training images of {data.name}: choose fewer")
+        return data
 
+    def cells(self) -> Iterator[dict[str, Any]]:
+        """The search, for kinds that have strengths to choose from."""
+        for size, seed, kind in itertools.product(self.searched_sizes, range(self.search_seeds), self.kinds):
+            if len(kinds.strengths(kind)) > 1:
+                for strength in kinds.strengths(kind):
+                    yield {"what": "search", "kind": kind, "size": size, "strength": list(strength), "seed": seed}
 
-def cells(settings: NoiseTable) -> Iterator[dict[str, Any]]:
-    """The search, for kinds that have strengths to choose from."""
-    for size, seed, kind in itertools.product(settings.searched_sizes, range(settings.search_seeds), settings.kinds):
-        if len(kinds.strengths(kind)) > 1:
-            for strength in kinds.strengths(kind):
-                yield {"what": "search", "kind": kind, "size": size, "strength": list(strength), "seed": seed}
+    def later_cells(self, rows: list[Row]) -> Iterator[dict[str, Any]]:
+        """The tables, with the strengths that the search chose. Seeds first: a study that is stopped has all kinds and
+        sizes of the seeds it came to."""
+        for seed, size, kind in itertools.product(range(self.seeds), self.sizes, self.kinds):
+            searched = size if self.search == "each" else min(self.sizes)
+            strength = best(tables.select(rows, what="search", kind=kind, size=searched))
+            yield {"what": "test", "kind": kind, "size": size, "strength": list(strength), "seed": seed}
 
+    def run(
+        self, context: Context, *, what: str, kind: str, size: int, strength: list[float], seed: int
+    ) -> dict[str, float]:
+        """Train one network. Accuracies are fractions: by ``training.WAYS`` on test or validation images; ``train``,
+        the ensemble's on training images; ``seconds`` is what training took."""
+        data, searching = context.prepared, what == "search"
+        if searching:
+            seed = derive(seed, "search")
+        given, labels, judged, truth = split(data, size, seed, validated=searching)
+        plain = models.started(models.mlp, data.shape, data.classes, self.hidden, seed=derive(seed, "weights"))
+        network = kinds.with_noise(plain, kind, tuple(strength)).to(given.device)
+        seconds = sum(epoch.seconds for epoch in training.train(network, given, labels, self, seed))
+        result = training.accuracies(network, judged, truth, samples=self.samples, seed=seed)
+        if not searching:
+            few = min(1_000, size)
+            result["train"] = training.accuracies(network, given[:few], labels[:few], samples=5, seed=seed)["ensemble"]
+        return result | {"seconds": seconds}
 
-def later_cells(settings: NoiseTable, rows: list[Row]) -> Iterator[dict[str, Any]]:
-    """The tables, with the strengths that the search chose. Seeds first: a study that is stopped has all kinds and
-    sizes of the seeds it came to."""
-    for seed, size, kind in itertools.product(range(settings.seeds), settings.sizes, settings.kinds):
-        searched = size if settings.search == "each" else min(settings.sizes)
-        strength = best(tables.select(rows, what="search", kind=kind, size=searched))
-        yield {"what": "test", "kind": kind, "size": size, "strength": list(strength), "seed": seed}
+    def summary(self, row: Row) -> str:
+        return f"ensemble {row['ensemble']:.1%}"
 
 
 def best(rows: list[Row]) -> Strength:
@@ -101,23 +129,6 @@ def best(rows: list[Row]) -> Strength:
     for row in rows:
         scores.setdefault(tuple(row["strength"]), []).append(row["ensemble"])
     return max(scores, key=lambda strength: statistics.fmean(scores[strength]), default=())
-
-
-def run(context: Context, *, what: str, kind: str, size: int, strength: list[float], seed: int) -> dict[str, float]:
-    """Train one network. Accuracies are fractions: by the ways of ``training.WAYS`` on test or validation images, and
-    ``train``, the ensemble's on training images; ``seconds`` is what training took."""
-    settings, data, searching = context.settings, context.prepared, what == "search"
-    if searching:
-        seed = derive(seed, "search")
-    given, labels, judged, truth = split(data, size, seed, validated=searching)
-    plain = models.started(models.mlp, data.shape, data.classes, settings.hidden, seed=derive(seed, "weights"))
-    network = kinds.with_noise(plain, kind, tuple(strength)).to(given.device)
-    seconds = sum(epoch.seconds for epoch in training.train(network, given, labels, settings, seed))
-    result = training.accuracies(network, judged, truth, samples=settings.samples, seed=seed)
-    if not searching:
-        few = min(1_000, size)
-        result["train"] = training.accuracies(network, given[:few], labels[:few], samples=5, seed=seed)["ensemble"]
-    return result | {"seconds": seconds}
 
 
 def split(data: ImageData, size: int, seed: int, validated: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -133,22 +144,3 @@ def split(data: ImageData, size: int, seed: int, validated: bool) -> tuple[Tenso
     if len(rest) < size // 5:
         used, rest = used[: size - size // 5], used[size - size // 5 :]
     return data.train_images[used], data.train_labels[used], data.train_images[rest], data.train_labels[rest]
-
-
-STUDY = Study(
-    settings=NoiseTable,
-    presets={
-        "tiny": tiny(hidden=(8, 8, 8), sizes=(60, 100), kinds=_TINY_KINDS),
-        "quick": {},
-        "paper": paper(
-            hidden=THESIS_LAYERS, sizes=(1000, 5000, 10000, 50000), kinds=KINDS, search="each", search_seeds=3
-        ),
-    },
-    prepare=prepare,
-    cells=cells,
-    later_cells=later_cells,
-    run=run,
-    report=noise_report.report,
-    extends=("kinds", "sizes", "search_seeds"),
-    summary=lambda row: f"ensemble {row['ensemble']:.1%}",
-)

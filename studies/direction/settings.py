@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from studies.settings import SOME, Count, ImageSettings, Positive
+from studies.settings import SOME, Count, Positive
+from studies.study import ImageStudy
 
 #: Hidden units of a fully connected network.
 Hidden = Annotated[tuple[Annotated[int, Field(ge=2)], ...], SOME]
@@ -15,7 +16,7 @@ LAYERS, THESIS_LAYERS = (256, 256, 512), (1024, 1024, 2048)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DirectionSettings(ImageSettings):
+class DirectionStudy(ImageStudy):
     """What every study that trains networks needs. Adam; the learning rate falls to zero over the second half."""
 
     epochs: Count = 30

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from nvrm_fast import nn as noisy
 from studies.data import ImageData
-from studies.direction.settings import DirectionSettings
+from studies.direction.settings import DirectionStudy
 from studies.fit import Epoch, descent, fit, seeded
 from studies.seeds import derive
 
@@ -28,7 +28,7 @@ def shuffled(data: ImageData, seed: int) -> Tensor:
 
 
 def train(
-    network: nn.Module, images: Tensor, labels: Tensor, settings: DirectionSettings, seed: int, *,
+    network: nn.Module, images: Tensor, labels: Tensor, settings: DirectionStudy, seed: int, *,
     loss: Callable[[Tensor, Tensor, int], Tensor] = lambda logits, labels, step: cross_entropy(logits, labels),
     faster: dict[str, float] | None = None,
 ) -> Iterator[Epoch]:  # fmt: skip

@@ -32,10 +32,10 @@ from nvrm_fast import nn as noisy
 from nvrm_fast.nn.variational import Variational
 from studies import figures, models, tables
 from studies.direction import kinds, training
-from studies.direction.settings import DirectionSettings, paper, tiny
-from studies.runner import Context, Report, Row, Study
+from studies.direction.settings import DirectionStudy, paper, tiny
 from studies.seeds import derive
 from studies.settings import SOME, Count, NotNegative, Positive
+from studies.study import Context, Report, Row
 
 LENETS: dict[str, Callable[..., nn.Module]] = {
     "lenet-300-100": partial(models.mlp, hidden=(300, 100)),
@@ -49,7 +49,7 @@ _SHOWN = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class VariationalModel(DirectionSettings):
+class VariationalModel(DirectionStudy):
     """The settings of direction-variational."""
 
     seeds: Count = 2
@@ -71,11 +71,87 @@ class VariationalModel(DirectionSettings):
     posterior_lr: Positive = 10.0
     """how many times --lr the posteriors' spreads and angles learn by"""
 
+    presets = {
+        "tiny": tiny(networks=("lenet-300-100", "lenet-5"), size=60),
+        "quick": {},
+        "paper": paper(seeds=5, networks=tuple(LENETS), size=None, posterior_lr=1.0),
+    }
+    extends = ("networks", "models")
+    packages = ("scipy",)
 
-def cells(settings: VariationalModel) -> Iterator[dict[str, Any]]:
-    """Seeds first."""
-    for seed, network, model in itertools.product(range(settings.seeds), settings.networks, settings.models):
-        yield {"network": network, "model": model, "seed": seed}
+    def cells(self) -> Iterator[dict[str, Any]]:
+        """Seeds first."""
+        for seed, network, model in itertools.product(range(self.seeds), self.networks, self.models):
+            yield {"network": network, "model": model, "seed": seed}
+
+    def run(self, context: Context, *, network: str, model: str, seed: int) -> dict[str, Any]:
+        """Train one model. Accuracies on the test images as fractions, what was pruned, the first layer's posterior."""
+        data = context.prepared
+        used = training.shuffled(data, seed)[: self.size]
+        plain = models.started(LENETS[network], data.shape, data.classes, seed=derive(seed, "weights")).to(used.device)
+        made = make_model(plain, model, self.gauss)
+        steps = self.epochs * -(-len(used) // self.batch_size)
+
+        def loss(logits: Tensor, labels: Tensor, step: int) -> Tensor:
+            weight = self.divergence * noisy.warm_up(step, round(self.warm_up * steps))
+            return noisy.elbo_loss(cross_entropy(logits, labels), made, len(used), weight)
+
+        faster = {name: self.posterior_lr for name in _POSTERIOR}
+        epochs = training.train(
+            made, data.train_images[used], data.train_labels[used], self, seed, loss=loss, faster=faster
+        )
+        result: dict[str, Any] = {"seconds": sum(epoch.seconds for epoch in epochs), "posterior": None}
+        result |= training.accuracies(made, data.test_images, data.test_labels, samples=self.samples, seed=seed)
+        layers = [layer for layer in made.modules() if isinstance(layer, Variational)]
+        if layers:
+            result["posterior"] = posterior(layers[0])
+            result["agreement"] = agreement(layers)
+            result["vectors"] = sum(layer.neurons for layer in layers)
+            result["pruned"] = sum(noisy.prune(made).values())
+            found = training.accuracies(made, data.test_images, data.test_labels, samples=1, seed=seed)
+            result["after_pruning"] = found["deterministic"]
+        return result
+
+    def report(self, rows: list[Row]) -> Report:
+        """Table 3 as the thesis has it, then all that was measured; percent, mean ± deviation over seeds. Figure 6."""
+
+        def ensembles(model: str) -> Callable[[list[Row]], str]:
+            return lambda mine: tables.percent([row["ensemble"] for row in tables.select(mine, model=model)])
+
+        def if_pruned(words: Callable[[list[Row]], str]) -> Callable[[list[Row]], str]:
+            return lambda mine: words(mine) if all("pruned" in row for row in mine) else "-"
+
+        def correlation(mine: list[Row]) -> str:
+            values = [row["agreement"] for row in mine]
+            return "-" if None in values else tables.plus_minus(values, 2)
+
+        rows = sorted(rows, key=lambda row: self.networks.index(row["network"]))
+        table3 = {"network": "network"} | {_LABELS[model]: ensembles(model) for model in self.models}
+        columns = {"network": "network", "model": lambda mine: _LABELS[mine[0]["model"]]}
+        columns |= {way: lambda mine, way=way: tables.percent([row[way] for row in mine]) for way in training.WAYS}
+        columns |= {
+            "pruned": if_pruned(lambda mine: tables.percent([row["pruned"] / row["vectors"] for row in mine])),
+            "deterministic, pruned": if_pruned(lambda mine: tables.percent([row["after_pruning"] for row in mine])),
+            "rank correlation": if_pruned(correlation),
+            "training, s": lambda mine: tables.plus_minus([row["seconds"] for row in mine], 0),
+        }
+        parts = [
+            "Table 3, test accuracy of ensembles:",
+            tables.table(rows, ["network"], table3),
+            "By way of predicting; share of weight vectors pruned; rank correlation of ln α with uniformity of angle:",
+            tables.table(rows, ["network", "model"], columns),
+        ]
+        drawn = {
+            f"figure6-{row['model']}.png": draw_posteriors(
+                row["posterior"], f"{row['network']}, {_LABELS[row['model']]}, first layer, {self.data}"
+            )
+            for row in tables.select(rows, seed=0, network=self.networks[0])
+            if row["posterior"]
+        }
+        return Report("\n\n".join(parts), drawn)
+
+    def summary(self, row: Row) -> str:
+        return f"ensemble {row['ensemble']:.1%}"
 
 
 def make_model(plain: nn.Sequential, model: str, gauss: float) -> nn.Sequential:
@@ -91,35 +167,6 @@ def make_model(plain: nn.Sequential, model: str, gauss: float) -> nn.Sequential:
     if not any(isinstance(layer, nn.Conv2d) for layer in plain):
         return dense
     return kinds.converted(dense, "variational", sampling=sampling)
-
-
-def run(context: Context, *, network: str, model: str, seed: int) -> dict[str, Any]:
-    """Train one model. Accuracies on the test images as fractions, what was pruned, and the first layer's posterior."""
-    settings, data = context.settings, context.prepared
-    used = training.shuffled(data, seed)[: settings.size]
-    plain = models.started(LENETS[network], data.shape, data.classes, seed=derive(seed, "weights")).to(used.device)
-    made = make_model(plain, model, settings.gauss)
-    steps = settings.epochs * -(-len(used) // settings.batch_size)
-
-    def loss(logits: Tensor, labels: Tensor, step: int) -> Tensor:
-        weight = settings.divergence * noisy.warm_up(step, round(settings.warm_up * steps))
-        return noisy.elbo_loss(cross_entropy(logits, labels), made, len(used), weight)
-
-    faster = {name: settings.posterior_lr for name in _POSTERIOR}
-    epochs = training.train(
-        made, data.train_images[used], data.train_labels[used], settings, seed, loss=loss, faster=faster
-    )
-    result: dict[str, Any] = {"seconds": sum(epoch.seconds for epoch in epochs), "posterior": None}
-    result |= training.accuracies(made, data.test_images, data.test_labels, samples=settings.samples, seed=seed)
-    layers = [layer for layer in made.modules() if isinstance(layer, Variational)]
-    if layers:
-        result["posterior"] = posterior(layers[0])
-        result["agreement"] = agreement(layers)
-        result["vectors"] = sum(layer.neurons for layer in layers)
-        result["pruned"] = sum(noisy.prune(made).values())
-        found = training.accuracies(made, data.test_images, data.test_labels, samples=1, seed=seed)
-        result["after_pruning"] = found["deterministic"]
-    return result
 
 
 @torch.no_grad()
@@ -145,45 +192,6 @@ def agreement(layers: Sequence[Variational]) -> float | None:
     if noise.min() == noise.max() or angle.min() == angle.max():
         return None
     return float(stats.spearmanr(noise.cpu(), -angle.cpu()).statistic)
-
-
-def report(settings: VariationalModel, rows: list[Row]) -> Report:
-    """Table 3 as the thesis has it, then all that was measured; percent, mean ± deviation over seeds. Figure 6."""
-
-    def ensembles(model: str) -> Callable[[list[Row]], str]:
-        return lambda mine: tables.percent([row["ensemble"] for row in tables.select(mine, model=model)])
-
-    def if_pruned(words: Callable[[list[Row]], str]) -> Callable[[list[Row]], str]:
-        return lambda mine: words(mine) if all("pruned" in row for row in mine) else "-"
-
-    def correlation(mine: list[Row]) -> str:
-        values = [row["agreement"] for row in mine]
-        return "-" if None in values else tables.plus_minus(values, 2)
-
-    rows = sorted(rows, key=lambda row: settings.networks.index(row["network"]))
-    table3 = {"network": "network"} | {_LABELS[model]: ensembles(model) for model in settings.models}
-    columns = {"network": "network", "model": lambda mine: _LABELS[mine[0]["model"]]}
-    columns |= {way: lambda mine, way=way: tables.percent([row[way] for row in mine]) for way in training.WAYS}
-    columns |= {
-        "pruned": if_pruned(lambda mine: tables.percent([row["pruned"] / row["vectors"] for row in mine])),
-        "deterministic, pruned": if_pruned(lambda mine: tables.percent([row["after_pruning"] for row in mine])),
-        "rank correlation": if_pruned(correlation),
-        "training, s": lambda mine: tables.plus_minus([row["seconds"] for row in mine], 0),
-    }
-    parts = [
-        "Table 3, test accuracy of ensembles:",
-        tables.table(rows, ["network"], table3),
-        "By way of predicting; share of weight vectors pruned; rank correlation of ln α with uniformity of angle:",
-        tables.table(rows, ["network", "model"], columns),
-    ]
-    drawn = {
-        f"figure6-{row['model']}.png": draw_posteriors(
-            row["posterior"], f"{row['network']}, {_LABELS[row['model']]}, first layer, {settings.data}"
-        )
-        for row in tables.select(rows, seed=0, network=settings.networks[0])
-        if row["posterior"]
-    }
-    return Report("\n\n".join(parts), drawn)
 
 
 def draw_posteriors(posterior: dict[str, Sequence[float]], title: str) -> Figure:
@@ -217,19 +225,3 @@ def angle_density(angles: np.ndarray, mean: float, deviation: float) -> np.ndarr
     """Of an angle of either sign whose size has a normal distribution truncated to [0, pi/2]."""
     low, high = -mean / deviation, (math.pi / 2 - mean) / deviation
     return 0.5 * stats.truncnorm.pdf(np.abs(angles), low, high, loc=mean, scale=deviation)
-
-
-STUDY = Study(
-    settings=VariationalModel,
-    presets={
-        "tiny": tiny(networks=("lenet-300-100", "lenet-5"), size=60),
-        "quick": {},
-        "paper": paper(seeds=5, networks=tuple(LENETS), size=None, posterior_lr=1.0),
-    },
-    cells=cells,
-    run=run,
-    report=report,
-    extends=("networks", "models"),
-    packages=("scipy",),
-    summary=lambda row: f"ensemble {row['ensemble']:.1%}",
-)

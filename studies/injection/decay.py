@@ -20,15 +20,15 @@ from nvrm_fast.probe.phases import DECAY
 from studies import StudyError, tables
 from studies.injection import drawing, problems
 from studies.injection.phases import evenly
-from studies.injection.problems import InjectionSettings, Problem, Range, TwoOrMore
-from studies.runner import Context, Report, Row, Study
+from studies.injection.problems import InjectionStudy, Problem, Range, TwoOrMore
 from studies.settings import Count
+from studies.study import Context, Report, Row
 
 KINDS = ("redrawn", "fixed")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decay(InjectionSettings):
+class Decay(InjectionStudy):
     """The settings of injection-decay."""
 
     train_images: Count | None = 2000
@@ -46,45 +46,46 @@ class Decay(InjectionSettings):
     width: Count = 1024
     """N_w"""
 
+    presets = {
+        "tiny": {"data": "mnist-5000", "width": 16, "train_images": 500, "epochs": 4, "networks": 3},
+        "quick": {},
+        "paper": {"train_images": None, "epochs": 100, "networks": 10, "sigmas": (0.5, 256.0), "records": 60},
+    }
 
-def prepare(settings: Decay) -> Problem:
-    """The images; refuses a range that does not rise, and a strength that there is not."""
-    low, high = settings.sigmas
-    if low >= high:
-        raise StudyError(f"--sigmas is {low} {high}: choose two rising numbers above 0")
-    if settings.shown is not None and settings.shown > settings.networks:
-        raise StudyError(f"--shown is {settings.shown}: choose from 1 to {settings.networks}")
-    return problems.problem(settings, "ce")
+    def prepare(self) -> Problem:
+        """The images; refuses a range that does not rise, and a strength that there is not."""
+        low, high = self.sigmas
+        if low >= high:
+            raise StudyError(f"--sigmas is {low} {high}: choose two rising numbers above 0")
+        if self.shown is not None and self.shown > self.networks:
+            raise StudyError(f"--shown is {self.shown}: choose from 1 to {self.networks}")
+        return problems.problem(self, "ce")
 
+    def cells(self) -> Iterator[dict[str, Any]]:
+        """A scan with either kind of noise."""
+        for kind in KINDS:
+            yield {"kind": kind, "seed": self.seed}
 
-def cells(settings: Decay) -> Iterator[dict[str, Any]]:
-    """A scan with either kind of noise."""
-    for kind in KINDS:
-        yield {"kind": kind, "seed": settings.seed}
+    def run(self, context: Context, *, kind: str, seed: int) -> dict[str, Any]:
+        """A scan, as ``PhaseDiagram.to_dict``."""
+        sigmas = evenly(*self.sigmas, self.networks)
+        return problems.scanned(context, kind, sigmas, "ce", seed, hidden=3, kind=kind, records=self.records)
 
-
-def run(context: Context, *, kind: str, seed: int) -> dict[str, Any]:
-    """A scan, as ``PhaseDiagram.to_dict``."""
-    sigmas = evenly(*context.settings.sigmas, context.settings.networks)
-    return problems.scanned(context, kind, sigmas, "ce", seed, hidden=3, kind=kind, records=context.settings.records)
-
-
-def report(settings: Decay, rows: list[Row]) -> Report:
-    """Both diagrams in words, decay times, and the figure."""
-    redrawn, fixed = (PhaseDiagram.from_dict(tables.select(rows, kind=kind)[0]) for kind in KINDS)
-    images = f"{rows[0]['train_images']} training images"
-    text = (
-        f"{images}, {settings.epochs} epochs, {sum(row['seconds'] for row in rows):.0f} s\n\n"
-        f"Redrawn noise:\n\n{redrawn.describe()}\n\nFixed noise:\n\n{fixed.describe()}\n\n"
-        f"Decay times in epochs, [95 % bounds]:\n\n{times_table(redrawn, fixed)}"
-    )
-    decaying = [k for k, phase in enumerate(redrawn.phases) if phase == DECAY]
-    shown = settings.shown - 1 if settings.shown else decaying[-1] if decaying else 0
-    title = (
-        f"{settings.data}, {images}, 3 hidden layers of {settings.width}, CE, η = {settings.lr:g}, batches of "
-        f"{settings.batch_size}"
-    )
-    return Report(text, {"decay.png": drawing.draw_decay(redrawn, fixed, shown, title)})
+    def report(self, rows: list[Row]) -> Report:
+        """Both diagrams in words, decay times, and the figure."""
+        redrawn, fixed = (PhaseDiagram.from_dict(tables.select(rows, kind=kind)[0]) for kind in KINDS)
+        images = f"{rows[0]['train_images']} training images"
+        text = (
+            f"{images}, {self.epochs} epochs, {sum(row['seconds'] for row in rows):.0f} s\n\n"
+            f"Redrawn noise:\n\n{redrawn.describe()}\n\nFixed noise:\n\n{fixed.describe()}\n\n"
+            f"Decay times in epochs, [95 % bounds]:\n\n{times_table(redrawn, fixed)}"
+        )
+        decaying = [k for k, phase in enumerate(redrawn.phases) if phase == DECAY]
+        shown = self.shown - 1 if self.shown else decaying[-1] if decaying else 0
+        title = (
+            f"{self.data}, {images}, 3 hidden layers of {self.width}, CE, η = {self.lr:g}, batches of {self.batch_size}"
+        )
+        return Report(text, {"decay.png": drawing.draw_decay(redrawn, fixed, shown, title)})
 
 
 def times_table(redrawn: PhaseDiagram, fixed: PhaseDiagram) -> str:
@@ -98,17 +99,3 @@ def times_table(redrawn: PhaseDiagram, fixed: PhaseDiagram) -> str:
         )
     header = ["sigma", "phase, redrawn", "phase, fixed", "tau_noise, redrawn", "tau_noise, fixed"]
     return tables.markdown([*header, "tau_loss, training", "tau_loss, test"], lines)
-
-
-STUDY = Study(
-    settings=Decay,
-    presets={
-        "tiny": {"data": "mnist-5000", "width": 16, "train_images": 500, "epochs": 4, "networks": 3},
-        "quick": {},
-        "paper": {"train_images": None, "epochs": 100, "networks": 10, "sigmas": (0.5, 256.0), "records": 60},
-    },
-    prepare=prepare,
-    cells=cells,
-    run=run,
-    report=report,
-)

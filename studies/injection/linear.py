@@ -23,16 +23,16 @@ from nvrm_fast.probe.phases import CATAPULT, DECAY, DECOUPLED, DIVERGENT, classi
 from studies import tables
 from studies.injection import drawing
 from studies.injection.problems import Seed, TwoOrMore
-from studies.runner import Context, Report, Row, Study
 from studies.seeds import derive
-from studies.settings import Count, Positive, Settings
+from studies.settings import Count, Positive
+from studies.study import Context, Report, Row, Study
 
 #: One typical start for the figure: one standard deviation each.
 START = linear.Weights(0.1, 1.0, 0.1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Linear(Settings):
+class Linear(Study):
     """The settings of injection-linear."""
 
     lr: Positive = 0.01
@@ -46,17 +46,51 @@ class Linear(Settings):
     seed: Seed = 0
     """of initial weights and noise"""
 
+    presets = {"tiny": {"steps": 200, "starts": 4}, "quick": {}, "paper": {}}
 
-def cells(settings: Linear) -> Iterator[dict[str, Any]]:
-    """The figure, the boundaries and the exponents."""
-    for part in PARTS:
-        yield {"part": part, "seed": settings.seed}
+    def cells(self) -> Iterator[dict[str, Any]]:
+        """The figure, the boundaries and the exponents."""
+        for part in PARTS:
+            yield {"part": part, "seed": self.seed}
 
+    def run(self, context: Context, *, part: str, seed: int) -> dict[str, Any]:
+        """One of PARTS."""
+        return PARTS[part](linear.LinearModel(lr=self.lr, batch_size=self.batch_size), self, seed)
 
-def run(context: Context, *, part: str, seed: int) -> dict[str, Any]:
-    """One of PARTS."""
-    settings = context.settings
-    return PARTS[part](linear.LinearModel(lr=settings.lr, batch_size=settings.batch_size), settings, seed)
+    def report(self, rows: list[Row]) -> Report:
+        """Strengths and phases of the figure, both tables, and the figure."""
+        curves, scan, fits = (tables.select(rows, part=part)[0] for part in PARTS)
+        bounds = curves["boundaries"]
+        lines = [
+            [
+                one["boundary"],
+                one["batches"],
+                f"{one['median']:.3f}",
+                f"{one['low']:.3f} to {one['high']:.3f}",
+                f"{one['found']} of {one['starts']}",
+            ]
+            for one in scan["boundaries"]
+        ]
+        measured = [
+            [
+                f"{one['lr']:g}",
+                one["batches"],
+                *(f"{one[name]:.3f} ± {one[f'{name}_error']:.3f}" for name in ("noise", "loss")),
+            ]
+            for one in fits["exponents"]
+        ]
+        text = "\n\n".join(
+            [
+                "sigma of the figure and its phase: "
+                + ", ".join(f"{sigma:.3g} ({phase})" for sigma, phase in zip(curves["sigmas"], curves["phases"])),
+                "predicted sigma: " + ", ".join(f"{name} {value:.3g}" for name, value in bounds.items()),
+                "Boundary found over boundary predicted, over random starts:",
+                tables.markdown(["boundary", "batches", "median", "80 % of starts", "found"], lines),
+                "Exponents of eq. 4, measured over predicted after one decay time (mean ± standard error over starts):",
+                tables.markdown(["eta", "batches", "noise weight", "loss"], measured),
+            ]
+        )
+        return Report(text, {"linear.png": drawing.draw_linear(curves, bounds)})
 
 
 def figure_curves(model: linear.LinearModel, settings: Linear, seed: int) -> dict[str, Any]:
@@ -184,48 +218,3 @@ def exponents(model: linear.LinearModel, settings: Linear, seed: int) -> dict[st
 
 
 PARTS = {"figure": figure_curves, "boundaries": boundaries, "exponents": exponents}
-
-
-def report(settings: Linear, rows: list[Row]) -> Report:
-    """Strengths and phases of the figure, both tables, and the figure."""
-    curves, scan, fits = (tables.select(rows, part=part)[0] for part in PARTS)
-    bounds = curves["boundaries"]
-    lines = [
-        [
-            one["boundary"],
-            one["batches"],
-            f"{one['median']:.3f}",
-            f"{one['low']:.3f} to {one['high']:.3f}",
-            f"{one['found']} of {one['starts']}",
-        ]
-        for one in scan["boundaries"]
-    ]
-    measured = [
-        [
-            f"{one['lr']:g}",
-            one["batches"],
-            *(f"{one[name]:.3f} ± {one[f'{name}_error']:.3f}" for name in ("noise", "loss")),
-        ]
-        for one in fits["exponents"]
-    ]
-    text = "\n\n".join(
-        [
-            "sigma of the figure and its phase: "
-            + ", ".join(f"{sigma:.3g} ({phase})" for sigma, phase in zip(curves["sigmas"], curves["phases"])),
-            "predicted sigma: " + ", ".join(f"{name} {value:.3g}" for name, value in bounds.items()),
-            "Boundary found over boundary predicted, over random starts:",
-            tables.markdown(["boundary", "batches", "median", "80 % of starts", "found"], lines),
-            "Exponents of eq. 4, measured over predicted after one decay time (mean ± standard error over starts):",
-            tables.markdown(["eta", "batches", "noise weight", "loss"], measured),
-        ]
-    )
-    return Report(text, {"linear.png": drawing.draw_linear(curves, bounds)})
-
-
-STUDY = Study(
-    settings=Linear,
-    presets={"tiny": {"steps": 200, "starts": 4}, "quick": {}, "paper": {}},
-    cells=cells,
-    run=run,
-    report=report,
-)

@@ -20,10 +20,10 @@ import torch
 from nvrm_fast.probe import PhaseDiagram
 from studies import tables
 from studies.injection import drawing, problems, update
-from studies.injection.problems import InjectionSettings, Loss, TwoOrMore
-from studies.runner import Context, Report, Row, Study
+from studies.injection.problems import InjectionStudy, Loss, TwoOrMore
 from studies.seeds import derive
 from studies.settings import Count, Positive
+from studies.study import Context, Report, Row
 
 #: Table 1: sigma^2 in units of d_input / (N_w eta) for MSE, d_input / eta for CE; those the table lacks are ours.
 TABLE_1 = {"mse": (1e-4, 30.0, 47.0, 50.0), "ce": (1e-4, 0.1, 1.0, 1.8)}
@@ -34,7 +34,7 @@ BAR = {"mse": ((1e-4, 8.0), (12.0, 60.0)), "ce": ((1e-4, 0.03), (0.06, 2.4))}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Phases(InjectionSettings):
+class Phases(InjectionStudy):
     """The settings of injection-phases."""
 
     lr: Positive = 0.01
@@ -68,59 +68,7 @@ class Phases(InjectionSettings):
         half = self.bar_networks // 2
         return evenly(*wide, half) + evenly(*narrow, self.bar_networks - half)
 
-
-def evenly(low: float, high: float, count: int) -> list[float]:
-    """So many numbers from low to high, evenly in their logarithm."""
-    return torch.logspace(math.log10(low), math.log10(high), count, dtype=torch.float64).tolist()
-
-
-def cells(settings: Phases) -> Iterator[dict[str, Any]]:
-    """Both scans, and eq. 2 before the first step."""
-    for what in ("panels", "bar", "update"):
-        yield {"what": what, "seed": settings.seed}
-
-
-def run(context: Context, *, what: str, seed: int) -> dict[str, Any]:
-    """A scan, as ``PhaseDiagram.to_dict``, or what ``update.measure`` finds."""
-    settings, problem = context.settings, context.prepared
-    unit = problem.inputs / settings.lr / (settings.width if settings.loss == "mse" else 1)
-    sigmas = [math.sqrt(value * unit) for value in (settings.bar if what == "bar" else settings.panels)]
-    if what == "update":
-        model = problems.network(
-            problem.inputs, problem.classes, hidden=1, width=settings.width, seed=derive(seed, "weights")
-        )
-        how = {"lr": settings.lr, "batch_size": settings.batch_size, "seed": derive(seed, "update")}
-        return update.measure(model.to(settings.device), problem, settings.loss, sigmas, **how)
-    plan = {"epochs": settings.bar_epochs, "records": 15} if what == "bar" else {"records": 60}
-    return problems.scanned(context, what, sigmas, settings.loss, seed, hidden=1, kind=settings.kind, **plan)
-
-
-def report(settings: Phases, rows: list[Row]) -> Report:
-    """Both diagrams in words, eq. 2's table, and the figure."""
-    panels_row, bar_row, update_row = (tables.select(rows, what=what)[0] for what in ("panels", "bar", "update"))
-    panels, bar = PhaseDiagram.from_dict(panels_row), PhaseDiagram.from_dict(bar_row)
-    text = (
-        f"{settings.loss.upper()}, {settings.kind} noise, {panels_row['train_images']} training images; "
-        f"panels {panels_row['seconds']:.0f} s, bar {bar_row['seconds']:.0f} s, {settings.threads} threads\n\n"
-        f"{panels.describe()}\n\nThe bar's scan, {settings.bar_epochs} epochs:\n\n{bar.describe()}\n\n"
-        f"Eq. 2 (without its 1/2, see probe.UpdateSides) before the first step:\n\n{update.describe(update_row)}"
-    )
-    names = [f"{value:g} units" + (", Table 1" if value in TABLE_1[settings.loss] else "") for value in settings.panels]
-    figure = drawing.draw_phases(
-        panels,
-        names,
-        bar,
-        f"{settings.data}, 1 hidden layer of {settings.width}, {settings.loss.upper()}, {settings.kind} noise, "
-        f"η = {settings.lr:g}, batches of {settings.batch_size}",
-        f"Phases found by a scan of {settings.bar_networks} strengths over {settings.bar_epochs} epochs; "
-        "diamonds: the panels",
-    )
-    return Report(text, {"phases.png": figure})
-
-
-STUDY = Study(
-    settings=Phases,
-    presets={
+    presets = {
         "tiny": {
             "data": "mnist-5000",
             "width": 16,
@@ -132,9 +80,53 @@ STUDY = Study(
         },
         "quick": {},
         "paper": {},
-    },
-    prepare=lambda settings: problems.problem(settings, settings.loss),
-    cells=cells,
-    run=run,
-    report=report,
-)
+    }
+
+    def prepare(self) -> problems.Problem:
+        return problems.problem(self, self.loss)
+
+    def cells(self) -> Iterator[dict[str, Any]]:
+        """Both scans, and eq. 2 before the first step."""
+        for what in ("panels", "bar", "update"):
+            yield {"what": what, "seed": self.seed}
+
+    def run(self, context: Context, *, what: str, seed: int) -> dict[str, Any]:
+        """A scan, as ``PhaseDiagram.to_dict``, or what ``update.measure`` finds."""
+        problem = context.prepared
+        unit = problem.inputs / self.lr / (self.width if self.loss == "mse" else 1)
+        sigmas = [math.sqrt(value * unit) for value in (self.bar if what == "bar" else self.panels)]
+        if what == "update":
+            model = problems.network(
+                problem.inputs, problem.classes, hidden=1, width=self.width, seed=derive(seed, "weights")
+            )
+            how = {"lr": self.lr, "batch_size": self.batch_size, "seed": derive(seed, "update")}
+            return update.measure(model.to(self.device), problem, self.loss, sigmas, **how)
+        plan = {"epochs": self.bar_epochs, "records": 15} if what == "bar" else {"records": 60}
+        return problems.scanned(context, what, sigmas, self.loss, seed, hidden=1, kind=self.kind, **plan)
+
+    def report(self, rows: list[Row]) -> Report:
+        """Both diagrams in words, eq. 2's table, and the figure."""
+        panels_row, bar_row, update_row = (tables.select(rows, what=what)[0] for what in ("panels", "bar", "update"))
+        panels, bar = PhaseDiagram.from_dict(panels_row), PhaseDiagram.from_dict(bar_row)
+        text = (
+            f"{self.loss.upper()}, {self.kind} noise, {panels_row['train_images']} training images; "
+            f"panels {panels_row['seconds']:.0f} s, bar {bar_row['seconds']:.0f} s, {self.threads} threads\n\n"
+            f"{panels.describe()}\n\nThe bar's scan, {self.bar_epochs} epochs:\n\n{bar.describe()}\n\n"
+            f"Eq. 2 (without its 1/2, see probe.UpdateSides) before the first step:\n\n{update.describe(update_row)}"
+        )
+        names = [f"{value:g} units" + (", Table 1" if value in TABLE_1[self.loss] else "") for value in self.panels]
+        figure = drawing.draw_phases(
+            panels,
+            names,
+            bar,
+            f"{self.data}, 1 hidden layer of {self.width}, {self.loss.upper()}, {self.kind} noise, "
+            f"η = {self.lr:g}, batches of {self.batch_size}",
+            f"Phases found by a scan of {self.bar_networks} strengths over {self.bar_epochs} epochs; "
+            "diamonds: the panels",
+        )
+        return Report(text, {"phases.png": figure})
+
+
+def evenly(low: float, high: float, count: int) -> list[float]:
+    """So many numbers from low to high, evenly in their logarithm."""
+    return torch.logspace(math.log10(low), math.log10(high), count, dtype=torch.float64).tolist()

@@ -27,16 +27,16 @@ from torch import Tensor, nn
 from nvrm_fast.probe import PhaseDiagram, probe
 from nvrm_fast.probe.injection import KINDS
 from studies import StudyError, models
-from studies.injection.problems import LOSSES, InjectionSettings, Loss, Range, TwoOrMore, matching, parts
-from studies.runner import Context, Report, Row, Study, images
+from studies.injection.problems import LOSSES, InjectionStudy, Loss, Range, TwoOrMore, matching, parts
 from studies.seeds import derive
 from studies.settings import Positive
+from studies.study import Context, Report, Row
 
 Data = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probe(InjectionSettings):
+class Probe(InjectionStudy):
     """The settings of probe."""
 
     layer: str = "1"
@@ -60,52 +60,55 @@ class Probe(InjectionSettings):
     kind: Literal[tuple(KINDS)] = "redrawn"
     """noise"""
 
+    presets = {
+        "tiny": {"data": "mnist-5000", "networks": 3, "epochs": 1, "batch_size": 500, "train_images": 1000},
+        "quick": {"data": "mnist-5000"},
+        "paper": {"epochs": 30},
+    }
 
-def prepare(settings: Probe) -> tuple[nn.Module, Data]:
-    """The model, and training and test part."""
-    low, high = settings.factors
-    if low >= high:
-        raise StudyError(f"--factors is {low} {high}: choose two rising numbers above 0")
-    if settings.tensors:
-        train, test = _tensors(Path(settings.tensors), settings.device)
-        shape, classes = tuple(train[0].shape[1:]), 1 + int(train[1].max())
-        if len(shape) != 3 and not settings.model:
-            raise StudyError("--tensors holds no images (N, channels, height, width): name your network with --model")
-    else:
-        data = images(settings)
-        train, test = parts(data, settings.loss)
-        shape, classes = data.shape, data.classes
-    seed = derive(settings.seed, "weights")
-    model = _model(settings.model) if settings.model else models.build(settings.network, shape, classes, seed=seed)
-    return model.to(settings.device), ((train[0][: settings.train_images], train[1][: settings.train_images]), test)
+    def prepare(self) -> tuple[nn.Module, Data]:
+        """The model, and training and test part."""
+        low, high = self.factors
+        if low >= high:
+            raise StudyError(f"--factors is {low} {high}: choose two rising numbers above 0")
+        if self.tensors:
+            train, test = _tensors(Path(self.tensors), self.device)
+            shape, classes = tuple(train[0].shape[1:]), 1 + int(train[1].max())
+            if len(shape) != 3 and not self.model:
+                raise StudyError(
+                    "--tensors holds no images (N, channels, height, width): name your network with --model"
+                )
+        else:
+            data = super().prepare()
+            train, test = parts(data, self.loss)
+            shape, classes = data.shape, data.classes
+        seed = derive(self.seed, "weights")
+        model = _model(self.model) if self.model else models.build(self.network, shape, classes, seed=seed)
+        return model.to(self.device), ((train[0][: self.train_images], train[1][: self.train_images]), test)
 
+    def cells(self) -> Iterator[dict[str, Any]]:
+        """One: all networks of a scan are trained at once."""
+        yield {"seed": self.seed}
 
-def cells(settings: Probe) -> Iterator[dict[str, Any]]:
-    """One: all networks of a scan are trained at once."""
-    yield {"seed": settings.seed}
+    def run(self, context: Context, *, seed: int) -> dict[str, Any]:
+        """The scan, as ``PhaseDiagram.to_dict``."""
+        model, (train, test) = context.prepared
+        context.checkpoints.mkdir(parents=True, exist_ok=True)
+        try:
+            with matching():
+                diagram = probe(
+                    model, self.layer, self.sigma, train, test, loss=LOSSES[self.loss][0],
+                    factors=self.factors, networks=self.networks, refine=self.refine,
+                    checkpoint=context.checkpoints / "probe.pt", kind=self.kind, lr=self.lr,
+                    batch_size=self.batch_size, epochs=self.epochs, seed=derive(seed, "scan"),
+                )  # fmt: skip
+        except (ValueError, KeyError) as error:  # a setting that does not fit the model; the message names it
+            raise StudyError(str(error.args[0])) from error
+        return diagram.to_dict()
 
-
-def run(context: Context, *, seed: int) -> dict[str, Any]:
-    """The scan, as ``PhaseDiagram.to_dict``."""
-    settings = context.settings
-    model, (train, test) = context.prepared
-    context.checkpoints.mkdir(parents=True, exist_ok=True)
-    try:
-        with matching():
-            diagram = probe(
-                model, settings.layer, settings.sigma, train, test, loss=LOSSES[settings.loss][0],
-                factors=settings.factors, networks=settings.networks, refine=settings.refine,
-                checkpoint=context.checkpoints / "probe.pt", kind=settings.kind, lr=settings.lr,
-                batch_size=settings.batch_size, epochs=settings.epochs, seed=derive(seed, "scan"),
-            )  # fmt: skip
-    except (ValueError, KeyError) as error:  # a setting that does not fit the model; the message names it
-        raise StudyError(str(error.args[0])) from error
-    return diagram.to_dict()
-
-
-def report(settings: Probe, rows: list[Row]) -> Report:
-    """The diagram, and where your sigma stands."""
-    return Report(PhaseDiagram.from_dict(rows[0]).describe(settings.sigma))
+    def report(self, rows: list[Row]) -> Report:
+        """The diagram, and where your sigma stands."""
+        return Report(PhaseDiagram.from_dict(rows[0]).describe(self.sigma))
 
 
 def _tensors(path: Path, device: str) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -133,17 +136,3 @@ def _model(name: str) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise StudyError(f"--model {name} returned a {type(model).__name__}, not a torch module")
     return model
-
-
-STUDY = Study(
-    settings=Probe,
-    presets={
-        "tiny": {"data": "mnist-5000", "networks": 3, "epochs": 1, "batch_size": 500, "train_images": 1000},
-        "quick": {"data": "mnist-5000"},
-        "paper": {"epochs": 30},
-    },
-    prepare=prepare,
-    cells=cells,
-    run=run,
-    report=report,
-)

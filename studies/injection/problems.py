@@ -16,9 +16,9 @@ from nvrm_fast.probe import CheckpointMismatch, PhaseDiagram, Plan, scan
 from studies import StudyError
 from studies.data import ImageData, load, standardize
 from studies.fit import now
-from studies.runner import Context
 from studies.seeds import derive
-from studies.settings import Count, DataName, DataSettings, Positive
+from studies.settings import Count, DataName, Positive
+from studies.study import Context, DataStudy
 
 TRAINING_SHARE = 0.6  # of all images, training and test files together
 
@@ -36,7 +36,7 @@ Range = tuple[Positive, Positive]
 
 
 @dataclass(frozen=True, kw_only=True)
-class InjectionSettings(DataSettings):
+class InjectionStudy(DataStudy):
     """What all studies of injection nodes on images share."""
 
     threads: Count = 2
@@ -69,7 +69,7 @@ class Problem:
         return self.train[0].shape[1]
 
 
-def problem(settings: InjectionSettings, loss: str) -> Problem:
+def problem(settings: InjectionStudy, loss: str) -> Problem:
     """All images of a data set, shuffled and split 60 to 40, standardized by the training part (appendix B).
 
     The paper divides by the variance; the standard deviation is meant, as the phases of Table 1 show.

@@ -21,12 +21,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from studies import figures, tables
-from studies.runner import Context, Report, Row, Study
 from studies.settings import Finite, NotNegative, Share
 from studies.stochastic import label_training
-from studies.stochastic.label_noise import LATE, late, summary
-from studies.stochastic.label_training import LabelSettings, Point
+from studies.stochastic.label_noise import LATE, late
+from studies.stochastic.label_training import LabelStudy, Point
 from studies.stochastic.methods import BASELINE, LOOKS, METHODS, SE_SNN
+from studies.study import Context, Report, Row
 from studies.tables import percent, plus_minus, select
 
 _LOG = {0.0: "0", math.log(4): "log 4", math.log(16): "log 16"}
@@ -34,7 +34,7 @@ PAPER = "the paper, on all of MNIST: best at weight 0.01; larger margins and mor
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelSweeps(LabelSettings):
+class LabelSweeps(LabelStudy):
     """The settings of stochastic-label-noise-sweeps."""
 
     strength: Share = 0.4
@@ -53,25 +53,56 @@ class LabelSweeps(LabelSettings):
         """Where every method is trained."""
         return Point(self.weight, self.margin, 2)
 
+    presets = {
+        "tiny": {"weights": (0.01, 1.0), "margins": (0.0, math.log(16)), "epochs": 2, "seeds": 1},
+        "quick": {},
+        "paper": {"data": "mnist", "weights": (0.001, 0.01, 0.1), "epochs": 10, "seeds": 5},
+    }
+    extends = ("weights", "margins")
 
-def cells(settings: LabelSweeps) -> Iterator[dict[str, Any]]:
-    """Seeds first; at each every method at the usual point, then SE-SNN at all others."""
-    usual = settings.usual
-    swept = [usual._replace(weight=weight) for weight in settings.weights]
-    swept += [usual._replace(margin=margin) for margin in settings.margins] + [usual._replace(layers=1)]
-    points = [(method, usual) for method in METHODS] + [
-        (SE_SNN, point) for point in dict.fromkeys(swept) if point != usual
-    ]
-    for seed in range(settings.seeds):
-        for method, point in points:
-            yield {"method": method, "strength": settings.strength, "seed": seed, **point._asdict()}
+    def cells(self) -> Iterator[dict[str, Any]]:
+        """Seeds first; at each every method at the usual point, then SE-SNN at all others."""
+        usual = self.usual
+        swept = [usual._replace(weight=weight) for weight in self.weights]
+        swept += [usual._replace(margin=margin) for margin in self.margins] + [usual._replace(layers=1)]
+        points = [(method, usual) for method in METHODS] + [
+            (SE_SNN, point) for point in dict.fromkeys(swept) if point != usual
+        ]
+        for seed in range(self.seeds):
+            for method, point in points:
+                yield {"method": method, "strength": self.strength, "seed": seed, **point._asdict()}
 
+    def run(
+        self, context: Context, *, method: str, strength: float, seed: int, weight: float, margin: float, layers: int
+    ) -> dict[str, Any]:
+        """One training."""
+        return label_training.trained(context, Point(weight, margin, layers), method, strength, seed)["result"]
 
-def run(
-    context: Context, *, method: str, strength: float, seed: int, weight: float, margin: float, layers: int
-) -> dict[str, Any]:
-    """One training."""
-    return label_training.trained(context, Point(weight, margin, layers), method, strength, seed)["result"]
+    def report(self, rows: list[Row]) -> Report:
+        """A table for each panel."""
+        parts = [
+            f"{100 * self.strength:g} % of the labels flipped. Test accuracy in percent, mean ± standard deviation "
+            f"over {self.seeds} seeds ({PAPER}). memorized: flipped labels predicted as flipped."
+        ]
+        for name, values in panels(self, rows).items():
+            lines = [
+                [
+                    words,
+                    percent(late(mine)),
+                    percent([max(row["test_accuracy"]) for row in mine]),
+                    percent([row["memorized"] for row in mine]),
+                ]
+                for words, mine in values.items()
+            ]
+            parts.append(tables.markdown([name, f"last {LATE} epochs", "best epoch", "memorized"], lines))
+        shown = [epoch for epoch in (1, 2, 5, 10, 20, 50) if epoch < self.epochs] + [self.epochs]
+        columns = {"training loss after epoch": "method"} | {
+            f"{epoch}": lambda mine, at=epoch - 1: plus_minus([row["train_loss"][at] for row in mine], 3)
+            for epoch in shown
+        }
+        usual = select(rows, **self.usual._asdict())
+        parts.append(tables.table(usual, ["method"], columns))
+        return Report("\n\n".join(parts), {"sweeps.png": draw(self, rows)})
 
 
 def panels(settings: LabelSweeps, rows: list[Row]) -> dict[str, dict[str, list[Row]]]:
@@ -85,32 +116,6 @@ def panels(settings: LabelSweeps, rows: list[Row]) -> dict[str, dict[str, list[R
         "margin": {_LOG.get(b, f"{b:.3g}"): at(margin=b) for b in sorted(settings.margins)},
         "stochastic layers": {"0 (baseline)": at(BASELINE), "1": at(layers=1), "2": at()},
     }
-
-
-def report(settings: LabelSweeps, rows: list[Row]) -> Report:
-    """A table for each panel."""
-    parts = [
-        f"{100 * settings.strength:g} % of the labels flipped. Test accuracy in percent, mean ± standard deviation "
-        f"over {settings.seeds} seeds ({PAPER}). memorized: flipped labels predicted as flipped."
-    ]
-    for name, values in panels(settings, rows).items():
-        lines = [
-            [
-                words,
-                percent(late(mine)),
-                percent([max(row["test_accuracy"]) for row in mine]),
-                percent([row["memorized"] for row in mine]),
-            ]
-            for words, mine in values.items()
-        ]
-        parts.append(tables.markdown([name, f"last {LATE} epochs", "best epoch", "memorized"], lines))
-    shown = [epoch for epoch in (1, 2, 5, 10, 20, 50) if epoch < settings.epochs] + [settings.epochs]
-    columns = {"training loss after epoch": "method"} | {
-        f"{epoch}": lambda mine, at=epoch - 1: plus_minus([row["train_loss"][at] for row in mine], 3) for epoch in shown
-    }
-    usual = select(rows, **settings.usual._asdict())
-    parts.append(tables.table(usual, ["method"], columns))
-    return Report("\n\n".join(parts), {"sweeps.png": draw(settings, rows)})
 
 
 def draw(settings: LabelSweeps, rows: list[Row]) -> Figure:
@@ -141,18 +146,3 @@ def draw(settings: LabelSweeps, rows: list[Row]) -> Figure:
     curves.xaxis.set_major_locator(MaxNLocator(integer=True))
     curves.legend(fontsize=8.5)
     return figure
-
-
-STUDY = Study(
-    settings=LabelSweeps,
-    presets={
-        "tiny": {"weights": (0.01, 1.0), "margins": (0.0, math.log(16)), "epochs": 2, "seeds": 1},
-        "quick": {},
-        "paper": {"data": "mnist", "weights": (0.001, 0.01, 0.1), "epochs": 10, "seeds": 5},
-    },
-    cells=cells,
-    run=run,
-    report=report,
-    extends=("weights", "margins"),
-    summary=summary,
-)

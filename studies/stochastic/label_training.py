@@ -13,12 +13,12 @@ from nvrm_fast import nn as noisy
 from studies.data import ImageData
 from studies.fit import descent, fit, predict
 from studies.models import started
-from studies.runner import Context
 from studies.seeds import derive
-from studies.settings import Count, ImageSettings, Positive
+from studies.settings import Count, Positive
 from studies.stochastic import losses
 from studies.stochastic.losses import Loss
 from studies.stochastic.methods import METHODS, Summed, loss_of
+from studies.study import Context, ImageStudy, Row
 from studies.variability.training import Problem, corrupt
 
 WIDTH = 128  # of both hidden layers, as in the paper and in Patrini et al.
@@ -28,7 +28,7 @@ _ESTIMATORS = {method.estimated_by for method in METHODS.values()}
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelSettings(ImageSettings):
+class LabelStudy(ImageStudy):
     """How every network is trained."""
 
     epochs: Count = 20
@@ -39,6 +39,10 @@ class LabelSettings(ImageSettings):
     """Adam's learning rate"""
     reduction: Literal["mean", "sum"] = "mean"
     """of the regularizer over neurons: as equation 6 prints it, or a sum, which is 128 times that"""
+
+    def summary(self, row: Row) -> str:
+        """``test 87.4%``."""
+        return f"test {row['test_accuracy'][-1]:.1%}"
 
 
 class Point(NamedTuple):
@@ -95,7 +99,7 @@ def true_corruption(data: ImageData, problem: Problem) -> Tensor:
 
 
 def train(
-    problem: Problem, settings: LabelSettings, point: Point, name: str, seed: int, loss: Loss,
+    problem: Problem, settings: LabelStudy, point: Point, name: str, seed: int, loss: Loss,
     advance: Callable[[float], object] = lambda share: None,
 ) -> tuple[dict[str, Any], nn.Module]:  # fmt: skip
     """Trains one network with Adam. Returns it and

@@ -22,14 +22,14 @@ from studies import figures, tables
 from studies.fit import predict
 from studies.models import SMALL_WIDTHS
 from studies.optimizers import NVRM_SGD
-from studies.runner import Context, Report, Row, Study
 from studies.settings import SOME, Count, NotNegative
+from studies.study import Context, Report, Row
 from studies.variability import looks, training
-from studies.variability.training import Problem, TrainingSettings
+from studies.variability.training import Problem, TrainingSettings, TrainingStudy
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchNorm(TrainingSettings):
+class BatchNorm(TrainingStudy):
     """The settings of batch-norm."""
 
     networks: Annotated[tuple[Literal["vgg16", "resnet34", "mobilenetv2"], ...], SOME] = ("vgg16", "resnet34")
@@ -39,27 +39,55 @@ class BatchNorm(TrainingSettings):
     variability: Annotated[tuple[NotNegative, ...], SOME] = (0.0, 0.005, 0.01, 0.02)
     """b, one or more; 0 is SGD"""
 
+    presets = {
+        "tiny": training.tiny(networks=("vgg16",), width=1, variability=(0.02,)),
+        "quick": {"epochs": 6, "seeds": 2, "weight_decay": 1e-4, "variability": (0.0, 0.01, 0.02)},
+        "long": {"epochs": 12, "seeds": 5, "weight_decay": 1e-4},
+        "paper": training.paper(variability=(0.0, 0.01, 0.02)),
+    }
+    extends = ("networks", "variability")
 
-def cells(settings: BatchNorm) -> Iterator[dict[str, Any]]:
-    """Seeds first, then networks at each b."""
-    for seed in range(settings.seeds):
-        for network in settings.networks:
-            for b in settings.variability:
-                yield {"network": network, "variability": b, "seed": seed}
+    def cells(self) -> Iterator[dict[str, Any]]:
+        """Seeds first, then networks at each b."""
+        for seed in range(self.seeds):
+            for network in self.networks:
+                for b in self.variability:
+                    yield {"network": network, "variability": b, "seed": seed}
 
+    def run(self, context: Context, *, network: str, variability: float, seed: int) -> dict[str, Any]:
+        """One training; ``measured`` has the accuracy with statistics computed anew."""
+        settings = self.at(
+            network=network,
+            width=self.width or SMALL_WIDTHS[network],
+            variability=variability,
+        )
+        problem = training.corrupt(context.prepared, "asymmetric", 0.0, seed)
+        return training.train(
+            problem, settings, NVRM_SGD, seed, every_epoch=False, advance=context.advance, measure=recalibrated
+        )
 
-def run(context: Context, *, network: str, variability: float, seed: int) -> dict[str, Any]:
-    """One training; ``measured`` has the accuracy with statistics computed anew."""
-    settings = training.at(
-        context.settings,
-        network=network,
-        width=context.settings.width or SMALL_WIDTHS[network],
-        variability=variability,
-    )
-    problem = training.corrupt(context.prepared, "asymmetric", 0.0, seed)
-    return training.train(
-        problem, settings, NVRM_SGD, seed, every_epoch=False, advance=context.advance, measure=recalibrated
-    )
+    def report(self, rows: list[Row]) -> Report:
+        """The table and the figure."""
+
+        def gain(runs: list[Row]) -> str:
+            return tables.paired(anew(runs), training.last(runs, "test_accuracy"))
+
+        columns: dict[str, Any] = {
+            "network": "network",
+            "b": lambda runs: f"{runs[0]['variability']:g}",
+            "statistics of training": lambda runs: tables.percent(training.last(runs, "test_accuracy")),
+            "computed anew": lambda runs: tables.percent(anew(runs)),
+            "difference, 95 % interval": gain,
+        }
+        text = (
+            f"{self.data}, right labels, {self.epochs} epochs. Test accuracy in percent on clean weights, mean ± "
+            f"standard deviation over seeds, their number: {self.seeds}:\n\n"
+            f"{tables.table(rows, ('network', 'variability'), columns)}"
+        )
+        return Report(text, {"gain.png": draw(self, rows)})
+
+    def summary(self, row: Row) -> str:
+        return f"{super().summary(row)}, anew {row['measured']['recalibrated']:.1%}"
 
 
 def recalibrated(network: nn.Module, problem: Problem, settings: TrainingSettings, seed: int) -> dict[str, Any]:
@@ -71,27 +99,6 @@ def recalibrated(network: nn.Module, problem: Problem, settings: TrainingSetting
 def anew(rows: list[Row]) -> list[float]:
     """The accuracies with statistics computed anew."""
     return [row["measured"]["recalibrated"] for row in rows]
-
-
-def report(settings: BatchNorm, rows: list[Row]) -> Report:
-    """The table and the figure."""
-
-    def gain(runs: list[Row]) -> str:
-        return tables.paired(anew(runs), training.last(runs, "test_accuracy"))
-
-    columns: dict[str, Any] = {
-        "network": "network",
-        "b": lambda runs: f"{runs[0]['variability']:g}",
-        "statistics of training": lambda runs: tables.percent(training.last(runs, "test_accuracy")),
-        "computed anew": lambda runs: tables.percent(anew(runs)),
-        "difference, 95 % interval": gain,
-    }
-    text = (
-        f"{settings.data}, right labels, {settings.epochs} epochs. Test accuracy in percent on clean weights, mean ± "
-        f"standard deviation over seeds, their number: {settings.seeds}:\n\n"
-        f"{tables.table(rows, ('network', 'variability'), columns)}"
-    )
-    return Report(text, {"gain.png": draw(settings, rows)})
 
 
 def draw(settings: BatchNorm, rows: list[Row]) -> Figure:
@@ -115,19 +122,3 @@ def draw(settings: BatchNorm, rows: list[Row]) -> Figure:
         panel.set_xticks([b for (b,) in places], [f"{b:g}" for (b,) in places])
     figures.legend_below(figure, panels[0, 0])
     return figure
-
-
-STUDY = Study(
-    settings=BatchNorm,
-    presets={
-        "tiny": training.tiny(networks=("vgg16",), width=1, variability=(0.02,)),
-        "quick": {"epochs": 6, "seeds": 2, "weight_decay": 1e-4, "variability": (0.0, 0.01, 0.02)},
-        "long": {"epochs": 12, "seeds": 5, "weight_decay": 1e-4},
-        "paper": training.paper(variability=(0.0, 0.01, 0.02)),
-    },
-    cells=cells,
-    run=run,
-    report=report,
-    extends=("networks", "variability"),
-    summary=lambda row: f"{training.summary(row)}, anew {row['measured']['recalibrated']:.1%}",
-)

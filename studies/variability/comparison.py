@@ -30,11 +30,11 @@ from studies.data import ImageData
 from studies.labels import Kind
 from studies.models import SMALL_WIDTHS
 from studies.optimizers import IVON, M_RWP, MSAM, NVRM_SGD, SAM, SGD
-from studies.runner import Context, Report, Row, Study, images
 from studies.seeds import derive
 from studies.settings import SOME, Count, NotNegative, Share
+from studies.study import Context, Report, Row
 from studies.variability import looks, training
-from studies.variability.training import TrainingSettings, accuracy
+from studies.variability.training import TrainingStudy, accuracy
 
 
 class Method(NamedTuple):
@@ -69,7 +69,7 @@ BASES = ("decay", "nvrm", "nvrm-relative", "sam")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison(TrainingSettings):
+class Comparison(TrainingStudy):
     """The settings of comparison."""
 
     methods: Annotated[tuple[Literal[tuple(METHODS)], ...], SOME] = tuple(METHODS)
@@ -83,24 +83,79 @@ class Comparison(TrainingSettings):
     weight_decay: NotNegative = 1e-4
     """L2 penalty"""
 
+    presets = {
+        "tiny": {**training.tiny(), "search_seeds": 1},
+        "quick": {
+            "methods": ("decay", "nvrm", "sam"), "noise_rate": (0.4,), "epochs": 15, "seeds": 2, "search_seeds": 1
+        },
+        "long": {"epochs": 36, "seeds": 5},
+        "paper": training.paper(),
+    }  # fmt: skip
+    extends = ("methods", "noise_rate", "search_seeds")
 
-def prepare(settings: Comparison) -> ImageData | None:
-    """The images; refuses methods whose packages are missing."""
-    optimizers.require(METHODS[name].optimizer for name in settings.methods)
-    return images(settings)
+    def prepare(self) -> ImageData | None:
+        """The images; refuses methods whose packages are missing."""
+        optimizers.require(METHODS[name].optimizer for name in self.methods)
+        return super().prepare()
 
+    def cells(self) -> Iterator[dict[str, Any]]:
+        """The search: every value of every grid, judged by the validation split."""
+        for seed, rate, name in itertools.product(range(self.search_seeds), self.noise_rate, self.methods):
+            for value in METHODS[name].grid:
+                yield {"judged_by": "validation", "noise_rate": rate, "method": name, "value": value, "seed": seed}
 
-def cells(settings: Comparison) -> Iterator[dict[str, Any]]:
-    """The search: every value of every grid, judged by the validation split."""
-    for seed, rate, name in itertools.product(range(settings.search_seeds), settings.noise_rate, settings.methods):
-        for value in METHODS[name].grid:
-            yield {"judged_by": "validation", "noise_rate": rate, "method": name, "value": value, "seed": seed}
+    def later_cells(self, rows: list[Row]) -> Iterator[dict[str, Any]]:
+        """What the rule chose, judged by the test set."""
+        for seed, ((rate, name), value) in itertools.product(range(self.seeds), choose(rows).items()):
+            yield {"judged_by": "test", "noise_rate": rate, "method": name, "value": value, "seed": seed}
 
+    def run(self, context: Context, *, judged_by: str, noise_rate: float, method: str, value: float, seed: int
+    ) -> dict[str, Any]:  # fmt: skip
+        """One training."""
+        how = METHODS[method]
+        if judged_by == "validation":
+            seed = derive(seed, "search")
+        problem = training.corrupt(context.prepared, self.noise_kind, noise_rate, seed)
+        if judged_by == "validation":
+            problem = training.validation_problem(problem, seed)
+        width = self.width or SMALL_WIDTHS.get(self.network)
+        place = {"width": width, **how.fixed, how.strength: value}
+        return training.train(problem, self.at(**place), how.optimizer, seed, advance=context.advance)
 
-def later_cells(settings: Comparison, rows: list[Row]) -> Iterator[dict[str, Any]]:
-    """What the rule chose, judged by the test set."""
-    for seed, ((rate, name), value) in itertools.product(range(settings.seeds), choose(rows).items()):
-        yield {"judged_by": "test", "noise_rate": rate, "method": name, "value": value, "seed": seed}
+    def report(self, rows: list[Row]) -> Report:
+        """The table of each rate, the differences from NVRM-SGD and the figure."""
+        judged = tables.select(rows, judged_by="test")
+        parts = [
+            f"{self.data}, {self.network}, {self.epochs} epochs. Each method at the best of four values of its "
+            f"strength ({self.search_seeds} seeds a value, a quarter of the corrupted training images held out). "
+            f"{training.means_of_last(self)}. Differences are paired by seeds, with 95 % intervals."
+        ]
+        for (rate,), mine in tables.groups(judged, "noise_rate").items():
+            bases = {name: runs for (name,), runs in tables.groups(mine, "method").items() if name in BASES}
+            columns: dict[str, Any] = {
+                "method": lambda runs: METHODS[runs[0]["method"]].label,
+                "strength": lambda runs: f"{METHODS[runs[0]['method']].strength} {runs[0]['value']:g}",
+                "test accuracy": lambda runs: tables.percent(list(map(accuracy, runs))),
+                "worst seed": lambda runs: f"{100 * min(map(accuracy, runs)):.1f}",
+            }
+            for name, base in bases.items():
+                columns[f"above {METHODS[name].label}"] = lambda runs, name=name, base=base: (
+                    ""
+                    if runs[0]["method"] == name
+                    else tables.paired(list(map(accuracy, runs)), list(map(accuracy, base)))
+                )
+            if rate:
+                columns["flipped labels memorized"] = lambda runs: tables.percent(training.last(runs, "memorized"))
+            columns["passes a step"] = lambda runs: str(METHODS[runs[0]["method"]].passes)
+            columns["state, bytes per weight"] = lambda runs: f"{runs[0]['state_bytes_a_parameter']:.1f}"
+            parts.append(f"{heading(self, rate)}:\n\n{tables.table(mine, ['method'], columns)}")
+        found = {
+            "chosen": [{"rate": rate, "method": name, "value": value} for (rate, name), value in choose(rows).items()]
+        }
+        return Report("\n\n".join(parts), {"comparison.png": draw(self, judged)}, found)
+
+    def summary(self, row: Row) -> str:
+        return f"test {accuracy(row):.1%}"
 
 
 def choose(rows: list[Row]) -> dict[tuple[float, str], float]:
@@ -115,50 +170,6 @@ def choose(rows: list[Row]) -> dict[tuple[float, str], float]:
 def score(runs: list[Row]) -> float:
     """Mean over seeds of the accuracy on the validation split."""
     return statistics.fmean(map(accuracy, runs))
-
-
-def run(
-    context: Context, *, judged_by: str, noise_rate: float, method: str, value: float, seed: int
-) -> dict[str, Any]:  # fmt: skip
-    """One training."""
-    settings, how = context.settings, METHODS[method]
-    if judged_by == "validation":
-        seed = derive(seed, "search")
-    problem = training.corrupt(context.prepared, settings.noise_kind, noise_rate, seed)
-    if judged_by == "validation":
-        problem = training.validation_problem(problem, seed)
-    width = settings.width or SMALL_WIDTHS.get(settings.network)
-    place = {"width": width, **how.fixed, how.strength: value}
-    return training.train(problem, training.at(settings, **place), how.optimizer, seed, advance=context.advance)
-
-
-def report(settings: Comparison, rows: list[Row]) -> Report:
-    """The table of each rate, the differences from NVRM-SGD and the figure."""
-    judged = tables.select(rows, judged_by="test")
-    parts = [
-        f"{settings.data}, {settings.network}, {settings.epochs} epochs. Each method at the best of four values of its "
-        f"strength ({settings.search_seeds} seeds a value, a quarter of the corrupted training images held out). "
-        f"{training.means_of_last(settings)}. Differences are paired by seeds, with 95 % intervals."
-    ]
-    for (rate,), mine in tables.groups(judged, "noise_rate").items():
-        bases = {name: runs for (name,), runs in tables.groups(mine, "method").items() if name in BASES}
-        columns: dict[str, Any] = {
-            "method": lambda runs: METHODS[runs[0]["method"]].label,
-            "strength": lambda runs: f"{METHODS[runs[0]['method']].strength} {runs[0]['value']:g}",
-            "test accuracy": lambda runs: tables.percent(list(map(accuracy, runs))),
-            "worst seed": lambda runs: f"{100 * min(map(accuracy, runs)):.1f}",
-        }
-        for name, base in bases.items():
-            columns[f"above {METHODS[name].label}"] = lambda runs, name=name, base=base: (
-                "" if runs[0]["method"] == name else tables.paired(list(map(accuracy, runs)), list(map(accuracy, base)))
-            )
-        if rate:
-            columns["flipped labels memorized"] = lambda runs: tables.percent(training.last(runs, "memorized"))
-        columns["passes a step"] = lambda runs: str(METHODS[runs[0]["method"]].passes)
-        columns["state, bytes per weight"] = lambda runs: f"{runs[0]['state_bytes_a_parameter']:.1f}"
-        parts.append(f"{heading(settings, rate)}:\n\n{tables.table(mine, ['method'], columns)}")
-    found = {"chosen": [{"rate": rate, "method": name, "value": value} for (rate, name), value in choose(rows).items()]}
-    return Report("\n\n".join(parts), {"comparison.png": draw(settings, judged)}, found)
 
 
 def heading(settings: Comparison, rate: float) -> str:
@@ -184,23 +195,3 @@ def draw(settings: Comparison, rows: list[Row]) -> Figure:
         panel.grid(axis="x", linewidth=0.5, color=figures.FAINT, alpha=0.4)
         figures.name_axes(panel, heading(settings, rate), "test accuracy, %", "", percent=False)
     return figure
-
-
-STUDY = Study(
-    settings=Comparison,
-    presets={
-        "tiny": {**training.tiny(), "search_seeds": 1},
-        "quick": {
-            "methods": ("decay", "nvrm", "sam"), "noise_rate": (0.4,), "epochs": 15, "seeds": 2, "search_seeds": 1
-        },
-        "long": {"epochs": 36, "seeds": 5},
-        "paper": training.paper(),
-    },
-    prepare=prepare,
-    cells=cells,
-    run=run,
-    report=report,
-    later_cells=later_cells,
-    extends=("methods", "noise_rate", "search_seeds"),
-    summary=lambda row: f"test {accuracy(row):.1%}",
-)  # fmt: skip

@@ -27,18 +27,18 @@ from nvrm_fast import NVRMSGD
 from studies import figures, tables
 from studies.labels import Kind
 from studies.optimizers import NVRM_ADAM, NVRM_SGD, SGD
-from studies.runner import Context, Report, Row, Study
 from studies.seeds import derive
 from studies.settings import SOME, Count, NotNegative, Positive, Share
+from studies.study import Context, Report, Row
 from studies.variability import looks, training
-from studies.variability.training import TrainingSettings, accuracy
+from studies.variability.training import TrainingStudy, accuracy
 
 DRAWS = ("independent", "cycle")
 CYCLE = 4  # steps
 
 
 @dataclass(frozen=True, kw_only=True)
-class CycledNoise(TrainingSettings):
+class CycledNoise(TrainingStudy):
     """The settings of cycled-noise."""
 
     noise_kind: tuple[Kind, ...] = ("asymmetric", "symmetric")
@@ -58,31 +58,74 @@ class CycledNoise(TrainingSettings):
     weight_decay: NotNegative = 1e-4
     """L2 penalty"""
 
+    presets = {
+        "tiny": training.tiny(repetitions=3, gradient_batch=20, gradient_epochs=1, gradient_scales=(0.01,)),
+        "quick": {"epochs": 24, "seeds": 2, "noise_kind": ("asymmetric",), "optimizers": (NVRM_SGD,)},
+        "long": {"epochs": 24, "seeds": 5},
+        "paper": training.paper(),
+    }  # fmt: skip
+    extends = ("noise_kind", "optimizers", "gradient_scales")
 
-def cells(settings: CycledNoise) -> Iterator[dict[str, Any]]:
-    """Seeds first: the trainings, then the variances."""
-    for seed in range(settings.seeds):
-        for kind, name, draws in itertools.product(settings.noise_kind, settings.optimizers, DRAWS):
-            yield {"what": "accuracy", "noise_kind": kind, "optimizer": name, "draws": draws, "seed": seed}
-        for state, b in itertools.product(("start", "trained"), settings.gradient_scales):
-            yield {"what": "variance", "state": state, "b": b, "seed": seed}
+    def cells(self) -> Iterator[dict[str, Any]]:
+        """Seeds first: the trainings, then the variances."""
+        for seed in range(self.seeds):
+            for kind, name, draws in itertools.product(self.noise_kind, self.optimizers, DRAWS):
+                yield {"what": "accuracy", "noise_kind": kind, "optimizer": name, "draws": draws, "seed": seed}
+            for state, b in itertools.product(("start", "trained"), self.gradient_scales):
+                yield {"what": "variance", "state": state, "b": b, "seed": seed}
 
+    def run(self, context: Context, *, what: str, seed: int, **place: Any) -> dict[str, Any]:
+        """One training, or one variance."""
+        if what == "variance":
+            return gradient_variances(context, seed, **place)
+        problem = training.corrupt(context.prepared, place["noise_kind"], self.noise_rate, seed)
+        chosen = self.at(draws=place["draws"])
+        return training.train(problem, chosen, place["optimizer"], seed, advance=context.advance)
 
-def run(context: Context, *, what: str, seed: int, **place: Any) -> dict[str, Any]:
-    """One training, or one variance."""
-    settings = context.settings
-    if what == "variance":
-        return gradient_variances(context, seed, **place)
-    problem = training.corrupt(context.prepared, place["noise_kind"], settings.noise_rate, seed)
-    chosen = training.at(settings, draws=place["draws"])
-    return training.train(problem, chosen, place["optimizer"], seed, advance=context.advance)
+    def report(self, rows: list[Row]) -> Report:
+        """Accuracies with paired differences; variances as ratios."""
+        trained, variances = (tables.select(rows, what=what) for what in ("accuracy", "variance"))
+
+        def of(runs: list[Row], draws: str) -> list[float]:
+            return [accuracy(run) for run in tables.select(runs, draws=draws)]
+
+        columns: dict[str, Any] = {
+            "flips": "noise_kind",
+            "optimizer": "optimizer",
+            "independent": lambda runs: tables.percent(of(runs, "independent")),
+            "cycle": lambda runs: tables.percent(of(runs, "cycle")),
+            "cycle less independent, 95 % interval": lambda runs: tables.paired(
+                of(runs, "cycle"), of(runs, "independent")
+            ),
+        }
+        ratios = {
+            "weights": "state",
+            "b": "b",
+            "variance, cycle / independent": lambda runs: tables.plus_minus(
+                [r["cycle"] / r["independent"] for r in runs], 3
+            ),
+        }
+        text = (
+            f"{self.data}, {self.network}, {100 * self.noise_rate:g} % flips, {self.epochs} epochs, b = "
+            f"{self.variability:g}. {training.means_of_last(self)}:\n\n"
+            f"{tables.table(trained, ('noise_kind', 'optimizer'), columns)}\n\n"
+            f"Variance of the mean gradient over four steps ({self.repetitions} repetitions, a fixed batch of "
+            f"{self.gradient_batch} images):\n\n{tables.table(variances, ('state', 'b'), ratios)}"
+        )
+        return Report(text, {"cycles.png": draw(self, trained, variances)})
+
+    def summary(self, row: Row) -> str:
+        """``test 87.4%`` or ``ratio 0.123``."""
+        return (
+            f"test {accuracy(row):.1%}" if "test_accuracy" in row else f"ratio {row['cycle'] / row['independent']:.3f}"
+        )
 
 
 def gradient_variances(context: Context, seed: int, *, state: str, b: float) -> dict[str, float]:
     """Trace of the covariance of the mean gradient over four steps, by the way of drawing."""
     settings = context.settings
     problem = training.corrupt(context.prepared, settings.noise_kind[0], settings.noise_rate, seed)
-    chosen = training.at(settings)
+    chosen = settings.at()
     network = training.new_network(problem, chosen, seed)
     if state == "trained":
         training.train(
@@ -121,37 +164,6 @@ def mean_gradients(
     return means
 
 
-def report(settings: CycledNoise, rows: list[Row]) -> Report:
-    """Accuracies with paired differences; variances as ratios."""
-    trained, variances = (tables.select(rows, what=what) for what in ("accuracy", "variance"))
-
-    def of(runs: list[Row], draws: str) -> list[float]:
-        return [accuracy(run) for run in tables.select(runs, draws=draws)]
-
-    columns: dict[str, Any] = {
-        "flips": "noise_kind",
-        "optimizer": "optimizer",
-        "independent": lambda runs: tables.percent(of(runs, "independent")),
-        "cycle": lambda runs: tables.percent(of(runs, "cycle")),
-        "cycle less independent, 95 % interval": lambda runs: tables.paired(of(runs, "cycle"), of(runs, "independent")),
-    }
-    ratios = {
-        "weights": "state",
-        "b": "b",
-        "variance, cycle / independent": lambda runs: tables.plus_minus(
-            [r["cycle"] / r["independent"] for r in runs], 3
-        ),
-    }
-    text = (
-        f"{settings.data}, {settings.network}, {100 * settings.noise_rate:g} % flips, {settings.epochs} epochs, b = "
-        f"{settings.variability:g}. {training.means_of_last(settings)}:\n\n"
-        f"{tables.table(trained, ('noise_kind', 'optimizer'), columns)}\n\n"
-        f"Variance of the mean gradient over four steps ({settings.repetitions} repetitions, a fixed batch of "
-        f"{settings.gradient_batch} images):\n\n{tables.table(variances, ('state', 'b'), ratios)}"
-    )
-    return Report(text, {"cycles.png": draw(settings, trained, variances)})
-
-
 def draw(settings: CycledNoise, trained: list[Row], variances: list[Row]) -> Figure:
     """Left the accuracies, a pair of dots a seed; right the ratio of variances against b."""
     figure, panels = figures.new_figure(
@@ -179,24 +191,3 @@ def draw(settings: CycledNoise, trained: list[Row], variances: list[Row]) -> Fig
     figures.name_axes(right, "Variance of the gradient, cycle / independent", "b", "", percent=False)
     figures.tick_scales(right, settings.gradient_scales)
     return figure
-
-
-def summary(row: Row) -> str:
-    """``test 87.4%`` or ``ratio 0.123``."""
-    return f"test {accuracy(row):.1%}" if "test_accuracy" in row else f"ratio {row['cycle'] / row['independent']:.3f}"
-
-
-STUDY = Study(
-    settings=CycledNoise,
-    presets={
-        "tiny": training.tiny(repetitions=3, gradient_batch=20, gradient_epochs=1, gradient_scales=(0.01,)),
-        "quick": {"epochs": 24, "seeds": 2, "noise_kind": ("asymmetric",), "optimizers": (NVRM_SGD,)},
-        "long": {"epochs": 24, "seeds": 5},
-        "paper": training.paper(),
-    },
-    cells=cells,
-    run=run,
-    report=report,
-    extends=("noise_kind", "optimizers", "gradient_scales"),
-    summary=summary,
-)  # fmt: skip

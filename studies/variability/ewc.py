@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from studies import tables
-from studies.runner import Context, Report, Row, Study
 from studies.settings import SOME, Count, NotNegative
+from studies.study import Context, Report, Row
 from studies.variability import looks
 from studies.variability.continual import report as continual
-from studies.variability.continual.settings import ContinualSettings, paper, tiny
+from studies.variability.continual.settings import ContinualStudy, paper, tiny
 from studies.variability.continual.tasks import permuted
 from studies.variability.continual.training import Penalty, learn
 
@@ -35,7 +35,7 @@ STYLES = [
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ewc(ContinualSettings):
+class Ewc(ContinualStudy):
     """The settings of ewc."""
 
     importances: Annotated[tuple[NotNegative, ...], SOME] = (0.0, 30.0, 300.0, 1000.0)
@@ -47,26 +47,52 @@ class Ewc(ContinualSettings):
     fisher_images: Count = 2000
     """images that the Fisher information takes"""
 
+    presets = {
+        "tiny": tiny(importances=(0.0, 300.0), fisher_images=50),
+        "quick": {},
+        "paper": paper(fisher_images=60_000),
+    }
+    extends = ("importances",)
 
-def cells(settings: Ewc) -> Iterator[dict[str, Any]]:
-    """Seeds first, then lambdas, each with Adam and NVRM-Adam."""
-    methods = itertools.product(range(settings.seeds), settings.importances, (0.0, settings.variability))
-    for seed, importance, b in methods:
-        yield {"variability": b, "importance": importance, "seed": seed}
+    def cells(self) -> Iterator[dict[str, Any]]:
+        """Seeds first, then lambdas, each with Adam and NVRM-Adam."""
+        methods = itertools.product(range(self.seeds), self.importances, (0.0, self.variability))
+        for seed, importance, b in methods:
+            yield {"variability": b, "importance": importance, "seed": seed}
 
+    def run(self, context: Context, *, variability: float, importance: float, seed: int) -> dict[str, Any]:
+        """Learn all tasks with one optimizer and one lambda."""
+        data = context.prepared
+        penalty = (
+            Penalty(importance, self.penalty_at == "clean", self.fisher_images, self.fisher == "batch")
+            if importance
+            else None
+        )
+        return learn(
+            permuted(data, self.tasks, seed), data.classes, self.recipe(), variability=variability, seed=seed,
+            penalty=penalty, advance=context.advance,
+        )  # fmt: skip
 
-def run(context: Context, *, variability: float, importance: float, seed: int) -> dict[str, Any]:
-    """Learn all tasks with one optimizer and one lambda."""
-    settings, data = context.settings, context.prepared
-    penalty = (
-        Penalty(importance, settings.penalty_at == "clean", settings.fisher_images, settings.fisher == "batch")
-        if importance
-        else None
-    )
-    return learn(
-        permuted(data, settings.tasks, seed), data.classes, settings.recipe(), variability=variability, seed=seed,
-        penalty=penalty, advance=context.advance,
-    )  # fmt: skip
+    def report(self, rows: list[Row]) -> Report:
+        """The tables after the last task by lambda and after each task, and the figure."""
+        lines = {
+            f"{continual.name_of(b)}, λ = {importance:g}": runs
+            for (importance, b), runs in tables.groups(rows, "importance", "variability").items()
+        }
+        by = ["importance", "variability"]
+        place = {"lambda": lambda runs: f"{runs[0]['importance']:g}"}
+        text = (
+            f"{self.data}, permuted, b = {self.variability:g}: test accuracy in percent after {self.tasks} "
+            f"tasks, mean ± standard deviation over seeds, their number: {self.seeds};\ngain: over Adam at the same "
+            f"lambda and seeds, with 95 % intervals\n\n{continual.final_table(rows, by, place, at_same=['importance'])}"
+            f"\n\n{best_of_each(self, rows)}\n\n{continual.curve_table(lines)}"
+        )
+        styles = [STYLES[number // 2 % len(STYLES)] for number in range(len(lines))]
+        title = looks.title(self, "permuted pixels, EWC", f"b = {self.variability:g}")
+        return Report(text, {"figure5.png": continual.draw_curves(lines, styles, title)})
+
+    def summary(self, row: Row) -> str:
+        return f"all tasks {continual.all_learned(row)[-1]:.1%}"
 
 
 def best_of_each(settings: Ewc, rows: list[Row]) -> str:
@@ -83,37 +109,3 @@ def best_of_each(settings: Ewc, rows: list[Row]) -> str:
         values.append(ends(runs))
     gain = tables.paired(values[1], values[0])
     return f"All tasks, each optimizer at its best lambda of the table: {words[0]}, {words[1]}; gain {gain}."
-
-
-def report(settings: Ewc, rows: list[Row]) -> Report:
-    """The tables after the last task by lambda and after each task, and the figure."""
-    lines = {
-        f"{continual.name_of(b)}, λ = {importance:g}": runs
-        for (importance, b), runs in tables.groups(rows, "importance", "variability").items()
-    }
-    by = ["importance", "variability"]
-    place = {"lambda": lambda runs: f"{runs[0]['importance']:g}"}
-    text = (
-        f"{settings.data}, permuted, b = {settings.variability:g}: test accuracy in percent after {settings.tasks} "
-        f"tasks, mean ± standard deviation over seeds, their number: {settings.seeds};\ngain: over Adam at the same "
-        f"lambda and seeds, with 95 % intervals\n\n{continual.final_table(rows, by, place, at_same=['importance'])}"
-        f"\n\n{best_of_each(settings, rows)}\n\n{continual.curve_table(lines)}"
-    )
-    styles = [STYLES[number // 2 % len(STYLES)] for number in range(len(lines))]
-    title = looks.title(settings, "permuted pixels, EWC", f"b = {settings.variability:g}")
-    return Report(text, {"figure5.png": continual.draw_curves(lines, styles, title)})
-
-
-STUDY = Study(
-    settings=Ewc,
-    presets={
-        "tiny": tiny(importances=(0.0, 300.0), fisher_images=50),
-        "quick": {},
-        "paper": paper(fisher_images=60_000),
-    },
-    cells=cells,
-    run=run,
-    report=report,
-    extends=("importances",),
-    summary=lambda row: f"all tasks {continual.all_learned(row)[-1]:.1%}",
-)

@@ -22,11 +22,11 @@ from typing import Annotated, Any, Literal
 from studies import tables
 from studies.data import ImageData
 from studies.optimizers import ADAM, NVRM_ADAM
-from studies.runner import Context, Report, Row, Study, images
 from studies.settings import SOME, Count, Positive
+from studies.study import Context, Report, Row
 from studies.variability import looks
 from studies.variability.continual import report as continual
-from studies.variability.continual.settings import ContinualSettings, paper, tiny
+from studies.variability.continual.settings import ContinualStudy, paper, tiny
 from studies.variability.continual.tasks import TASKS
 from studies.variability.continual.training import Recipe, learn
 
@@ -35,7 +35,7 @@ WORDS = {"permuted": "permuted pixels", "split": "two classes a task"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Forgetting(ContinualSettings):
+class Forgetting(ContinualStudy):
     """The settings of forgetting."""
 
     task: Annotated[tuple[Literal["permuted", "split"], ...], SOME] = ("permuted", "split")
@@ -52,65 +52,55 @@ class Forgetting(ContinualSettings):
             return self.recipe()
         return replace(self.recipe(), epochs=self.split_epochs, weight_decay=0.0, new_optimizers=True)
 
-
-def prepare(settings: Forgetting) -> ImageData:
-    """The images; refuses more tasks than they have."""
-    data = images(settings)
-    for kind in settings.task:
-        TASKS[kind](data, settings.tasks, 0)
-    return data
-
-
-def cells(settings: Forgetting) -> Iterator[dict[str, Any]]:
-    """Seeds first, then the kinds of tasks, and Adam before every b."""
-    scales = (0.0, *sorted({settings.variability, *settings.scales}))
-    for seed, kind, b in itertools.product(range(settings.seeds), settings.task, scales):
-        yield {"task": kind, "variability": b, "seed": seed}
-
-
-def run(context: Context, *, task: str, variability: float, seed: int) -> dict[str, Any]:
-    """Learn all tasks of a kind with one optimizer."""
-    settings, data = context.settings, context.prepared
-    tasks = TASKS[task](data, settings.tasks, seed)
-    classes = data.classes if task == "permuted" else 2
-    recipe = settings.recipe_of(task)
-    return learn(tasks, classes, recipe, variability=variability, seed=seed, advance=context.advance)
-
-
-def report(settings: Forgetting, rows: list[Row]) -> Report:
-    """For each kind of tasks the table after the last task by b, and that after each task; the figures."""
-    texts, drawn = [], {}
-    for kind in settings.task:
-        mine = tables.select(rows, task=kind)
-        lines = {
-            ADAM: tables.select(mine, variability=0.0),
-            f"{NVRM_ADAM}, b = {settings.variability:g}": tables.select(mine, variability=settings.variability),
-        }
-        texts.append(
-            f"{settings.data}, {kind}: test accuracy in percent after {settings.tasks} tasks, mean ± standard "
-            f"deviation over seeds, their number: {settings.seeds};\ngain: over Adam at the same seeds, with 95 % "
-            f"intervals\n\n{continual.final_table(mine, ['variability'], {'b': 'variability'})}\n\n"
-            + continual.curve_table(lines)
-        )
-        if kind == "permuted":
-            title = looks.title(settings, WORDS[kind], f"after {settings.tasks} tasks")
-            drawn["figure4.png"] = continual.draw_scales(mine, title)
-        styles = ({"linestyle": "--", "marker": "s"}, {"marker": "o"})
-        drawn[FIGURES[kind]] = continual.draw_curves(lines, styles, looks.title(settings, WORDS[kind]))
-    return Report("\n\n".join(texts), drawn)
-
-
-STUDY = Study(
-    settings=Forgetting,
-    presets={
+    presets = {
         "tiny": tiny(scales=(0.1,), split_epochs=1),
         "quick": {},
         "paper": paper(scales=(0.005, 0.01, 0.02, 0.05, 0.1), split_epochs=1),
-    },
-    prepare=prepare,
-    cells=cells,
-    run=run,
-    report=report,
-    extends=("task", "scales"),
-    summary=lambda row: f"all tasks {continual.all_learned(row)[-1]:.1%}",
-)
+    }
+    extends = ("task", "scales")
+
+    def prepare(self) -> ImageData:
+        """The images; refuses more tasks than they have."""
+        data = super().prepare()
+        for kind in self.task:
+            TASKS[kind](data, self.tasks, 0)
+        return data
+
+    def cells(self) -> Iterator[dict[str, Any]]:
+        """Seeds first, then the kinds of tasks, and Adam before every b."""
+        scales = (0.0, *sorted({self.variability, *self.scales}))
+        for seed, kind, b in itertools.product(range(self.seeds), self.task, scales):
+            yield {"task": kind, "variability": b, "seed": seed}
+
+    def run(self, context: Context, *, task: str, variability: float, seed: int) -> dict[str, Any]:
+        """Learn all tasks of a kind with one optimizer."""
+        data = context.prepared
+        tasks = TASKS[task](data, self.tasks, seed)
+        classes = data.classes if task == "permuted" else 2
+        recipe = self.recipe_of(task)
+        return learn(tasks, classes, recipe, variability=variability, seed=seed, advance=context.advance)
+
+    def report(self, rows: list[Row]) -> Report:
+        """For each kind of tasks the table after the last task by b, and that after each task; the figures."""
+        texts, drawn = [], {}
+        for kind in self.task:
+            mine = tables.select(rows, task=kind)
+            lines = {
+                ADAM: tables.select(mine, variability=0.0),
+                f"{NVRM_ADAM}, b = {self.variability:g}": tables.select(mine, variability=self.variability),
+            }
+            texts.append(
+                f"{self.data}, {kind}: test accuracy in percent after {self.tasks} tasks, mean ± standard "
+                f"deviation over seeds, their number: {self.seeds};\ngain: over Adam at the same seeds, with 95 % "
+                f"intervals\n\n{continual.final_table(mine, ['variability'], {'b': 'variability'})}\n\n"
+                + continual.curve_table(lines)
+            )
+            if kind == "permuted":
+                title = looks.title(self, WORDS[kind], f"after {self.tasks} tasks")
+                drawn["figure4.png"] = continual.draw_scales(mine, title)
+            styles = ({"linestyle": "--", "marker": "s"}, {"marker": "o"})
+            drawn[FIGURES[kind]] = continual.draw_curves(lines, styles, looks.title(self, WORDS[kind]))
+        return Report("\n\n".join(texts), drawn)
+
+    def summary(self, row: Row) -> str:
+        return f"all tasks {continual.all_learned(row)[-1]:.1%}"

@@ -17,14 +17,14 @@ from matplotlib.figure import Figure
 
 from studies import figures, tables
 from studies.optimizers import ADAM, IVON, NOISY, NVRM_SGD, SAM, SGD, OptimizerName
-from studies.runner import Context, Report, Row, Study
 from studies.settings import SOME, NotNegative, Share
+from studies.study import Context, Report, Row
 from studies.variability import looks, training
-from studies.variability.training import TrainingSettings
+from studies.variability.training import TrainingStudy
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generalization(TrainingSettings):
+class Generalization(TrainingStudy):
     """The settings of generalization."""
 
     noise_rate: Share = 0.0
@@ -34,27 +34,31 @@ class Generalization(TrainingSettings):
     optimizers: Annotated[tuple[OptimizerName, ...], SOME] = (SGD, NVRM_SGD, ADAM, SAM, IVON)
     """what is compared"""
 
+    presets = {
+        "tiny": training.tiny(variability=(0.02,)),
+        "quick": training.quick(variability=(0.02, 0.05), weight_decay=1e-4),
+        "paper": training.paper(network="vgg16", momentum=0.0),
+    }
+    extends = ("variability", "optimizers")
 
-def cells(settings: Generalization) -> Iterator[dict[str, Any]]:
-    """Seeds first, then optimizers, those with noise at each b."""
-    for seed in range(settings.seeds):
-        for optimizer in settings.optimizers:
-            for b in settings.variability if optimizer in NOISY else (0.0,):
-                yield {"optimizer": optimizer, "variability": b, "seed": seed}
+    def cells(self) -> Iterator[dict[str, Any]]:
+        """Seeds first, then optimizers, those with noise at each b."""
+        for seed in range(self.seeds):
+            for optimizer in self.optimizers:
+                for b in self.variability if optimizer in NOISY else (0.0,):
+                    yield {"optimizer": optimizer, "variability": b, "seed": seed}
 
+    def run(self, context: Context, *, optimizer: str, variability: float, seed: int) -> dict[str, Any]:
+        """One training."""
+        problem = training.corrupt(context.prepared, "asymmetric", self.noise_rate, seed)
+        settings = self.at(variability=variability)
+        return training.train(problem, settings, optimizer, seed, advance=context.advance)
 
-def run(context: Context, *, optimizer: str, variability: float, seed: int) -> dict[str, Any]:
-    """One training."""
-    problem = training.corrupt(context.prepared, "asymmetric", context.settings.noise_rate, seed)
-    settings = training.at(context.settings, variability=variability)
-    return training.train(problem, settings, optimizer, seed, advance=context.advance)
-
-
-def report(settings: Generalization, rows: list[Row]) -> Report:
-    """The table, the differences from SGD and the figure."""
-    place = ("variability",), {"b": "variability"}
-    text = training.report_text(settings, rows, *place, at_same=())
-    return Report(text, {"curves.png": draw(settings, rows)})
+    def report(self, rows: list[Row]) -> Report:
+        """The table, the differences from SGD and the figure."""
+        place = ("variability",), {"b": "variability"}
+        text = training.report_text(self, rows, *place, at_same=())
+        return Report(text, {"curves.png": draw(self, rows)})
 
 
 def draw(settings: Generalization, rows: list[Row]) -> Figure:
@@ -78,19 +82,3 @@ def draw(settings: Generalization, rows: list[Row]) -> Figure:
     panels[0, 1].set_ylim(bottom=max(0.0, 100 * min(training.last(rows, "test_accuracy")) - 8))
     figures.legend_below(figure, panels[0, 0])
     return figure
-
-
-STUDY = Study(
-    settings=Generalization,
-    presets={
-        "tiny": training.tiny(variability=(0.02,)),
-        "quick": training.quick(variability=(0.02, 0.05), weight_decay=1e-4),
-        "paper": training.paper(network="vgg16", momentum=0.0),
-    },
-    prepare=training.prepare,
-    cells=cells,
-    run=run,
-    report=report,
-    extends=("variability", "optimizers"),
-    summary=training.summary,
-)

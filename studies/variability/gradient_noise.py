@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from studies.optimizers import NVRM_SGD, SGD
-from studies.runner import Report, Row, Study
 from studies.settings import SOME, NotNegative, Positive
+from studies.study import Report, Row
 from studies.variability import scales, training
-from studies.variability.scales import ScaleSettings
+from studies.variability.scales import ScaleStudy
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientNoise(ScaleSettings):
+class GradientNoise(ScaleStudy):
     """The settings of gradient-noise."""
 
     variability: Annotated[tuple[NotNegative, ...], SOME] = (0.05,)
@@ -29,35 +29,23 @@ class GradientNoise(ScaleSettings):
     lr: Annotated[tuple[Positive, ...], SOME] = (0.1, 0.3, 1.0, 3.0)
     """learning rates at the start, one or more"""
 
-
-def cells(settings: GradientNoise) -> Iterator[dict[str, Any]]:
-    """At each seed, weight decay and learning rate SGD, and NVRM-SGD at each b."""
-    ways = [(SGD, 0.0), *((NVRM_SGD, b) for b in settings.variability)]
-    for seed, decay, (optimizer, b), lr in itertools.product(
-        range(settings.seeds), settings.weight_decay, ways, settings.lr
-    ):
-        yield {"optimizer": optimizer, "weight_decay": decay, "variability": b, "lr": lr, "seed": seed}
-
-
-def report(settings: GradientNoise, rows: list[Row]) -> Report:
-    """The table, the differences from SGD at the same learning rate, and the figure."""
-    text = training.report_text(settings, rows, *training.place("lr", "variability"), at_same=["weight_decay", "lr"])
-    figure = scales.draw(settings, rows, "lr", "learning rate at the start", training.name)
-    return Report(text, {"scales.png": figure})
-
-
-STUDY = Study(
-    settings=GradientNoise,
-    presets={
+    presets = {
         "tiny": training.tiny(lr=(0.03,)),
         "quick": training.quick(weight_decay=(1e-4,), lr=(0.03, 0.1, 0.3)),
         "long": training.long(lr=(0.01, 0.03, 0.1, 0.3), variability=(0.02, 0.03, 0.05)),
         # Figure 13: the learning rate divided by 10 after every 60 epochs.
         "paper": training.paper(weight_decay=(1e-4,), lr=(0.1, 0.3, 1.0, 3.0), lr_drops=(60, 120, 180, 240)),
-    },
-    cells=cells,
-    run=scales.run,
-    report=report,
-    extends=("weight_decay", "variability", "lr"),
-    summary=training.summary,
-)
+    }
+    extends = ("weight_decay", "variability", "lr")
+
+    def cells(self) -> Iterator[dict[str, Any]]:
+        """At each seed, weight decay and learning rate SGD, and NVRM-SGD at each b."""
+        ways = [(SGD, 0.0), *((NVRM_SGD, b) for b in self.variability)]
+        for seed, decay, (optimizer, b), lr in itertools.product(range(self.seeds), self.weight_decay, ways, self.lr):
+            yield {"optimizer": optimizer, "weight_decay": decay, "variability": b, "lr": lr, "seed": seed}
+
+    def report(self, rows: list[Row]) -> Report:
+        """The table, the differences from SGD at the same learning rate, and the figure."""
+        text = training.report_text(self, rows, *training.place("lr", "variability"), at_same=["weight_decay", "lr"])
+        figure = scales.draw(self, rows, "lr", "learning rate at the start", training.name)
+        return Report(text, {"scales.png": figure})

@@ -25,10 +25,10 @@ from torch import nn
 from studies import calibration, figures, tables
 from studies.labels import Kind
 from studies.optimizers import ADAM, ANTI_PGD, IVON, M_RWP, MSAM, NOISY, NVRM_SGD, SAM, SGD, OptimizerName
-from studies.runner import Context, Report, Row, Study
 from studies.settings import SOME, Count, NotNegative, Share
+from studies.study import Context, Report, Row
 from studies.variability import looks, training
-from studies.variability.training import DecaySettings
+from studies.variability.training import DecayStudy
 
 RATES = {"asymmetric": (0.1, 0.2, 0.3, 0.4), "symmetric": (0.2, 0.4, 0.6, 0.8), "patterned": (0.1, 0.2, 0.3, 0.4)}
 BOTH = ("asymmetric", "symmetric")
@@ -37,7 +37,7 @@ PANELS = (("test_accuracy", "Test accuracy"), ("train_accuracy", "Training accur
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelNoise(DecaySettings):
+class LabelNoise(DecayStudy):
     """The settings of label-noise."""
 
     seeds: Count = 5
@@ -53,49 +53,56 @@ class LabelNoise(DecaySettings):
     optimizers: tuple[OptimizerName, ...] = (SGD, NVRM_SGD)
     """what is compared"""
 
+    presets = {
+        "tiny": training.tiny(noise_kind=BOTH, optimizers=(SGD, NVRM_SGD, ADAM, SAM, IVON, ANTI_PGD, M_RWP, MSAM)),
+        "quick": {},
+        "long": training.long(
+            noise_kind=BOTH, noise_rate=None, weight_decay=(1e-4, 1e-2), variability=(0.02, 0.03, 0.05)
+        ),
+        "paper": training.paper(weight_decay=(1e-4,), noise_kind=BOTH, noise_rate=None),
+    }
+    extends = ("noise_kind", "noise_rate", "weight_decay", "variability", "optimizers")
 
-def cells(settings: LabelNoise) -> Iterator[dict[str, Any]]:
-    """Seeds first, then kinds, rates, weight decays and optimizers, those with noise at each b."""
-    ways = [(name, b) for name in settings.optimizers for b in (settings.variability if name in NOISY else (0.0,))]
-    for seed, kind in itertools.product(range(settings.seeds), settings.noise_kind):
-        rates = settings.noise_rate or RATES[kind]
-        for rate, decay, (optimizer, b) in itertools.product(rates, settings.weight_decay, ways):
-            place = {"noise_kind": kind, "noise_rate": rate, "weight_decay": decay, "variability": b}
-            yield {"optimizer": optimizer, **place, "seed": seed}
+    def cells(self) -> Iterator[dict[str, Any]]:
+        """Seeds first, then kinds, rates, weight decays and optimizers, those with noise at each b."""
+        ways = [(name, b) for name in self.optimizers for b in (self.variability if name in NOISY else (0.0,))]
+        for seed, kind in itertools.product(range(self.seeds), self.noise_kind):
+            rates = self.noise_rate or RATES[kind]
+            for rate, decay, (optimizer, b) in itertools.product(rates, self.weight_decay, ways):
+                place = {"noise_kind": kind, "noise_rate": rate, "weight_decay": decay, "variability": b}
+                yield {"optimizer": optimizer, **place, "seed": seed}
 
+    def run(
+        self, context: Context, *, optimizer: str, noise_kind: str, noise_rate: float, seed: int, **place: Any
+    ) -> dict[str, Any]:
+        """One training on the labels of one kind, rate and seed; ``place``: weight decay and b."""
+        problem = training.corrupt(context.prepared, noise_kind, noise_rate, seed)
+        settings = self.at(**place)
+        return training.train(problem, settings, optimizer, seed, advance=context.advance, measure=calibration_error)
 
-def run(
-    context: Context, *, optimizer: str, noise_kind: str, noise_rate: float, seed: int, **place: Any
-) -> dict[str, Any]:
-    """One training on the labels of one kind, rate and seed; ``place``: weight decay and b."""
-    problem = training.corrupt(context.prepared, noise_kind, noise_rate, seed)
-    settings = training.at(context.settings, **place)
-    return training.train(problem, settings, optimizer, seed, advance=context.advance, measure=calibration_error)
+    def report(self, rows: list[Row]) -> Report:
+        """The table, the differences from SGD at the same weight decay, and a figure for each kind of flips and weight
+        decay, as the paper has Figures 3 and 10."""
+        rows = sorted(rows, key=lambda row: self.noise_kind.index(row["noise_kind"]))
+        names, columns = training.place("variability")
+        same = ["noise_kind", "noise_rate", "weight_decay"]
+        columns = {"flips": lambda runs: flips(runs[0]), **columns}
+        measured = {}
+        if all("calibration_error" in row.get("measured", {}) for row in rows):  # results of earlier versions have none
+            measured["expected calibration error"] = lambda runs: tables.percent(
+                [run["measured"]["calibration_error"] for run in runs]
+            )
+        text = training.report_text(self, rows, [*same[:2], *names], columns, same, measured)
+        drawn = {}
+        for (kind, decay), mine in tables.groups(rows, "noise_kind", "weight_decay").items():
+            several = [kind] * (len(self.noise_kind) > 1) + [f"{decay:g}"] * (len(self.weight_decay) > 1)
+            drawn["-".join(["curves", *several]) + ".png"] = draw(self, kind, decay, mine)
+        return Report(text, drawn, conclusion=conclusion(rows))
 
 
 def calibration_error(network: nn.Module, problem: training.Problem, *where: Any) -> dict[str, Any]:
     """Of the test images, after the last epoch."""
     return {"calibration_error": calibration.of_network(network, problem.test_images, problem.test_labels)}
-
-
-def report(settings: LabelNoise, rows: list[Row]) -> Report:
-    """The table, the differences from SGD at the same weight decay, and a figure for each kind of flips and weight
-    decay, as the paper has Figures 3 and 10."""
-    rows = sorted(rows, key=lambda row: settings.noise_kind.index(row["noise_kind"]))
-    names, columns = training.place("variability")
-    same = ["noise_kind", "noise_rate", "weight_decay"]
-    columns = {"flips": lambda runs: flips(runs[0]), **columns}
-    measured = {}
-    if all("calibration_error" in row.get("measured", {}) for row in rows):  # results of earlier versions have none
-        measured["expected calibration error"] = lambda runs: tables.percent(
-            [run["measured"]["calibration_error"] for run in runs]
-        )
-    text = training.report_text(settings, rows, [*same[:2], *names], columns, same, measured)
-    drawn = {}
-    for (kind, decay), mine in tables.groups(rows, "noise_kind", "weight_decay").items():
-        several = [kind] * (len(settings.noise_kind) > 1) + [f"{decay:g}"] * (len(settings.weight_decay) > 1)
-        drawn["-".join(["curves", *several]) + ".png"] = draw(settings, kind, decay, mine)
-    return Report(text, drawn, conclusion=conclusion(rows))
 
 
 def conclusion(rows: list[Row]) -> str:
@@ -157,22 +164,3 @@ def draw(settings: LabelNoise, kind: str, decay: float, rows: list[Row]) -> Figu
     if not alone:
         figures.legend_below(figure, panels[0, 0])
     return figure
-
-
-STUDY = Study(
-    settings=LabelNoise,
-    presets={
-        "tiny": training.tiny(noise_kind=BOTH, optimizers=(SGD, NVRM_SGD, ADAM, SAM, IVON, ANTI_PGD, M_RWP, MSAM)),
-        "quick": {},
-        "long": training.long(
-            noise_kind=BOTH, noise_rate=None, weight_decay=(1e-4, 1e-2), variability=(0.02, 0.03, 0.05)
-        ),
-        "paper": training.paper(weight_decay=(1e-4,), noise_kind=BOTH, noise_rate=None),
-    },
-    prepare=training.prepare,
-    cells=cells,
-    run=run,
-    report=report,
-    extends=("noise_kind", "noise_rate", "weight_decay", "variability", "optimizers"),
-    summary=training.summary,
-)

@@ -28,11 +28,11 @@ from typing import Annotated, Any
 from studies import StudyError, models, tables
 from studies.labels import Kind
 from studies.optimizers import NVRM_SGD, SGD
-from studies.runner import Context, Report, Row, Study
 from studies.seeds import derive
 from studies.settings import SOME, Count, NotNegative, Positive, Share
+from studies.study import Context, Report, Row
 from studies.variability import training
-from studies.variability.training import TrainingSettings, last
+from studies.variability.training import TrainingStudy, last
 
 PLACE = ("network", "lr", "weight_decay")
 _PLACE = {"network": "network", "lr": "lr", "weight decay": lambda runs: f"{runs[0]['weight_decay']:g}"}
@@ -40,7 +40,7 @@ SETTING = ("optimizer", *PLACE, "variability")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sweep(TrainingSettings):
+class Sweep(TrainingStudy):
     """The settings of label-noise-sweep."""
 
     seeds: Count = 5
@@ -63,37 +63,81 @@ class Sweep(TrainingSettings):
     memorizes: float = 0.8
     """training accuracy that rule 2 asks for, a fraction"""
 
+    presets = {
+        "tiny": training.tiny(
+            network=("mlp",), lr=(0.1,), weight_decay=(0.0, 1e-2), variability=(0.02,), sweep_seeds=1, memorizes=0.0
+        ),
+        "quick": {
+            "network": ("cnn",), "lr": (0.03,), "weight_decay": (1e-2, 5e-2), "variability": (0.02, 0.05),
+            "sweep_seeds": 2, "seeds": 1,
+        },
+        "paper": {},
+    }  # fmt: skip
+    extends = ("sweep_seeds", "network", "lr", "weight_decay", "variability", "memorizes")
 
-def cells(settings: Sweep) -> Iterator[dict[str, Any]]:
-    """The grid: every setting at every seed, judged by the validation split."""
-    optimizers = [(SGD, 0.0)] + [(NVRM_SGD, b) for b in settings.variability]
-    for seed in range(settings.sweep_seeds):
-        for *place, (optimizer, b) in itertools.product(
-            settings.network, settings.lr, settings.weight_decay, optimizers
-        ):
-            setting = dict(zip(SETTING, (optimizer, *place, b)))
-            yield {"judged_by": "validation"} | setting | {"seed": seed}
+    def cells(self) -> Iterator[dict[str, Any]]:
+        """The grid: every setting at every seed, judged by the validation split."""
+        optimizers = [(SGD, 0.0)] + [(NVRM_SGD, b) for b in self.variability]
+        for seed in range(self.sweep_seeds):
+            for *place, (optimizer, b) in itertools.product(self.network, self.lr, self.weight_decay, optimizers):
+                setting = dict(zip(SETTING, (optimizer, *place, b)))
+                yield {"judged_by": "validation"} | setting | {"seed": seed}
 
+    def later_cells(self, rows: list[Row]) -> Iterator[dict[str, Any]]:
+        """What the rule chose, each setting once, judged by the test set."""
+        chosen = tables.groups([runs[0] for runs in choose(rows, self.memorizes).values()], *SETTING)
+        for setting, seed in itertools.product(chosen, range(self.seeds)):
+            yield {"judged_by": "test"} | dict(zip(SETTING, setting)) | {"seed": seed}
 
-def later_cells(settings: Sweep, rows: list[Row]) -> Iterator[dict[str, Any]]:
-    """What the rule chose, each setting once, judged by the test set."""
-    chosen = tables.groups([runs[0] for runs in choose(rows, settings.memorizes).values()], *SETTING)
-    for setting, seed in itertools.product(chosen, range(settings.seeds)):
-        yield {"judged_by": "test"} | dict(zip(SETTING, setting)) | {"seed": seed}
+    def run(self, context: Context, *, judged_by: str, optimizer: str, seed: int, **place: Any) -> dict[str, Any]:
+        """One training; of the grid's, only the last epoch is judged."""
+        if judged_by == "validation":
+            seed = derive(seed, "search")
+        problem = training.corrupt(context.prepared, self.noise_kind, self.noise_rate, seed)
+        if judged_by == "validation":
+            problem = training.validation_problem(problem, seed)
+        return training.train(
+            problem, self.at(**place), optimizer, seed, every_epoch=judged_by == "test",
+            advance=context.advance,
+        )  # fmt: skip
 
-
-def run(context: Context, *, judged_by: str, optimizer: str, seed: int, **place: Any) -> dict[str, Any]:
-    """One training; of the grid's, only the last epoch is judged."""
-    settings = context.settings
-    if judged_by == "validation":
-        seed = derive(seed, "search")
-    problem = training.corrupt(context.prepared, settings.noise_kind, settings.noise_rate, seed)
-    if judged_by == "validation":
-        problem = training.validation_problem(problem, seed)
-    return training.train(
-        problem, training.at(settings, **place), optimizer, seed, every_epoch=judged_by == "test",
-        advance=context.advance,
-    )  # fmt: skip
+    def report(self, rows: list[Row]) -> Report:
+        """The settings that were chosen with their test accuracy, the scores at a glance, then all of the grid."""
+        chosen = choose(rows, self.memorizes)
+        grid, confirmed = (tables.select(rows, judged_by=by) for by in ("validation", "test"))
+        setting = {"optimizer": "optimizer"} | _PLACE | {"b": "variability"}
+        measured = {
+            "training, corrupted labels": lambda runs: tables.percent(last(runs, "train_accuracy")),
+            "flipped labels memorized": lambda runs: tables.percent(last(runs, "memorized")),
+        }
+        # The runs of a choice at the test set, one line for each reason.
+        lines = [
+            row | {"why": why, "score": last(runs, "test_accuracy")}
+            for why, runs in chosen.items()
+            for row in tables.select(confirmed, **{name: runs[0][name] for name in SETTING})
+        ]
+        choice = tables.table(
+            lines,
+            ["why"],
+            {
+                "chosen as": "why",
+                **setting,
+                "score": lambda runs: tables.percent(runs[0]["score"]),
+                "test, last epoch": lambda runs: tables.percent(last(runs, "test_accuracy")),
+                "test, best epoch": lambda runs: tables.percent([max(run["test_accuracy"]) for run in runs]),
+                **measured,
+            },
+        )
+        scores = {"score": lambda runs: tables.percent(last(runs, "test_accuracy"))}
+        text = (
+            f"Chosen by the rule, then trained on all training images and judged by the test set:\n\n{choice}\n\n"
+            f"Score by b (accuracy on the corrupted validation split, mean over seeds; in percent):\n\n"
+            f"{matrix(grid)}\n\n"
+            "All settings (score: accuracy on the corrupted validation split, no test image seen; all in percent):\n\n"
+            + tables.table(grid, SETTING, setting | scores | measured)
+        )
+        found = {"chosen": {why: {name: runs[0][name] for name in SETTING} for why, runs in chosen.items()}}
+        return Report(text, found=found)
 
 
 def choose(rows: Sequence[Row], memorizes: float) -> dict[str, list[Row]]:
@@ -129,44 +173,6 @@ def score(runs: Sequence[Row]) -> float:
     return statistics.fmean(last(runs, "test_accuracy"))
 
 
-def report(settings: Sweep, rows: list[Row]) -> Report:
-    """The settings that were chosen with their test accuracy, the scores at a glance, then all of the grid."""
-    chosen = choose(rows, settings.memorizes)
-    grid, confirmed = (tables.select(rows, judged_by=by) for by in ("validation", "test"))
-    setting = {"optimizer": "optimizer"} | _PLACE | {"b": "variability"}
-    measured = {
-        "training, corrupted labels": lambda runs: tables.percent(last(runs, "train_accuracy")),
-        "flipped labels memorized": lambda runs: tables.percent(last(runs, "memorized")),
-    }
-    # The runs of a choice at the test set, one line for each reason.
-    lines = [
-        row | {"why": why, "score": last(runs, "test_accuracy")}
-        for why, runs in chosen.items()
-        for row in tables.select(confirmed, **{name: runs[0][name] for name in SETTING})
-    ]
-    choice = tables.table(
-        lines,
-        ["why"],
-        {
-            "chosen as": "why",
-            **setting,
-            "score": lambda runs: tables.percent(runs[0]["score"]),
-            "test, last epoch": lambda runs: tables.percent(last(runs, "test_accuracy")),
-            "test, best epoch": lambda runs: tables.percent([max(run["test_accuracy"]) for run in runs]),
-            **measured,
-        },
-    )
-    scores = {"score": lambda runs: tables.percent(last(runs, "test_accuracy"))}
-    text = (
-        f"Chosen by the rule, then trained on all training images and judged by the test set:\n\n{choice}\n\n"
-        f"Score by b (accuracy on the corrupted validation split, mean over seeds; in percent):\n\n{matrix(grid)}\n\n"
-        "All settings (score: accuracy on the corrupted validation split, no test image seen; all in percent):\n\n"
-        + tables.table(grid, SETTING, setting | scores | measured)
-    )
-    found = {"chosen": {why: {name: runs[0][name] for name in SETTING} for why, runs in chosen.items()}}
-    return Report(text, found=found)
-
-
 def matrix(grid: Sequence[Row]) -> str:
     """All scores: a line for each network, learning rate and weight decay, a column for each b."""
 
@@ -176,24 +182,3 @@ def matrix(grid: Sequence[Row]) -> str:
     methods = dict.fromkeys((row["optimizer"], row["variability"]) for row in grid)
     names = {SGD if optimizer == SGD else f"b = {b:g}": at(optimizer, b) for optimizer, b in methods}
     return tables.table(grid, PLACE, _PLACE | names)
-
-
-STUDY = Study(
-    settings=Sweep,
-    presets={
-        "tiny": training.tiny(
-            network=("mlp",), lr=(0.1,), weight_decay=(0.0, 1e-2), variability=(0.02,), sweep_seeds=1, memorizes=0.0
-        ),
-        "quick": {
-            "network": ("cnn",), "lr": (0.03,), "weight_decay": (1e-2, 5e-2), "variability": (0.02, 0.05),
-            "sweep_seeds": 2, "seeds": 1,
-        },
-        "paper": {},
-    },
-    cells=cells,
-    run=run,
-    report=report,
-    later_cells=later_cells,
-    extends=("sweep_seeds", "network", "lr", "weight_decay", "variability", "memorizes"),
-    summary=training.summary,
-)  # fmt: skip

@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from studies import figures, tables
-from studies.runner import Row
+from studies.study import Row
 from studies.variability import looks
-from studies.variability.perturbations import WeightPerturbation, means
+from studies.variability.perturbations import means
 from studies.variability.training import last, name
 
 _BY = ("optimizer", "variability")
@@ -23,7 +23,7 @@ def measured(runs: Sequence[Row], key: str) -> list[Any]:
     return [run["measured"][key] for run in runs]
 
 
-def describe(settings: WeightPerturbation, rows: Sequence[Row]) -> str:
+def describe(settings: Any, rows: Sequence[Row]) -> str:
     """Everything in Markdown: accuracies under noise, then delta and the bounds."""
     seeds = f"mean ± standard deviation over seeds, their number: {settings.seeds}"
     return (
@@ -43,7 +43,7 @@ def describe(settings: WeightPerturbation, rows: Sequence[Row]) -> str:
     )
 
 
-def accuracy_table(settings: WeightPerturbation, rows: Sequence[Row]) -> str:
+def accuracy_table(settings: Any, rows: Sequence[Row]) -> str:
     """One line a training, one column a scale; the root mean square weight beside, to judge the scales by."""
 
     def at(number: int) -> Any:
@@ -57,7 +57,7 @@ def accuracy_table(settings: WeightPerturbation, rows: Sequence[Row]) -> str:
     return tables.table(rows, _BY, columns | {f"{scale:g}": at(k) for k, scale in enumerate(settings.scales)})
 
 
-def at_twice_the_weights(settings: WeightPerturbation, run: Row) -> float:
+def at_twice_the_weights(settings: Any, run: Row) -> float:
     """Accuracy at noise of twice the network's root mean square weight, straight lines between the scales, as a
     fraction: noise that is equally large beside the weights of all networks."""
     order = np.argsort((0.0, *settings.scales))
@@ -65,7 +65,7 @@ def at_twice_the_weights(settings: WeightPerturbation, run: Row) -> float:
     return float(np.interp(2 * run["measured"]["root_mean_square_weight"], [0.0, *sorted(settings.scales)], accuracies))
 
 
-def difference_table(settings: WeightPerturbation, rows: Sequence[Row]) -> str:
+def difference_table(settings: Any, rows: Sequence[Row]) -> str:
     """By how much networks of NVRM-SGD keep more accuracy than SGD's of the same seed, with the paragraph before it;
     empty for one seed."""
     base = tables.select(rows, variability=0.0)
@@ -87,7 +87,7 @@ def difference_table(settings: WeightPerturbation, rows: Sequence[Row]) -> str:
     )
 
 
-def _at_each_scale(settings: WeightPerturbation, rows: Sequence[Row], header: Sequence[str], cells: Any) -> str:
+def _at_each_scale(settings: Any, rows: Sequence[Row], header: Sequence[str], cells: Any) -> str:
     """A table with a line for each training and each of --train-scales; cells: of the runs and the scale's number."""
     lines = [
         [name(runs[0]), f"{b:g}", *cells(runs, k)]
@@ -97,7 +97,7 @@ def _at_each_scale(settings: WeightPerturbation, rows: Sequence[Row], header: Se
     return tables.markdown(["trained by", "b", *header], lines)
 
 
-def delta_table(settings: WeightPerturbation, rows: Sequence[Row]) -> str:
+def delta_table(settings: Any, rows: Sequence[Row]) -> str:
     """Losses without noise and delta, for cross entropy and for errors."""
 
     def cells(runs: Sequence[Row], k: int) -> list[str]:
@@ -123,7 +123,7 @@ def delta_interval(found: dict[str, Any]) -> tuple[float, float]:
     return max(low, -high, 0.0), max(-low, high)
 
 
-def bound_table(settings: WeightPerturbation, rows: Sequence[Row]) -> str:
+def bound_table(settings: Any, rows: Sequence[Row]) -> str:
     """What happens on test images, and what the theorems allow."""
 
     def cells(runs: Sequence[Row], k: int) -> list[str]:
@@ -149,7 +149,7 @@ def bound_table(settings: WeightPerturbation, rows: Sequence[Row]) -> str:
     return _at_each_scale(settings, rows, header, cells)
 
 
-def draw(settings: WeightPerturbation, rows: Sequence[Row]) -> Figure:
+def draw(settings: Any, rows: Sequence[Row]) -> Figure:
     """Left, as the paper's Figures 1 and 8: test accuracy against the noise scale, bands of one standard deviation over
     seeds. Right: delta of the cross entropy on the training images, bars of the widest 95 % interval."""
     figure, (panels,) = figures.new_figure(1, 2, width=10.4, height=4.4, title=looks.title(settings, settings.network))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -23,25 +22,7 @@ from nvrm_fast.probe import (
 )
 from studies import StudyError, models
 from studies.seeds import derive
-from studies.settings import SOME, Count, NotNegative, Positive
 from studies.variability.training import Problem, TrainingSettings
-
-
-@dataclass(frozen=True, kw_only=True)
-class WeightPerturbation(TrainingSettings):
-    """The settings of weight-perturbation."""
-
-    variability: Annotated[tuple[NotNegative, ...], SOME] = (0.02, 0.05, 0.07)
-    """b that NVRM-SGD trains with, one or more"""
-    scales: Annotated[tuple[Positive, ...], SOME] = (0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.16, 0.2)
-    """noise on trained weights, before the test images"""
-    samples: Count = 16
-    """perturbed networks for each of --scales"""
-    train_scales: Annotated[tuple[Positive, ...], SOME] = (0.02, 0.05, 0.1)
-    """noise on trained weights, before the training images: b of delta and the bounds"""
-    train_samples: Annotated[int, Field(ge=2)] = 16
-    """perturbed networks for each of --train-scales"""
-
 
 LOSSES = {"cross_entropy": cross_entropy, "errors": zero_one_loss}
 

@@ -20,10 +20,10 @@ from studies import figures, tables
 from studies.labels import Kind
 from studies.models import SMALL_WIDTHS, NetworkName
 from studies.optimizers import NVRM_SGD, SGD
-from studies.runner import Context, Report, Row, Study
 from studies.settings import SOME, NotNegative, Positive, Share
+from studies.study import Context, Report, Row
 from studies.variability import looks, training
-from studies.variability.training import TrainingSettings, accuracy
+from studies.variability.training import TrainingStudy, accuracy
 
 #: Measure, what it is of, and by what the factor is divided.
 SCALES = {
@@ -33,9 +33,11 @@ SCALES = {
     "third of a row's largest": ("absmax", "row", 3),
 }
 
+_GRID = {"variability": (0.02, 0.03, 0.05, 0.07), "factors": (0.35, 0.5, 0.7, 1.0)}
+
 
 @dataclass(frozen=True, kw_only=True)
-class RelativeNoise(TrainingSettings):
+class RelativeNoise(TrainingStudy):
     """The settings of relative-noise."""
 
     networks: Annotated[tuple[NetworkName, ...], SOME] = ("cnn",)
@@ -53,47 +55,54 @@ class RelativeNoise(TrainingSettings):
     weight_decay: NotNegative = 1e-4
     """L2 penalty"""
 
+    presets = {
+        "tiny": {**training.tiny(networks=("mlp",)), "noise_on_biases": (False, True)},
+        "quick": {"epochs": 24, "seeds": 3},
+        "long": {
+            "epochs": 36, "seeds": 5, "networks": ("cnn", "mlp", "vgg16"), "noise_on_biases": (False, True), **_GRID
+        },
+        "paper": training.paper(networks=("resnet34", "vgg16", "mobilenetv2"), **_GRID),
+    }  # fmt: skip
+    extends = ("networks", "variability", "factors", "noise_on_biases")
 
-def cells(settings: RelativeNoise) -> Iterator[dict[str, Any]]:
-    """Seeds first, then networks; SGD, then every scale at each of its factors."""
-    for seed, network in itertools.product(range(settings.seeds), settings.networks):
-        yield {"network": network, "scale": SGD, "biases": False, "factor": 0.0, "seed": seed}
-        for scale, biases in itertools.product(SCALES, settings.noise_on_biases):
-            for factor in settings.factors if SCALES[scale][0] else settings.variability:
-                yield {"network": network, "scale": scale, "biases": biases, "factor": factor, "seed": seed}
+    def cells(self) -> Iterator[dict[str, Any]]:
+        """Seeds first, then networks; SGD, then every scale at each of its factors."""
+        for seed, network in itertools.product(range(self.seeds), self.networks):
+            yield {"network": network, "scale": SGD, "biases": False, "factor": 0.0, "seed": seed}
+            for scale, biases in itertools.product(SCALES, self.noise_on_biases):
+                for factor in self.factors if SCALES[scale][0] else self.variability:
+                    yield {"network": network, "scale": scale, "biases": biases, "factor": factor, "seed": seed}
 
+    def run(self, context: Context, *, network: str, scale: str, biases: bool, factor: float, seed: int
+    ) -> dict[str, Any]:  # fmt: skip
+        """One training."""
+        problem = training.corrupt(context.prepared, self.noise_kind, self.noise_rate, seed)
+        relative, per, divisor = SCALES.get(scale, SCALES["absolute"])
+        chosen = self.at(network=network, width=self.width or SMALL_WIDTHS.get(network), variability=factor / divisor,
+            relative=relative, per=per, noise_on_biases=biases,
+        )  # fmt: skip
+        return training.train(problem, chosen, SGD if scale == SGD else NVRM_SGD, seed, advance=context.advance)
 
-def run(
-    context: Context, *, network: str, scale: str, biases: bool, factor: float, seed: int
-) -> dict[str, Any]:  # fmt: skip
-    """One training."""
-    settings = context.settings
-    problem = training.corrupt(context.prepared, settings.noise_kind, settings.noise_rate, seed)
-    relative, per, divisor = SCALES.get(scale, SCALES["absolute"])
-    chosen = training.at(
-        settings, network=network, width=settings.width or SMALL_WIDTHS.get(network), variability=factor / divisor,
-        relative=relative, per=per, noise_on_biases=biases,
-    )  # fmt: skip
-    return training.train(problem, chosen, SGD if scale == SGD else NVRM_SGD, seed, advance=context.advance)
+    def report(self, rows: list[Row]) -> Report:
+        """The table and the figure."""
+        columns: dict[str, Any] = {
+            "network": "network",
+            "scale": "scale",
+            "biases": lambda runs: "-" if runs[0]["scale"] == SGD else "with" if runs[0]["biases"] else "without",
+            "b or factor": "factor",
+            "test accuracy": lambda runs: tables.percent([accuracy(run) for run in runs]),
+            "flipped labels memorized": lambda runs: tables.percent(training.last(runs, "memorized")),
+        }
+        problem = f"{self.data}, {100 * self.noise_rate:g} % {self.noise_kind} flips"
+        text = (
+            f"{problem}, {self.epochs} epochs, weight decay {self.weight_decay:g}. "
+            f"{training.means_of_last(self)}:\n\n"
+            f"{tables.table(rows, ('network', 'scale', 'biases', 'factor'), columns)}"
+        )
+        return Report(text, {"windows.png": draw(self, rows)})
 
-
-def report(settings: RelativeNoise, rows: list[Row]) -> Report:
-    """The table and the figure."""
-    columns: dict[str, Any] = {
-        "network": "network",
-        "scale": "scale",
-        "biases": lambda runs: "-" if runs[0]["scale"] == SGD else "with" if runs[0]["biases"] else "without",
-        "b or factor": "factor",
-        "test accuracy": lambda runs: tables.percent([accuracy(run) for run in runs]),
-        "flipped labels memorized": lambda runs: tables.percent(training.last(runs, "memorized")),
-    }
-    problem = f"{settings.data}, {100 * settings.noise_rate:g} % {settings.noise_kind} flips"
-    text = (
-        f"{problem}, {settings.epochs} epochs, weight decay {settings.weight_decay:g}. "
-        f"{training.means_of_last(settings)}:\n\n"
-        f"{tables.table(rows, ('network', 'scale', 'biases', 'factor'), columns)}"
-    )
-    return Report(text, {"windows.png": draw(settings, rows)})
+    def summary(self, row: Row) -> str:
+        return f"test {accuracy(row):.1%}"
 
 
 def draw(settings: RelativeNoise, rows: list[Row]) -> Figure:
@@ -124,22 +133,3 @@ def draw(settings: RelativeNoise, rows: list[Row]) -> Figure:
     lines = dict(zip(handles[0][1] + handles[1][1], handles[0][0] + handles[1][0]))
     figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=3)
     return figure
-
-
-_GRID = {"variability": (0.02, 0.03, 0.05, 0.07), "factors": (0.35, 0.5, 0.7, 1.0)}
-STUDY = Study(
-    settings=RelativeNoise,
-    presets={
-        "tiny": {**training.tiny(networks=("mlp",)), "noise_on_biases": (False, True)},
-        "quick": {"epochs": 24, "seeds": 3},
-        "long": {
-            "epochs": 36, "seeds": 5, "networks": ("cnn", "mlp", "vgg16"), "noise_on_biases": (False, True), **_GRID
-        },
-        "paper": training.paper(networks=("resnet34", "vgg16", "mobilenetv2"), **_GRID),
-    },
-    cells=cells,
-    run=run,
-    report=report,
-    extends=("networks", "variability", "factors", "noise_on_biases"),
-    summary=lambda row: f"test {accuracy(row):.1%}",
-)  # fmt: skip

@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 
 from studies import figures, tables
 from studies.labels import Kind
-from studies.runner import Context, Row
 from studies.settings import Share
+from studies.study import Context, Row
 from studies.variability import looks, training
-from studies.variability.training import DecaySettings, last
+from studies.variability.training import DecayStudy, last
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScaleSettings(DecaySettings):
+class ScaleStudy(DecayStudy):
     """What the three studies share."""
 
     noise_kind: Kind = "asymmetric"
@@ -25,15 +25,13 @@ class ScaleSettings(DecaySettings):
     noise_rate: Share = 0.4
     """probability that a training label is flipped"""
 
-
-def run(context: Context, *, optimizer: str, seed: int, **place: Any) -> dict[str, Any]:
-    """One training; ``place`` has the settings that tell the cells apart."""
-    settings = context.settings
-    problem = training.corrupt(context.prepared, settings.noise_kind, settings.noise_rate, seed)
-    return training.train(problem, training.at(settings, **place), optimizer, seed, advance=context.advance)
+    def run(self, context: Context, *, optimizer: str, seed: int, **place: Any) -> dict[str, Any]:
+        """One training; ``place`` has the settings that tell the cells apart."""
+        problem = training.corrupt(context.prepared, self.noise_kind, self.noise_rate, seed)
+        return training.train(problem, self.at(**place), optimizer, seed, advance=context.advance)
 
 
-def draw(settings: ScaleSettings, rows: list[Row], scale: str, across: str, line_of: Callable[[Row], str],
+def draw(settings: ScaleStudy, rows: list[Row], scale: str, across: str, line_of: Callable[[Row], str],
          levels: Sequence[str] = ()) -> Figure:  # fmt: skip
     """Test error after the last epoch (the paper's Figures 6 and 7; 13 shows accuracies) and the share of wrong labels
     that were memorized, against the scale; a row of panels for each weight decay.

@@ -27,17 +27,17 @@ from studies import figures, models, tables
 from studies.labels import Kind
 from studies.models import SMALL_WIDTHS, NetworkName
 from studies.optimizers import NVRM_SGD, SGD
-from studies.runner import Context, Report, Row, Study
 from studies.seeds import derive
 from studies.settings import SOME, Count, NotNegative, Positive, Share
+from studies.study import Context, Report, Row
 from studies.variability import looks, training
-from studies.variability.training import Problem, TrainingSettings, accuracy
+from studies.variability.training import Problem, TrainingSettings, TrainingStudy, accuracy
 
 SUGGESTED = -1.0  # in the place of b
 
 
 @dataclass(frozen=True, kw_only=True)
-class SuggestedNoise(TrainingSettings):
+class SuggestedNoise(TrainingStudy):
     """The settings of suggested-noise."""
 
     tasks: Annotated[tuple[Literal["label-noise", "fine-tuning"], ...], SOME] = ("label-noise", "fine-tuning")
@@ -57,36 +57,68 @@ class SuggestedNoise(TrainingSettings):
     weight_decay: NotNegative = 1e-4
     """L2 penalty"""
 
+    presets = {
+        "tiny": training.tiny(networks=("mlp",), tuning_images=50, variability=(0.02, 0.05)),
+        "quick": {"networks": ("mlp",), "epochs": 24, "seeds": 2, "variability": (0.02, 0.03, 0.05, 0.07)},
+        "long": {"epochs": 24, "seeds": 3},
+        "paper": training.paper(networks=("resnet34",)),
+    }  # fmt: skip
+    extends = ("tasks", "networks", "variability")
 
-def cells(settings: SuggestedNoise) -> Iterator[dict[str, Any]]:
-    """Seeds first, then tasks, networks and b: none, the suggested one, the grid."""
-    scales = (0.0, SUGGESTED, *settings.variability)
-    for seed, task, network in itertools.product(range(settings.seeds), settings.tasks, settings.networks):
-        for b in scales:
-            yield {"task": task, "network": network, "b": b, "seed": seed}
+    def cells(self) -> Iterator[dict[str, Any]]:
+        """Seeds first, then tasks, networks and b: none, the suggested one, the grid."""
+        scales = (0.0, SUGGESTED, *self.variability)
+        for seed, task, network in itertools.product(range(self.seeds), self.tasks, self.networks):
+            for b in scales:
+                yield {"task": task, "network": network, "b": b, "seed": seed}
 
+    def run(self, context: Context, *, task: str, network: str, b: float, seed: int) -> dict[str, Any]:
+        """One training; with the suggestion, where it is trained at that."""
+        settings = self.at(network=network, width=self.width or SMALL_WIDTHS.get(network),
+            variability=max(b, 0.0),
+        )  # fmt: skip
+        whole = context.prepared
+        if task == "label-noise":
+            problem = training.corrupt(whole, self.noise_kind, self.noise_rate, seed)
+            start = training.new_network(problem, settings, seed)
+        else:
+            start = context.once(f"trained-{network}-{seed}", lambda: pretrained(context, settings, seed))
+            start = fitted(start, context, settings, seed)
+            problem = tuning_problem(context, seed)
+            settings = replace(settings, lr=self.tuning_lr)
+        found = {}
+        if b == SUGGESTED:
+            found["suggested"] = suggestion(start, problem, settings, seed)
+            settings = replace(settings, variability=found["suggested"])
+        name = NVRM_SGD if settings.variability else SGD
+        return training.train(problem, settings, name, seed, advance=context.advance, network=start) | found
 
-def run(context: Context, *, task: str, network: str, b: float, seed: int) -> dict[str, Any]:
-    """One training; with the suggestion, where it is trained at that."""
-    settings = training.at(
-        context.settings, network=network, width=context.settings.width or SMALL_WIDTHS.get(network),
-        variability=max(b, 0.0),
-    )  # fmt: skip
-    whole = context.prepared
-    if task == "label-noise":
-        problem = training.corrupt(whole, context.settings.noise_kind, context.settings.noise_rate, seed)
-        start = training.new_network(problem, settings, seed)
-    else:
-        start = context.once(f"trained-{network}-{seed}", lambda: pretrained(context, settings, seed))
-        start = fitted(start, context, settings, seed)
-        problem = tuning_problem(context, seed)
-        settings = replace(settings, lr=context.settings.tuning_lr)
-    found = {}
-    if b == SUGGESTED:
-        found["suggested"] = suggestion(start, problem, settings, seed)
-        settings = replace(settings, variability=found["suggested"])
-    name = NVRM_SGD if settings.variability else SGD
-    return training.train(problem, settings, name, seed, advance=context.advance, network=start) | found
+    def report(self, rows: list[Row]) -> Report:
+        """A line a task and network: no noise, the best of the grid, the suggested b, the difference; then the grid."""
+        lines, header = [], ["task", "network", "no noise", "best b", "accuracy there", "suggested b", "accuracy there"]
+        for (task, network), mine in tables.groups(rows, "task", "network").items():
+            by = {b: list(map(accuracy, runs)) for (b,), runs in tables.groups(mine, "b").items()}
+            best = max(self.variability, key=lambda b: statistics.fmean(by[b]))
+            values = [row["suggested"] for row in tables.select(mine, b=SUGGESTED)]
+            lines.append([
+                task, network, tables.percent(by[0.0]), f"{best:g}", tables.percent(by[best]),
+                tables.plus_minus(values, 3), tables.percent(by[SUGGESTED]), tables.paired(by[SUGGESTED], by[best]),
+            ])  # fmt: skip
+        header.append("suggested less best, 95 % interval")
+        places = ("task", "network")
+        grid = {"task": "task", "network": "network"} | {
+            f"b = {b:g}": lambda runs, b=b: tables.percent([accuracy(run) for run in tables.select(runs, b=b)])
+            for b in self.variability
+        }
+        text = (
+            f"{self.data}, {100 * self.noise_rate:g} % {self.noise_kind} flips, {self.epochs} epochs. "
+            f"{training.means_of_last(self)}. The best b is that of the test images, so it is a little too good:\n\n"
+            f"{tables.markdown(header, lines)}\n\nThe grid:\n\n{tables.table(rows, places, grid)}"
+        )
+        return Report(text, {"suggestion.png": draw(self, rows)})
+
+    def summary(self, row: Row) -> str:
+        return f"test {accuracy(row):.1%}" + (f", b {row['suggested']:.3f}" if "suggested" in row else "")
 
 
 def suggestion(network: nn.Module, problem: Problem, settings: TrainingSettings, seed: int) -> float:
@@ -154,31 +186,6 @@ def of_classes(problem: Problem, *, upper: bool) -> Problem:
     )  # fmt: skip
 
 
-def report(settings: SuggestedNoise, rows: list[Row]) -> Report:
-    """A line a task and network: no noise, the best of the grid, the suggested b, the difference; then the grid."""
-    lines, header = [], ["task", "network", "no noise", "best b", "accuracy there", "suggested b", "accuracy there"]
-    for (task, network), mine in tables.groups(rows, "task", "network").items():
-        by = {b: list(map(accuracy, runs)) for (b,), runs in tables.groups(mine, "b").items()}
-        best = max(settings.variability, key=lambda b: statistics.fmean(by[b]))
-        values = [row["suggested"] for row in tables.select(mine, b=SUGGESTED)]
-        lines.append([
-            task, network, tables.percent(by[0.0]), f"{best:g}", tables.percent(by[best]), tables.plus_minus(values, 3),
-            tables.percent(by[SUGGESTED]), tables.paired(by[SUGGESTED], by[best]),
-        ])  # fmt: skip
-    header.append("suggested less best, 95 % interval")
-    places = ("task", "network")
-    grid = {"task": "task", "network": "network"} | {
-        f"b = {b:g}": lambda runs, b=b: tables.percent([accuracy(run) for run in tables.select(runs, b=b)])
-        for b in settings.variability
-    }
-    text = (
-        f"{settings.data}, {100 * settings.noise_rate:g} % {settings.noise_kind} flips, {settings.epochs} epochs. "
-        f"{training.means_of_last(settings)}. The best b is that of the test images, so it is a little too good:\n\n"
-        f"{tables.markdown(header, lines)}\n\nThe grid:\n\n{tables.table(rows, places, grid)}"
-    )
-    return Report(text, {"suggestion.png": draw(settings, rows)})
-
-
 def draw(settings: SuggestedNoise, rows: list[Row]) -> Figure:
     """A panel a task and network: accuracy against b, without noise as a level, and each suggestion as a dot."""
     places = tables.groups(rows, "task", "network")
@@ -201,19 +208,3 @@ def draw(settings: SuggestedNoise, rows: list[Row]) -> Figure:
         figures.tick_scales(panel, settings.variability)
     figures.legend_below(figure, panels[0, 0])
     return figure
-
-
-STUDY = Study(
-    settings=SuggestedNoise,
-    presets={
-        "tiny": training.tiny(networks=("mlp",), tuning_images=50, variability=(0.02, 0.05)),
-        "quick": {"networks": ("mlp",), "epochs": 24, "seeds": 2, "variability": (0.02, 0.03, 0.05, 0.07)},
-        "long": {"epochs": 24, "seeds": 3},
-        "paper": training.paper(networks=("resnet34",)),
-    },
-    cells=cells,
-    run=run,
-    report=report,
-    extends=("tasks", "networks", "variability"),
-    summary=lambda row: f"test {accuracy(row):.1%}" + (f", b {row['suggested']:.3f}" if "suggested" in row else ""),
-)  # fmt: skip

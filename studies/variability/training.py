@@ -21,16 +21,16 @@ from studies.data import ImageData
 from studies.fit import fit, predict
 from studies.labels import flip_labels
 from studies.optimizers import clean_weights
-from studies.runner import Row, images
 from studies.seeds import derive
-from studies.settings import SOME, Count, ImageSettings, NotNegative, Positive, Share
+from studies.settings import SOME, Count, NotNegative, Positive, Settings, Share
+from studies.study import ImageStudy, Row
 
 VALIDATION_PART = 4  # one image in so many
 LAST = 3  # epochs, over whose test accuracies a study may take the mean
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingSettings(ImageSettings):
+class TrainingSettings(Settings):
     """All hyper-parameters of a training. The defaults of network, lr, weight_decay and variability are what the rule
     of label-noise-sweep chose."""
 
@@ -93,8 +93,28 @@ class TrainingSettings(ImageSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecaySettings(TrainingSettings):
-    """Settings of a study whose cells have a weight decay each: how much is memorized depends on it."""
+class TrainingStudy(TrainingSettings, ImageStudy):
+    """A study of trainings."""
+
+    def prepare(self) -> ImageData:
+        """The images; refuses optimizers whose packages are missing."""
+        optimizers.require(getattr(self, "optimizers", ()))
+        return super().prepare()
+
+    def at(self, **place: Any) -> TrainingSettings:
+        """The hyper-parameters of one training: the study's, but those that tell its cells apart as ``place`` has them,
+        where None takes the default. A study may have several values of a setting; one of them is then in ``place``."""
+        shared = {one.name: getattr(self, one.name) for one in fields(TrainingSettings) if one.name not in place}
+        return TrainingSettings(**shared, **{name: value for name, value in place.items() if value is not None})
+
+    def summary(self, row: Row) -> str:
+        """``test 87.4%``."""
+        return f"test {row['test_accuracy'][-1]:.1%}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecayStudy(TrainingStudy):
+    """A study whose cells have a weight decay each: how much is memorized depends on it."""
 
     weight_decay: Annotated[tuple[NotNegative, ...], SOME] = (1e-4, 1e-2)
     """L2 penalties, one or more: the paper's, and what label-noise-sweep chose"""
@@ -121,19 +141,6 @@ def paper(**more: Any) -> dict[str, Any]:
         "data": "cifar10", "network": "resnet34", "epochs": 300, "batch_size": 128, "lr": 0.1, "momentum": 0.9,
         "weight_decay": 1e-4, "augmentation": "crop-flip", "seeds": 10,
     } | more  # fmt: skip
-
-
-def at(settings: TrainingSettings, **place: Any) -> TrainingSettings:
-    """The settings of one training: a study's, but those that tell its cells apart as ``place`` has them, where None
-    takes the default. A study may have several values of a setting; one of them is then in ``place``."""
-    shared = {one.name: getattr(settings, one.name) for one in fields(TrainingSettings) if one.name not in place}
-    return TrainingSettings(**shared, **{name: value for name, value in place.items() if value is not None})
-
-
-def prepare(settings: Any) -> ImageData:
-    """The images; refuses optimizers (``settings.optimizers``) whose packages are missing."""
-    optimizers.require(settings.optimizers)
-    return images(settings)
 
 
 @dataclass(frozen=True)
@@ -264,11 +271,6 @@ def _measure(run: Run, network: nn.Module, problem: Problem) -> None:
     run.test_accuracy.append(float((predict(network, problem.test_images) == problem.test_labels).double().mean()))
 
 
-def summary(row: Row) -> str:
-    """``test 87.4%``."""
-    return f"test {row['test_accuracy'][-1]:.1%}"
-
-
 def name(row: Row) -> str:
     """``NVRM-SGD, b = 0.05``; without b the optimizer alone."""
     b = row["variability"]
@@ -276,7 +278,7 @@ def name(row: Row) -> str:
 
 
 def place(*names: str) -> tuple[list[str], dict[str, str | Callable[[list[Row]], str]]]:
-    """Where a row of a study with ``DecaySettings`` stands, as ``report_text`` takes it: the weight decay and these
+    """Where a row of a study with ``DecayStudy`` stands, as ``report_text`` takes it: the weight decay and these
     names, each a column."""
     columns: dict[str, Any] = {"weight decay": lambda runs: f"{runs[0]['weight_decay']:g}"}  # 0 as well
     columns |= {"b" if one == "variability" else one: one for one in names}

@@ -14,39 +14,35 @@ Written to --out: table.md, perturbation.png and results.json.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from studies.optimizers import NVRM_SGD, SGD
-from studies.runner import Context, Report, Row, Study
+from studies.settings import SOME, Count, NotNegative, Positive
+from studies.study import Context, Report, Row
 from studies.variability import perturbation_report, training
-from studies.variability.perturbations import Perturbations, WeightPerturbation
+from studies.variability.perturbations import Perturbations
+from studies.variability.training import TrainingStudy
 
 
-def cells(settings: WeightPerturbation) -> Iterator[dict[str, Any]]:
-    """At each seed SGD, and NVRM-SGD at each b."""
-    for seed in range(settings.seeds):
-        for optimizer, b in ((SGD, 0.0), *((NVRM_SGD, b) for b in settings.variability)):
-            yield {"optimizer": optimizer, "variability": b, "seed": seed}
+@dataclass(frozen=True, kw_only=True)
+class WeightPerturbation(TrainingStudy):
+    """The settings of weight-perturbation."""
 
+    variability: Annotated[tuple[NotNegative, ...], SOME] = (0.02, 0.05, 0.07)
+    """b that NVRM-SGD trains with, one or more"""
+    scales: Annotated[tuple[Positive, ...], SOME] = (0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.16, 0.2)
+    """noise on trained weights, before the test images"""
+    samples: Count = 16
+    """perturbed networks for each of --scales"""
+    train_scales: Annotated[tuple[Positive, ...], SOME] = (0.02, 0.05, 0.1)
+    """noise on trained weights, before the training images: b of delta and the bounds"""
+    train_samples: Annotated[int, Field(ge=2)] = 16
+    """perturbed networks for each of --train-scales"""
 
-def run(context: Context, *, optimizer: str, variability: float, seed: int) -> dict[str, Any]:
-    """One training on right labels, and the measures of its network."""
-    settings = context.settings
-    problem = training.corrupt(context.prepared, "asymmetric", 0.0, seed)
-    measure = Perturbations(settings.scales, settings.samples, settings.train_scales, settings.train_samples)
-    trained = training.at(settings, variability=variability)
-    return training.train(problem, trained, optimizer, seed, advance=context.advance, measure=measure)
-
-
-def report(settings: WeightPerturbation, rows: list[Row]) -> Report:
-    """The tables and the figure."""
-    figure = perturbation_report.draw(settings, rows)
-    return Report(perturbation_report.describe(settings, rows), {"perturbation.png": figure})
-
-
-STUDY = Study(
-    settings=WeightPerturbation,
-    presets={
+    presets = {
         "tiny": training.tiny(
             variability=(0.02,), scales=(0.05, 0.2), samples=2, train_scales=(0.05,), train_samples=2
         ),
@@ -54,10 +50,23 @@ STUDY = Study(
         "paper": training.paper(
             variability=(0.01, 0.05), scales=(0.01, 0.012, 0.014, 0.016, 0.018, 0.02), train_scales=(0.01, 0.02)
         ),
-    },
-    cells=cells,
-    run=run,
-    report=report,
-    extends=("variability",),
-    summary=training.summary,
-)
+    }
+    extends = ("variability",)
+
+    def cells(self) -> Iterator[dict[str, Any]]:
+        """At each seed SGD, and NVRM-SGD at each b."""
+        for seed in range(self.seeds):
+            for optimizer, b in ((SGD, 0.0), *((NVRM_SGD, b) for b in self.variability)):
+                yield {"optimizer": optimizer, "variability": b, "seed": seed}
+
+    def run(self, context: Context, *, optimizer: str, variability: float, seed: int) -> dict[str, Any]:
+        """One training on right labels, and the measures of its network."""
+        problem = training.corrupt(context.prepared, "asymmetric", 0.0, seed)
+        measure = Perturbations(self.scales, self.samples, self.train_scales, self.train_samples)
+        trained = self.at(variability=variability)
+        return training.train(problem, trained, optimizer, seed, advance=context.advance, measure=measure)
+
+    def report(self, rows: list[Row]) -> Report:
+        """The tables and the figure."""
+        figure = perturbation_report.draw(self, rows)
+        return Report(perturbation_report.describe(self, rows), {"perturbation.png": figure})

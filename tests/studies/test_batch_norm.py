@@ -43,7 +43,7 @@ def test_table_and_figure_show_the_rows():
          "measured": {"recalibrated": 0.9 + 0.08 * seed - b}}
         for seed in (0, 1) for b in (0.0, 0.02)
     ]  # fmt: skip
-    made = batch_norm.report(settings, rows)
+    made = settings.report(rows)
     lines = [line for line in made.text.splitlines() if line.startswith("| vgg16")]
     cells = [[cell.strip() for cell in line.split("|")[2:-1]] for line in lines]
     assert cells[0][:3] == ["0", "85.0 ± 7.1", "94.0 ± 5.7"] and cells[0][3].startswith("+9.0 [")

@@ -7,23 +7,23 @@ import torch
 
 from studies import __main__ as command
 from studies import data, models
-from studies.runner import Context
+from studies.study import Context
 from studies.variability import comparison, training
 from studies.variability.comparison import METHODS, Comparison
 
 
 @pytest.fixture
 def context(mnist, tmp_path):
-    settings = Comparison(**comparison.STUDY.presets["tiny"])
+    settings = Comparison(**Comparison.presets["tiny"])
     return Context(settings, data.standardize(data.load("mnist", mnist)), tmp_path)
 
 
 def rows(settings, values):
     """Rows of all cells; values: accuracy on validation by (method, strength)."""
     made = []
-    for cell in [*comparison.cells(settings)]:
+    for cell in [*settings.cells()]:
         made.append({**cell, "test_accuracy": [values.get((cell["method"], cell["value"]), 0.1)]})
-    for cell in comparison.later_cells(settings, made):
+    for cell in settings.later_cells(made):
         accuracy = 0.6 + 0.1 * (cell["method"] == "nvrm") + 0.02 * cell["seed"]
         made.append(
             {**cell, "test_accuracy": [0.0] + 3 * [accuracy], "memorized": [0.25], "state_bytes_a_parameter": 4.0}
@@ -41,7 +41,7 @@ def test_the_whole_study(mnist, tmp_path):
 
 def test_budgets_are_equal():
     assert {len(method.grid) for method in METHODS.values()} == {4}
-    searched = [cell["method"] for cell in comparison.cells(Comparison())]
+    searched = [cell["method"] for cell in Comparison().cells()]
     assert len({searched.count(name) for name in METHODS}) == 1
 
 
@@ -59,14 +59,14 @@ def test_each_strength_reaches_the_training(context, monkeypatch):
 
     monkeypatch.setattr(training, "train", train)
     for name, method in METHODS.items():
-        comparison.run(context, judged_by="test", noise_rate=0.4, method=name, value=0.25, seed=3)
+        context.settings.run(context, judged_by="test", noise_rate=0.4, method=name, value=0.25, seed=3)
         _, settings, optimizer, _ = seen[name]
         assert getattr(settings, method.strength) == 0.25 and optimizer == method.optimizer
         assert settings.weight_decay == (0.25 if name == "decay" else 1e-4)
         assert (settings.relative == "rms") == name.endswith("relative")
     name = "sgd"
     whole, seed = seen["sgd"][0], seen["sgd"][3]
-    comparison.run(context, judged_by="validation", noise_rate=0.4, method="sgd", value=0.25, seed=3)
+    context.settings.run(context, judged_by="validation", noise_rate=0.4, method="sgd", value=0.25, seed=3)
     held_out, other_seed = seen["sgd"][0], seen["sgd"][3]
     assert len(held_out.train_labels) == len(whole.train_labels) * 3 // 4 and other_seed != seed
     assert not torch.equal(held_out.test_images[:10], whole.test_images[:10])
@@ -74,7 +74,7 @@ def test_each_strength_reaches_the_training(context, monkeypatch):
 
 def test_table_and_figure_show_the_rows():
     settings = Comparison(methods=("sgd", "nvrm", "sam"), seeds=2, search_seeds=1)
-    made = comparison.report(settings, rows(settings, {}))
+    made = settings.report(rows(settings, {}))
     noisy, clean = made.text.split("Clean labels:")
     lines = [line for line in noisy.splitlines() if "SGD, learning rate" in line]
     assert len(lines) == 1 and "61.0 ± 1.4" in lines[0] and "-10.0 [-10.0, -10.0]" in lines[0]

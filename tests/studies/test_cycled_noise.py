@@ -8,7 +8,7 @@ import torch
 from nvrm_fast import NVRMSGD
 from studies import __main__ as command
 from studies import data
-from studies.runner import Context
+from studies.study import Context
 from studies.variability import cycled_noise, training
 from studies.variability.cycled_noise import CycledNoise
 
@@ -65,7 +65,7 @@ def test_draws_reach_the_optimizer(mnist, tmp_path, monkeypatch):
     context = Context(CycledNoise(network="mlp"), data.standardize(data.load("mnist", mnist)), tmp_path)
     for draws in cycled_noise.DRAWS:
         place = {"noise_kind": "symmetric", "optimizer": "NVRM-SGD", "draws": draws}
-        cycled_noise.run(context, what="accuracy", seed=0, **place)
+        context.settings.run(context, what="accuracy", seed=0, **place)
     assert [settings.draws for settings in seen] == ["independent", "cycle"]
     from studies import optimizers
 
@@ -76,13 +76,13 @@ def test_draws_reach_the_optimizer(mnist, tmp_path, monkeypatch):
 def test_table_and_figure_show_the_rows():
     settings = CycledNoise(seeds=2, noise_kind=("symmetric",), gradient_scales=(0.01, 0.1))
     rows = []
-    for cell in cycled_noise.cells(settings):
+    for cell in settings.cells():
         if cell["what"] == "accuracy":
             value = 0.8 + 0.02 * (cell["draws"] == "cycle") + 0.1 * cell["seed"]
             rows.append({**cell, "test_accuracy": [0.0] + 3 * [value]})
         else:
             rows.append({**cell, "cycle": 10 * cell["b"], "independent": 2.0})
-    made = cycled_noise.report(settings, rows)
+    made = settings.report(rows)
     assert "+2.0 [+2.0, +2.0]" in made.text and "85.0 ± 7.1" in made.text and "0.500 ± 0.000" in made.text
     left, right = made.figures["cycles.png"].axes
     assert [label.get_text() for label in left.get_xticklabels()] == ["symmetric\nNVRM-SGD", "symmetric\nNVRM-Adam"]

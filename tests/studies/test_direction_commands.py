@@ -10,15 +10,18 @@ import torch
 
 from studies import StudyError, tables
 from studies import __main__ as command
-from studies.direction import angles, gradient_variance, mean_weights, noise_report, noise_table, training, variational
+from studies.direction import angles, gradient_variance, mean_weights, noise_table, training, variational
 from studies.record import FILE
 
 STUDIES = {
-    "direction-tables": (noise_table, {"kinds.png"}),
-    "direction-variational": (variational, {f"figure6-{model}.png" for model in variational.MODELS[2:]}),
-    "direction-mean-weights": (mean_weights, {"figure3.png", "accuracy.png", "figure4-1.png"}),
-    "direction-gradients": (gradient_variance, {"gradients.png"}),
-    "direction-angles": (angles, {f"figure{number}.png" for number in (11, 12, 13, 14)}),
+    "direction-tables": (noise_table.NoiseTable, {"kinds.png"}),
+    "direction-variational": (
+        variational.VariationalModel,
+        {f"figure6-{model}.png" for model in variational.MODELS[2:]},
+    ),
+    "direction-mean-weights": (mean_weights.MeanWeights, {"figure3.png", "accuracy.png", "figure4-1.png"}),
+    "direction-gradients": (gradient_variance.GradientVariance, {"gradients.png"}),
+    "direction-angles": (angles.Angles, {f"figure{number}.png" for number in (11, 12, 13, 14)}),
 }
 
 
@@ -47,7 +50,7 @@ def outcome(folder, tmp_path_factory):
             assert command.main([name, "--preset", "tiny", *images, "--out", str(out)]) == 0
             assert torch.equal(torch.get_rng_state(), state)
             content = json.loads((out / "results.json").read_text())
-            known[name] = out, STUDIES[name][0].STUDY.settings(**content["settings"]), content["rows"]
+            known[name] = out, STUDIES[name][0](**content["settings"]), content["rows"]
         return known[name]
 
     return of
@@ -83,9 +86,9 @@ def test_a_stopped_study_goes_on_where_it_was(options, tmp_path, monkeypatch):
 
 
 def test_presets():
-    for module, _ in STUDIES.values():
-        assert all(module.STUDY.settings(**preset) for preset in module.STUDY.presets.values())
-    paper = noise_table.NoiseTable(**noise_table.STUDY.presets["paper"])
+    for study, _ in STUDIES.values():
+        assert all(study(**preset) for preset in study.presets.values())
+    paper = noise_table.NoiseTable(**noise_table.NoiseTable.presets["paper"])
     assert (paper.sizes, paper.data, paper.hidden) == ((1000, 5000, 10000, 50000), "mnist", (1024, 1024, 2048))
     assert (paper.epochs, paper.samples, paper.search) == (200, 50, "each")
 
@@ -131,7 +134,7 @@ def test_the_strength_with_the_best_mean_is_chosen():
 
 def test_the_tables_of_kinds(outcome):
     _, settings, rows = outcome("direction-tables")
-    made = noise_report.report(settings, rows)
+    made = settings.report(rows)
     assert made.found["strengths"][0] == {"kind": "none", "size": 60, "strength": []}
     local = tables.select(rows, what="test", kind="rot-n@local", size=60)
     table2 = made.text.split("direction noise local")[1].split("\n\n")[1].splitlines()
@@ -153,7 +156,7 @@ def test_the_tables_of_kinds(outcome):
 
 def test_the_figures_of_gradients(outcome):
     _, settings, rows = outcome("direction-gradients")
-    start, trained = gradient_variance.report(settings, rows).figures["gradients.png"].axes
+    start, trained = settings.report(rows).figures["gradients.png"].axes
     assert (start.get_title("left"), trained.get_title("left")) == (
         "Proj, weights at the start",
         "Proj, trained weights",
@@ -169,7 +172,7 @@ def test_the_figures_of_gradients(outcome):
 def test_the_figures_of_angles(outcome):
     _, settings, rows = outcome("direction-angles")
     assert len(rows[0]["histograms"]) == 32
-    made = angles.report(settings, rows)
+    made = settings.report(rows)
     panels = made.figures["figure11.png"].axes
     assert len(panels) == 8 and panels[0].get_title("left") == "α = 0.0001"
     for panel in panels:  # densities
@@ -181,7 +184,7 @@ def test_the_figures_of_angles(outcome):
 
 def test_the_figures_of_mean_weights(outcome):
     _, settings, rows = outcome("direction-mean-weights")
-    made = mean_weights.report(settings, rows)
+    made = settings.report(rows)
     left, right = made.figures["figure3.png"].axes
     assert (left.get_title("left"), right.get_title("left")) == ("Training images", "Test images")
     assert [line.get_label() for line in left.lines] == list(mean_weights.WAYS)
@@ -197,7 +200,7 @@ def test_the_figures_of_mean_weights(outcome):
 
 def test_the_table_and_figure_of_the_variational_model(outcome):
     _, settings, rows = outcome("direction-variational")
-    made = variational.report(settings, rows)
+    made = settings.report(rows)
     assert made.text.count("| lenet-5 ") == 1 + 5 and "Var FC reverse, shared" in made.text
     panels = made.figures["figure6-variational.png"].axes
     posterior = tables.select(rows, network="lenet-300-100", model="variational")[0]["posterior"]

@@ -20,7 +20,7 @@ from studies.direction import (
     turning,
     variational,
 )
-from studies.direction.settings import DirectionSettings
+from studies.direction.settings import DirectionStudy
 from studies.fit import seeded
 
 SHAPE = (1, 16, 16)
@@ -31,7 +31,7 @@ def fully_connected(hidden, *, seed):
 
 
 def trained(network, images, seed=0, faster=None, **settings):
-    settings = DirectionSettings(**settings)
+    settings = DirectionStudy(**settings)
     return list(training.train(network, images.train_images, images.train_labels, settings, seed, faster=faster))
 
 

@@ -274,11 +274,11 @@ def test_the_loss_of_the_first_task_is_measured_on_clean_weights_after_each(imag
 
 
 def test_presets_are_the_papers_settings():
-    paper = Forgetting(**forgetting.STUDY.presets["paper"])
+    paper = Forgetting(**Forgetting.presets["paper"])
     expected = Recipe(1024, 1, 256, 1e-3, 1e-4, new_optimizers=False)
     assert (paper.tasks, paper.variability, paper.seeds, paper.recipe_of("permuted")) == (5, 0.03, 10, expected)
     assert paper.recipe_of("split") == replace(expected, weight_decay=0.0, new_optimizers=True)
-    other = Ewc(**ewc.STUDY.presets["paper"])
+    other = Ewc(**Ewc.presets["paper"])
     assert {30.0, 300.0, 1000.0} < set(other.importances) and other.recipe() == expected
 
 
@@ -326,7 +326,7 @@ def test_the_report_of_forgetting():
         for seed, base, gain in ((0, 0.3, 1.0), (1, 0.4, 2.0))
         for b in (0.0, 0.03, 0.1)
     ]
-    made = forgetting.report(settings, rows)
+    made = settings.report(rows)
     assert list(made.figures) == ["figure4.png", "figure11.png"]
     (line,) = [line for line in made.text.splitlines() if line.startswith("| NVRM-Adam | 0.1 ")]
     cells = [cell.strip() for cell in line.split("|")[2:-1]]
@@ -356,7 +356,7 @@ def test_the_report_of_ewc():
         for importance in (0.0, 30.0)
         for b in (0.0, 0.03)
     ]
-    made = ewc.report(settings, rows)
+    made = settings.report(rows)
     (line,) = [line for line in made.text.splitlines() if line.startswith("| NVRM-Adam | 30 ")]
     assert line.split("|")[-3].strip() == tables.paired([0.63, 0.76], [0.6, 0.7])  # above Adam's at the same lambda
     # All tasks: the mean of the base task and the other, 0.6 and 0.7 with 0.8, and 0.63 and 0.76 with 0.8.

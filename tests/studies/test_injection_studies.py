@@ -37,7 +37,7 @@ def test_linear(tmp_path, capsys):
     assert text in capsys.readouterr().out and "sigma_div, exact" in text
     assert (out / "linear.png").exists()
     settings = linear.Linear(**content["settings"])
-    bar, *panels = linear.report(settings, rows).figures["linear.png"].axes
+    bar, *panels = settings.report(rows).figures["linear.png"].axes
     assert [panel.get_title("left").split(": ")[1] for panel in panels] == curves["phases"]
     assert [line.get_label() for line in panels[0].lines] == ["|w0|", "|w1|", "|w noise|", "loss, noise off"]
     assert panels[1].lines[1].get_ydata() == pytest.approx([abs(value) for value in curves["w1"][1]])
@@ -57,7 +57,7 @@ def test_phases(loss, mnist, tmp_path, capsys):
     assert len(bar["sigmas"]) == 4 and [one["sigma"] for one in update["sides"]] == panels["sigmas"]
     assert (tmp_path / "out" / "phases.png").exists() and text in capsys.readouterr().out
     settings = phases.Phases(**content["settings"])
-    axes = phases.report(settings, rows).figures["phases.png"].axes
+    axes = settings.report(rows).figures["phases.png"].axes
     shown = [panel for panel in axes if panel.get_title("left").startswith("σ = ")]
     assert len(shown) == len(strengths) and "(0.0001 units, Table 1): decoupled" in shown[0].get_title("left")
     assert [line.get_label() for line in shown[0].lines] == [
@@ -79,7 +79,7 @@ def test_decay(mnist, tmp_path):
     assert redrawn["series"]["test_loss"] != fixed["series"]["test_loss"]
     assert "tau_noise, fixed" in text and (tmp_path / "out" / "decay.png").exists()
     settings = decay.Decay(**content["settings"])
-    center, right = decay.report(settings, [redrawn, fixed]).figures["decay.png"].axes
+    center, right = settings.report([redrawn, fixed]).figures["decay.png"].axes
     # The last strength in decay, or the first one.
     shown = max((k for k, phase in enumerate(redrawn["phases"]) if phase == "decay"), default=0)
     title = f"σ = {redrawn['sigmas'][shown]:g} ({redrawn['phases'][shown]})"
@@ -173,9 +173,9 @@ def test_wrong_settings_name_the_option(settings, name, value):
 
 
 def test_presets():
-    for module in (linear, phases, decay, probe_model):
-        assert all(module.STUDY.settings(**preset) for preset in module.STUDY.presets.values())
-    paper = phases.Phases(**phases.STUDY.presets["paper"])
+    for study in (linear.Linear, phases.Phases, decay.Decay, probe_model.Probe):
+        assert all(study(**preset) for preset in study.presets.values())
+    paper = phases.Phases(**phases.Phases.presets["paper"])
     assert (paper.width, paper.lr, paper.batch_size, paper.data) == (1024, 0.01, 1000, "fashion-mnist")
 
 
@@ -190,7 +190,7 @@ def test_the_papers_network_and_split(mnist):
 
     folder = mnist.split()[3]
     both = data.load("mnist", folder)
-    problem = problems.problem(problems.InjectionSettings(data="mnist", data_dir=folder), "mse")
+    problem = problems.problem(problems.InjectionStudy(data="mnist", data_dir=folder), "mse")
     (x, y), (x_test, y_test) = problem.train, problem.test
     assert len(x) == 156 and len(x_test) == 104 and problem.inputs == 36
     assert torch.equal(torch.cat([y, y_test]).sum(0), torch.bincount(torch.cat([both.train_labels, both.test_labels])))

@@ -8,8 +8,8 @@ from nvrm_fast.optim import NVRMSGD
 from studies import StudyError, data, models, optimizers, tables
 from studies import __main__ as command
 from studies.optimizers import NVRM_SGD, OPTIMIZERS, SGD
-from studies.runner import Context
 from studies.seeds import derive
+from studies.study import Context
 from studies.variability import label_noise, training
 from studies.variability.label_noise import LabelNoise
 
@@ -72,15 +72,15 @@ def test_both_kinds_of_flips_with_every_optimizer(mnist, tmp_path):
 
 def results_of(images, **more):
     settings = LabelNoise(**(TINY | more))
-    cells = label_noise.cells(settings)
+    cells = settings.cells()
     return settings, [
-        cell | label_noise.run(Context(settings, images, None), **cell) for cell in cells
+        cell | settings.run(Context(settings, images, None), **cell) for cell in cells
     ]  # fmt: skip
 
 
 def test_the_figure_shows_the_means_of_the_rows(images):
     settings, rows = results_of(images)
-    made = label_noise.report(settings, rows)
+    made = settings.report(rows)
     assert list(made.figures) == ["curves.png"]
     left, right = made.figures["curves.png"].axes
     assert left.get_title("left") == "Test accuracy" and left.get_xlabel() == right.get_xlabel() == "epoch"
@@ -99,7 +99,7 @@ def test_the_figure_shows_the_means_of_the_rows(images):
 
 def test_the_figure_of_several_rates_and_the_table(images):
     settings, rows = results_of(images, noise_kind=("symmetric", "asymmetric"), noise_rate=(0.2, 0.6), epochs=1)
-    made = label_noise.report(settings, rows)
+    made = settings.report(rows)
     assert list(made.figures) == ["curves-symmetric.png", "curves-asymmetric.png"]
     titles = [panel.get_title("left") for panel in made.figures["curves-symmetric.png"].axes]
     assert titles == ["20 % flipped", "60 % flipped", "", ""]
@@ -116,7 +116,7 @@ def test_the_figure_of_several_rates_and_the_table(images):
     ]
     assert f"| {tables.percent(errors)} " in line
     earlier = [row | {"measured": {}} for row in rows]
-    assert "calibration" not in label_noise.report(settings, earlier).text
+    assert "calibration" not in settings.report(earlier).text
     others = [
         row["test_accuracy"][-1]
         for row in tables.select(rows, optimizer=NVRM_SGD, noise_rate=0.6, noise_kind="symmetric")
@@ -127,7 +127,7 @@ def test_the_figure_of_several_rates_and_the_table(images):
 def test_several_weight_decays_and_b(images):
     """A figure for each weight decay, a line for each b, and each is compared with SGD at its own decay."""
     settings, rows = results_of(images, weight_decay=(0.0, 1e-2), variability=(0.02, 0.05), epochs=1)
-    made = label_noise.report(settings, rows)
+    made = settings.report(rows)
     assert list(made.figures) == ["curves-0.png", "curves-0.01.png"]
     left, _ = made.figures["curves-0.png"].axes
     lines = [line for line in left.lines if not line.get_label().startswith("_")]
@@ -205,7 +205,7 @@ def test_what_is_measured(images):
 def test_a_run_that_diverges_still_gives_a_result(images):
     settings, rows = results_of(images, lr=1e20, seeds=1, optimizers=(SGD,))
     assert rows[0]["train_loss"][-1] is None and json.dumps(rows, allow_nan=False)
-    assert list(label_noise.report(settings, rows).figures) == ["curves.png"]
+    assert list(settings.report(rows).figures) == ["curves.png"]
 
 
 @pytest.mark.parametrize(
@@ -249,10 +249,10 @@ def test_missing_data_end_with_status_2_before_anything_is_written(options, says
 
 
 def test_presets_are_what_the_paper_shows():
-    paper = LabelNoise(**label_noise.STUDY.presets["paper"])
+    paper = LabelNoise(**LabelNoise.presets["paper"])
     assert (paper.network, paper.epochs, paper.drops, paper.lr) == ("resnet34", 300, [100, 200], 0.1)
     assert (paper.batch_size, paper.weight_decay, paper.seeds, paper.augmentation) == (128, (1e-4,), 10, "crop-flip")
-    rates = {(cell["noise_kind"], cell["noise_rate"]) for cell in label_noise.cells(paper)}
+    rates = {(cell["noise_kind"], cell["noise_rate"]) for cell in paper.cells()}
     assert rates == {("asymmetric", p) for p in (0.1, 0.2, 0.3, 0.4)} | {("symmetric", p) for p in (0.2, 0.4, 0.6, 0.8)}
 
 
@@ -261,9 +261,9 @@ def test_the_conclusion_is_of_the_rows():
     rows = [
         {**cell, "test_accuracy": [0.5 + 0.1 * cell["seed"] + bool(cell["variability"]) / 4], "memorized": [0.25],
          "train_accuracy": [0.5], "seconds": [1.0], "state_bytes_a_parameter": 4.0}
-        for cell in label_noise.cells(settings)
+        for cell in settings.cells()
     ]  # fmt: skip
-    assert label_noise.report(settings, rows).conclusion == (
+    assert settings.report(rows).conclusion == (
         "With 40 % of the training labels flipped (asymmetric), SGD ends with 55.0 ± 7.1 % of the test images right "
         "and repeats 25.0 ± 0.0 % of the wrong labels; NVRM-SGD, b = 0.05, ends with 80.0 ± 7.1 % of the test images "
         "right and repeats 25.0 ± 0.0 % of the wrong labels."

@@ -36,13 +36,13 @@ def test_the_rule():
     assert list(sweep.choose(ROWS, 0.8).values()) == [[ROWS[place]] for place in (0, 2, 5, 6, 2)]
     with pytest.raises(StudyError, match="--memorizes 0.95"):
         sweep.choose(ROWS, 0.95)
-    later = list(sweep.later_cells(Sweep(seeds=2), ROWS))
+    later = list(Sweep(seeds=2).later_cells(ROWS))
     assert [(cell["optimizer"], cell["lr"], cell["variability"], cell["seed"]) for cell in later] == [
         (SGD, 0.1, 0.0, 0), (SGD, 0.1, 0.0, 1), (NVRM_SGD, 0.1, 0.2, 0), (NVRM_SGD, 0.1, 0.2, 1),
         (SGD, 0.3, 0.0, 0), (SGD, 0.3, 0.0, 1), (NVRM_SGD, 0.2, 0.1, 0), (NVRM_SGD, 0.2, 0.1, 1),
     ]  # fmt: skip
     # What two rules choose is trained once.
-    assert len(list(sweep.later_cells(Sweep(seeds=1), ROWS[:3]))) == 2
+    assert len(list(Sweep(seeds=1).later_cells(ROWS[:3]))) == 2
 
 
 def test_validation_sees_no_test_image_and_no_clean_label(mnist):
@@ -101,5 +101,5 @@ def test_the_sweep_checks_its_grid_before_it_trains(mnist, tmp_path, capsys, mon
 
 
 def test_the_preset_paper_is_the_grid_of_the_documentation():
-    grid = list(sweep.cells(Sweep(**sweep.STUDY.presets["paper"])))
+    grid = list(Sweep(**Sweep.presets["paper"]).cells())
     assert len({tuple(cell[name] for name in sweep.SETTING) for cell in grid}) == 252 and len(grid) == 3 * 252

@@ -8,6 +8,7 @@ import pytest
 from studies import __main__ as command
 from studies import runner, tables
 from studies.optimizers import ADAM, IVON, NVRM_SGD, PERTURBED_SGD, SAM, SGD
+from studies.study import Context
 
 NAMES = ("generalization", "denoising", "noise-type", "gradient-noise")
 
@@ -18,13 +19,13 @@ def study_of(name):
 
 def settings_of(name, preset, **more):
     study = study_of(name)
-    return study.settings(**(study.presets[preset] | more))
+    return study(**(study.presets[preset] | more))
 
 
 def rows_of(settings, name):
     """Rows whose numbers tell their cells apart: accuracies of two epochs, rising with every cell."""
     rows = []
-    for number, cell in enumerate(study_of(name).cells(settings)):
+    for number, cell in enumerate(settings.cells()):
         better = number / (200 + 10 * cell["seed"])
         test = [0.5 + better, 0.6 + better]
         rows.append(
@@ -64,14 +65,14 @@ def test_grids_cover_what_the_paper_shows():
     assert rates.lr == (0.1, 0.3, 1.0, 3.0) and rates.drops == [60, 120, 180, 240]
     denoising = settings_of("denoising", "quick")
     assert denoising.noise_rate == 0.4 and denoising.seeds == 3
-    places = [(cell["optimizer"], cell["variability"]) for cell in study_of("denoising").cells(denoising)]
+    places = [(cell["optimizer"], cell["variability"]) for cell in denoising.cells()]
     assert len(places) == 3 * 2 * 5 and set(places) == {
         (SGD, 0.0),
         *((NVRM_SGD, b) for b in (0.02, 0.05)),
         *((PERTURBED_SGD, b) for b in (0.1, 0.5)),
     }
     noises = settings_of("noise-type", "paper")
-    assert {cell["noise"] for cell in study_of("noise-type").cells(noises)} == {None, "gaussian", "uniform", "laplace"}
+    assert {cell["noise"] for cell in noises.cells()} == {None, "gaussian", "uniform", "laplace"}
 
 
 @pytest.mark.parametrize("name", ("label-noise", *NAMES[1:]))
@@ -79,23 +80,23 @@ def test_wrong_labels_are_learned_at_both_weight_decays(name):
     """How much SGD memorizes depends on it; long has the seeds that a conclusion needs."""
     long = settings_of(name, "long")
     assert (long.epochs, long.seeds, long.drops) == (36, 5, [12, 24])
-    cells = list(study_of(name).cells(long))
+    cells = list(long.cells())
     places = tables.groups(cells, *(key for key in cells[0] if key not in ("weight_decay", "seed")))
     for runs in places.values():
         assert [run["weight_decay"] for run in runs] == [1e-4, 1e-2] * 5
     assert {0.02, 0.03, 0.05} <= {cell["variability"] for cell in cells if cell["optimizer"] == NVRM_SGD}
-    assert {cell["weight_decay"] for cell in study_of(name).cells(settings_of(name, "paper"))} == {1e-4}
+    assert {cell["weight_decay"] for cell in settings_of(name, "paper").cells()} == {1e-4}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_cell_is_trained_with_its_own_settings(name, monkeypatch):
-    study, seen = study_of(name), []
+    seen = []
     monkeypatch.setattr("studies.variability.training.corrupt", lambda data, kind, rate, seed: (kind, rate, seed))
     monkeypatch.setattr("studies.variability.training.train", lambda *given, **more: seen.append(given) or {})
     settings = settings_of(name, "quick")
-    context = runner.Context(settings, None, None)
-    for cell in study.cells(settings):
-        study.run(context, **cell)
+    context = Context(settings, None, None)
+    for cell in settings.cells():
+        settings.run(context, **cell)
         problem, used, optimizer, seed = seen.pop()
         assert problem == ("asymmetric", 0.0 if name == "generalization" else 0.4, seed)
         assert (optimizer, seed) == (cell["optimizer"], cell["seed"])
@@ -107,7 +108,7 @@ def test_a_cell_is_trained_with_its_own_settings(name, monkeypatch):
 def test_the_figure_of_generalization():
     settings = settings_of("generalization", "quick", seeds=2, epochs=2)
     rows = rows_of(settings, "generalization")
-    made = study_of("generalization").report(settings, rows)
+    made = settings.report(rows)
     (figure,) = made.figures.values()
     left, right = figure.axes
     assert (left.get_title("left"), right.get_title("left")) == ("Generalization gap", "Test accuracy")
@@ -136,7 +137,7 @@ def test_the_figure_of_generalization():
 def test_the_figures_against_a_scale(name, levels, lines):
     settings = settings_of(name, "quick", seeds=2, weight_decay=(1e-4, 1e-2))
     rows = rows_of(settings, name)
-    made = study_of(name).report(settings, rows)
+    made = settings.report(rows)
     (figure,) = made.figures.values()
     scale = "lr" if name == "gradient-noise" else "variability"
     headings = (
@@ -174,7 +175,7 @@ def test_the_figures_against_a_scale(name, levels, lines):
 def test_differences_are_from_sgd_at_the_same_seeds(name, where, at_same):
     settings = settings_of(name, "quick", seeds=2, weight_decay=(1e-4, 1e-2))
     rows = rows_of(settings, name)
-    last = study_of(name).report(settings, rows).text.splitlines()[-1]
+    last = settings.report(rows).text.splitlines()[-1]
     ours, base = (
         [row["test_accuracy"][-1] for row in tables.select(rows, **chosen)]
         for chosen in (where, {"optimizer": SGD, "weight_decay": 1e-2} | at_same)

@@ -12,9 +12,7 @@ from studies import __main__ as command
 from studies.record import FILE
 from studies.stochastic.methods import BASELINE, METHODS, SE_SNN
 from studies.stochastic.reid import stages
-from studies.stochastic.reid import study as reid
-from studies.stochastic.reid.report import report
-from studies.stochastic.reid.study import STUDY, Reid
+from studies.stochastic.reid.study import Reid
 from studies.tables import paired
 
 
@@ -69,7 +67,7 @@ def test_a_whole_study_and_one_that_goes_on(options, tmp_path, capsys, monkeypat
 
 
 def some_rows(settings):
-    for number, cell in enumerate(reid.cells(settings)):
+    for number, cell in enumerate(settings.cells()):
         row = cell | dict.fromkeys(("mAP", "rank1", "rank5", "rank10", "train"), (5 + number**2) / 1000)
         row |= {"memorized": None if cell["strength"] == 0 else 0.5, "seconds": 1.0, "weights": 100, "trained": 10}
         if cell["method"] == SE_SNN:
@@ -81,7 +79,7 @@ def some_rows(settings):
 def test_the_tables_and_the_figures_show_the_rows(market):
     settings = Reid(market=str(market), strengths=(0.0, 0.2), seeds=2)
     rows = list(some_rows(settings))
-    made = report(settings, rows)
+    made = settings.report(rows)
     by = {(row["method"], row["strength"], row["seed"]): row["mAP"] for row in rows}
     gain = paired([by[SE_SNN, 0.2, seed] for seed in (0, 1)], [by[BASELINE, 0.2, seed] for seed in (0, 1)])
     assert gain in made.text and "| SE-SNN | 20 %         | 1.000 ± 0.000 | 2.500 ± 0.707 |" in made.text
@@ -96,12 +94,12 @@ def test_the_tables_and_the_figures_show_the_rows(market):
     pictures = made.figures["pictures.png"].axes
     assert len(pictures) == 4 and [panel.get_ylabel() for panel in pictures[::2]] == ["largest sigma", "smallest sigma"]
     # Where the data set is gone there are no pictures.
-    elsewhere = report(Reid(market="nowhere", strengths=(0.0, 0.2), seeds=2), rows)
+    elsewhere = Reid(market="nowhere", strengths=(0.0, 0.2), seeds=2).report(rows)
     assert elsewhere.text == made.text and list(elsewhere.figures) == ["scores.png", "sigma.png"]
 
 
 def test_the_paper_s_preset_waits_for_its_data_and_weights(market, capsys, tmp_path):
-    paper = Reid(**STUDY.presets["paper"])
+    paper = Reid(**Reid.presets["paper"])
     assert (paper.network, paper.size, paper.iterations, paper.lr) == ("resnet50", (256, 128), 60_000, 3.5e-4)
     for given, says in (
         ("", "--market is missing: name the folder"),

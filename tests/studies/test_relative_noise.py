@@ -8,8 +8,8 @@ import torch
 from studies import __main__ as command
 from studies import data
 from studies.optimizers import NVRM_SGD, SGD
-from studies.runner import Context
-from studies.variability import relative_noise, training
+from studies.study import Context
+from studies.variability import training
 from studies.variability.relative_noise import SCALES, RelativeNoise
 
 
@@ -32,7 +32,7 @@ def test_each_scale_reaches_the_optimizer(mnist, tmp_path, monkeypatch):
     settings = RelativeNoise(networks=("mlp",))
     context = Context(settings, data.standardize(data.load("mnist", mnist)), tmp_path)
     for place in (SGD, *SCALES):
-        relative_noise.run(context, network="mlp", scale=place, biases=False, factor=0.6, seed=0)
+        context.settings.run(context, network="mlp", scale=place, biases=False, factor=0.6, seed=0)
     assert seen[SGD][0] == SGD
     assert seen["absolute"] == (NVRM_SGD, None, "tensor", False, 0.6)
     assert seen["rms of a tensor"] == (NVRM_SGD, "rms", "tensor", False, 0.6)
@@ -60,9 +60,9 @@ def test_table_and_figure_show_the_rows():
     settings = RelativeNoise(seeds=2)
     rows = [
         {**cell, "test_accuracy": [0.0, 0.6, 0.7, 0.8 + 0.1 * cell["seed"]], "memorized": [0.25]}
-        for cell in relative_noise.cells(settings)
+        for cell in settings.cells()
     ]
-    made = relative_noise.report(settings, rows)
+    made = settings.report(rows)
     lines = [line for line in made.text.splitlines() if line.startswith("| cnn")]
     assert len(lines) == 1 + 2 * len(SCALES) and "71.7 ± 2.4" in lines[0]  # 70 and 73.3: means of the last three epochs
     above, below = made.figures["windows.png"].axes

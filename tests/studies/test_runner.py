@@ -1,6 +1,5 @@
 """The runner, by the study that studies/README.md writes."""
 
-import dataclasses
 import importlib
 import json
 import re
@@ -18,7 +17,7 @@ from filelock import FileLock
 
 from studies import __main__ as command
 from studies import record, runner
-from studies.runner import Report, Study
+from studies.study import Report, Study
 
 ROOT = Path(__file__).parents[2]
 PAGE, LINE = re.findall(r"^```python\n(.*?)^```$", (ROOT / "studies/README.md").read_text(), re.M | re.S)
@@ -30,8 +29,8 @@ def means(tmp_path, monkeypatch):
     (tmp_path / "page").mkdir()
     monkeypatch.syspath_prepend(str(tmp_path / "page"))
     (tmp_path / "page" / "means.py").write_text(PAGE)
-    for name, (module, what) in eval("{" + LINE + "}").items():
-        monkeypatch.setitem(command.STUDIES, name, (module.removeprefix("studies."), what))
+    for name, (where, what) in eval("{" + LINE + "}").items():
+        monkeypatch.setitem(command.STUDIES, name, (where.removeprefix("studies."), what))
     yield importlib.import_module("means")
     del sys.modules["means"]
 
@@ -66,19 +65,20 @@ def test_a_new_study_is_one_file_and_one_line(means, out, capsys):
     assert [(row["size"], row["seed"]) for row in results["rows"]] == [(n, s) for s in (0, 1) for n in (10, 100, 1000)]
     assert abs(results["rows"][2]["mean"]) < 0.2  # 6 standard errors of 1000 draws
     assert (out / "means.png").read_bytes().startswith(b"\x89PNG")
-    (figure,) = means.report(means.Means(seeds=2), results["rows"]).figures.values()
+    (figure,) = means.Means(seeds=2).report(results["rows"]).figures.values()
     (panel,) = figure.axes
     assert panel.get_xlabel() == "n" and [text.get_text() for text in panel.get_xticklabels()] == ["10", "100", "1000"]
     assert panel.collections[0].get_offsets().tolist() == [[row["size"], row["mean"]] for row in results["rows"]]
 
 
 def test_every_study_of_the_list_has_its_presets():
-    for name, (module, what) in command.STUDIES.items():
-        study = importlib.import_module(module).STUDY
-        assert isinstance(study, Study) and what
+    for name, (where, what) in command.STUDIES.items():
+        study = runner.study_of(name, where)
+        assert issubclass(study, Study) and what
+        assert list(study.presets) in ([*runner.PRESETS], [preset for preset in runner.PRESETS if preset != "long"])
         for preset, values in study.presets.items():
-            settings = study.settings(**values)
-            cells = list(study.cells(settings))
+            settings = study(**values)
+            cells = list(settings.cells())
             assert cells and len({json.dumps(cell, sort_keys=True) for cell in cells}) == len(cells), (name, preset)
             assert all(json.loads(json.dumps(cell)) == cell for cell in cells)
             assert set(study.extends) <= {field for field in settings.__dataclass_fields__}
@@ -143,9 +143,8 @@ def test_cells_of_an_earlier_results_file_are_taken_over(means, out, tmp_path, m
     file, first = tmp_path / "results.json", rows(out)
     file.write_bytes((out / "results.json").read_bytes())
     made = []
-    run = means.STUDY.run
-    study = dataclasses.replace(means.STUDY, run=lambda context, **cell: made.append(cell) or run(context, **cell))
-    monkeypatch.setattr(means, "STUDY", study)
+    run = means.Means.run
+    monkeypatch.setattr(means.Means, "run", lambda *given, **cell: made.append(cell) or run(*given, **cell))
     assert start(tmp_path / "more", "--seeds", 3, "--extend", file) == 0
     assert [row for row in rows(tmp_path / "more") if row in first] == first and len(made) == 3
     capsys.readouterr()
@@ -169,10 +168,10 @@ def test_processes_give_the_same_numbers(means, out, tmp_path):
 
 
 def test_a_killed_run_goes_on_to_the_same_digits(means, out, tmp_path):
-    slow = PAGE.replace('    """One cell: plain', '    import time; time.sleep(0.3)\n    """One cell: plain')
+    slow = PAGE.replace("    generator = torch", "    import time; time.sleep(0.3)\n        generator = torch")
     (tmp_path / "page" / "slow_means.py").write_text(slow)
     code = (
-        "from studies import __main__ as command; command.STUDIES['means'] = ('slow_means', '');"
+        "from studies import __main__ as command; command.STUDIES['means'] = ('slow_means:Means', '');"
         f"command.main(['means', '--preset', 'tiny', '--out', {str(out)!r}])"
     )
     with subprocess.Popen([sys.executable, "-c", code], env=environment(tmp_path)) as process:
@@ -240,7 +239,7 @@ def test_a_full_disk_keeps_what_is_finished(means, out, tmp_path):
         import resource, signal, sys
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         from studies import __main__ as command, runner
-        command.STUDIES["means"] = ("means", "")
+        command.STUDIES["means"] = ("means:Means", "")
         resource.setrlimit(resource.RLIMIT_FSIZE, (340, 340))
         sys.exit(command.main(["means", "--preset", "tiny", "--out", {str(out)!r}]))
     """
@@ -258,22 +257,22 @@ def test_a_full_disk_keeps_what_is_finished(means, out, tmp_path):
 
 def test_a_package_that_is_missing_is_told_at_the_start(means, out, tmp_path, capsys, monkeypatch):
     (tmp_path / "page" / "needs.py").write_text("import a_package_that_is_not_there\n")
-    monkeypatch.setitem(command.STUDIES, "needs", ("needs", ""))
+    monkeypatch.setitem(command.STUDIES, "needs", ("needs:Needs", ""))
     assert command.main(["needs"]) == 2
     told = capsys.readouterr().err
     assert "needs needs the package a_package_that_is_not_there: pip install -r studies/requirements.txt" in told
 
 
 def test_cells_that_depend_on_rows_come_later(means, out, capsys, monkeypatch):
-    def later_cells(settings, first):
+    def later_cells(study, first):
         best = min(first, key=lambda row: abs(row["mean"]))
         return [{"size": best["size"], "seed": 7}]
 
-    study = Study(
-        settings=means.Means, presets=means.STUDY.presets, cells=means.cells, run=means.run, later_cells=later_cells,
-        report=lambda settings, rows: Report(f"{len(rows)} rows", found={"best": rows[-1]["size"]}),
-    )  # fmt: skip
-    monkeypatch.setattr(means, "STUDY", study)
+    def report(study, rows):
+        return Report(f"{len(rows)} rows", found={"best": rows[-1]["size"]})
+
+    monkeypatch.setattr(means.Means, "later_cells", later_cells)
+    monkeypatch.setattr(means.Means, "report", report)
     assert start(out) == 0
     results = json.loads((out / "results.json").read_text())
     assert len(results["rows"]) == 7 and results["best"] == results["rows"][-1]["size"]
@@ -281,9 +280,7 @@ def test_cells_that_depend_on_rows_come_later(means, out, capsys, monkeypatch):
 
 
 def test_results_that_are_no_json_leave_the_record_as_it_was(means, out, monkeypatch):
-    monkeypatch.setattr(
-        means, "STUDY", Study(**{**vars(means.STUDY), "run": lambda context, **cell: {"mean": float("nan")}})
-    )
+    monkeypatch.setattr(means.Means, "run", lambda study, context, **cell: {"mean": float("nan")})
     with pytest.raises(ValueError, match="not JSON compliant"):
         start(out)
     assert (out / "runs.jsonl").read_text().count("\n") == 1

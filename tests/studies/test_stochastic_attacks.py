@@ -16,8 +16,6 @@ from studies import __main__ as command
 from studies.record import FILE
 from studies.stochastic.attacks import library as attack_library
 from studies.stochastic.attacks import measures as attack_measures
-from studies.stochastic.attacks import report as attack_report
-from studies.stochastic.attacks import study as attacks
 from studies.stochastic.attacks import training as attack_training
 from studies.stochastic.attacks.expected_gradient import (
     attacked,
@@ -242,7 +240,7 @@ def settings(**more):
 def test_training(mnist):
     """All learn the stripes, the global generator stays, SE-SNN's sigma goes up to its margin, and adversarial training
     defends against FGS."""
-    box = attacks.prepare(Attacks(data="mnist", data_dir=str(mnist)))
+    box = Attacks(data="mnist", data_dir=str(mnist)).prepare()
     assert box.train_images.min() >= 0 and box.train_images.max() <= 1
     state = torch.get_rng_state()
     again = [attack_training.train(box, settings(epochs=1), SE_SNN, ADVERSARIAL, 0)[0] for _ in range(2)]
@@ -307,7 +305,7 @@ def test_without_baseline_and_attacks_of_cw(mnist, tmp_path, capsys):
 
 
 def some_rows(chosen):
-    for number, cell in enumerate(attacks.cells(chosen)):
+    for number, cell in enumerate(chosen.cells()):
         share = number / 20
         at = {"mean": share, "sample": share / 2}
         looks = [{"attack": name, "epsilon": 0.3} | at for name in (attack_measures.PGD, attack_measures.PGD_MARGIN)]
@@ -321,7 +319,7 @@ def some_rows(chosen):
 def test_the_tables_and_the_figure_show_the_rows():
     chosen = Attacks(epsilons=(0.0, 0.3), seeds=2, methods=(BASELINE, SE_SNN))
     rows = list(some_rows(chosen))
-    made = attack_report.report(chosen, rows)
+    made = chosen.report(rows)
     shares = [row["fgs"][1]["mean"] for row in tables.select(rows, method=SE_SNN, training=ADVERSARIAL)]
     (line,) = [line for line in made.text.splitlines() if line.startswith("| adversarial | SE-SNN   | mean")]
     assert line.endswith(f"| {tables.percent([1.0, 1.0])} | {tables.percent(shares)} |")

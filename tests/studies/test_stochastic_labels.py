@@ -7,12 +7,12 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from studies import StudyError, data, tables
 from studies import __main__ as command
-from studies.runner import Context
-from studies.stochastic import label_noise, label_training
+from studies.stochastic import label_training
 from studies.stochastic import losses as label_losses
 from studies.stochastic.label_noise import LabelNoise
 from studies.stochastic.label_training import Point, network_of, train, trained, true_corruption
 from studies.stochastic.methods import BASELINE, METHODS, SE_SNN
+from studies.study import Context
 from studies.tables import percent, select
 from studies.variability.training import corrupt
 
@@ -71,7 +71,7 @@ def some_rows():
 
 def test_the_table_and_the_figure_show_the_rows():
     settings, rows = LabelNoise(strengths=(0.0, 0.3, 0.5), seeds=2), list(some_rows())
-    made = label_noise.report(settings, rows)
+    made = settings.report(rows)
     ends = {
         (method, strength): [sum(row["test_accuracy"]) / 2 for row in select(rows, method=method, strength=strength)]
         for method, strength in itertools.product((BASELINE, SE_SNN), settings.strengths)

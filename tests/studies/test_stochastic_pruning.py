@@ -12,7 +12,7 @@ from studies.data import ImageData
 from studies.models import started
 from studies.stochastic.pruning import branches, importance, loop, networks
 from studies.stochastic.pruning.loop import SE_SNN, log_sigmas
-from studies.stochastic.pruning.study import STUDY, Pruning
+from studies.stochastic.pruning.study import Pruning
 from studies.stochastic.pruning.surgery import Surgeon
 
 MNIST, CIFAR = (1, 28, 28), (3, 32, 32)
@@ -205,7 +205,7 @@ def stripes(shape, count=60):
 
 
 def tiny(**more):
-    return Pruning(**(STUDY.presets["tiny"] | {"width": 0.2, "batch_size": 20} | more))
+    return Pruning(**(Pruning.presets["tiny"] | {"width": 0.2, "batch_size": 20} | more))
 
 
 def test_the_loop_stops_at_the_target_and_repeats():

@@ -12,8 +12,8 @@ from studies import StudyError, data
 from studies import __main__ as command
 from studies.data import standardize
 from studies.stochastic.pruning import loop
-from studies.stochastic.pruning.report import PAPER, WITHIN, at, report
-from studies.stochastic.pruning.study import STUDY, Pruning, cells
+from studies.stochastic.pruning.report import PAPER, WITHIN, at
+from studies.stochastic.pruning.study import Pruning
 from studies.tables import plus_minus
 
 
@@ -48,15 +48,15 @@ def test_a_whole_study(options, tmp_path, capsys):
 def test_the_other_networks(network, options, tmp_path):
     images = standardize(data.load("mnist", tmp_path / "images"))
     more = {"network": network, "width": 0.3 if network == "mlp" else 0.04, "noise_rate": 0.4, "at_once": 0.5}
-    settings = Pruning(**(STUDY.presets["tiny"] | more | {"methods": ("SE-SNN",)}))
-    (cell,) = cells(settings)
+    settings = Pruning(**(Pruning.presets["tiny"] | more | {"methods": ("SE-SNN",)}))
+    (cell,) = settings.cells()
     row = cell | loop.one_run(images, settings, **cell)
     assert row["points"][-1]["multiplications"] <= 0.2 * row["points"][0]["multiplications"]
-    assert "40 % of the training labels flipped" in report(settings, [row]).text
+    assert "40 % of the training labels flipped" in settings.report([row]).text
 
 
 def some_rows(settings):
-    for number, cell in enumerate(cells(settings)):
+    for number, cell in enumerate(settings.cells()):
         ways = [(1000, 0.1), (800, 0.1), (100 + number, 0.15), (50, 0.3)]
         points = [
             {"stage": stage, "widths": [4, 5], "weights": m, "multiplications": 1000 * m, "memory": m,
@@ -74,7 +74,7 @@ def test_what_a_sweep_shows():
     settings = Pruning(weights=(1e-4, 0.01), margins=(4.0, 0.0), seeds=2, tolerance=0.06)
     rows = list(some_rows(settings))
     assert len(rows) == 2 * 5 and len({(row["weight"], row["margin"]) for row in rows}) == 5
-    made = report(settings, rows)
+    made = settings.report(rows)
     assert f"| 0.0001 | {plus_minus([0.101, 0.106], 3)} | {plus_minus([0.102, 0.107], 3)} |" in made.text
     wide, near = made.figures["pruning.png"].axes
     names = ["baseline", *(f"SE-SNN, weight {w}, b = {b}" for w in ("0.0001", "0.01") for b in ("4.00", "0.00"))]
@@ -86,7 +86,7 @@ def test_what_a_sweep_shows():
 
 
 def test_presets():
-    paper = Pruning(**STUDY.presets["paper"])
+    paper = Pruning(**Pruning.presets["paper"])
     assert (paper.data, paper.at_once, paper.weights, paper.margins) == ("mnist", 0.0, (1e-4,), (math.log(4),))
 
 

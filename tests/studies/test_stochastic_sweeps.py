@@ -8,7 +8,6 @@ from torch.nn.functional import cross_entropy
 from studies import StudyError, data
 from studies import __main__ as command
 from studies.seeds import derive
-from studies.stochastic import label_sweeps
 from studies.stochastic.label_noise import LabelNoise
 from studies.stochastic.label_sweeps import LabelSweeps
 from studies.stochastic.label_training import Point, train
@@ -39,7 +38,7 @@ def test_the_sweeps_from_the_command_line(mnist, tmp_path, capsys):
 
 
 def some_rows(settings):
-    for number, cell in enumerate(label_sweeps.cells(settings)):
+    for number, cell in enumerate(settings.cells()):
         yield cell | {"test_accuracy": [0.5, number / 100], "train_loss": [2.0, number / 10], "memorized": 0.5}
 
 
@@ -53,7 +52,7 @@ def test_what_the_panels_show():
         ("margin b", ["0", "1"], [at[SE_SNN, 0.01, 0.0, 2], usual]),
         ("stochastic layers", ["0 (baseline)", "1", "2"], [at[BASELINE, 0.01, 1.0, 2], one, usual]),
     ]
-    made = label_sweeps.report(settings, rows)
+    made = settings.report(rows)
     *swept, losses = made.figures["sweeps.png"].axes
     for panel, (name, ticks, heights) in zip(swept, expected):
         assert panel.get_xlabel() == name

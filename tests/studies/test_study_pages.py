@@ -93,7 +93,7 @@ def test_a_page_is_written_from_results(tmp_path):
     content = {
         "study": "label-noise",
         "settings": json.loads(json.dumps(vars(settings))),
-        "rows": [cell | run for cell in label_noise.cells(settings)],
+        "rows": [cell | run for cell in settings.cells()],
     }
     (tmp_path / "some.json").write_text(json.dumps(content))
     page = tmp_path / "page.md"

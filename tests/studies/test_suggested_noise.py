@@ -8,14 +8,14 @@ import torch
 from studies import __main__ as command
 from studies import data
 from studies.optimizers import NVRM_SGD, SGD
-from studies.runner import Context
+from studies.study import Context
 from studies.variability import suggested_noise, training
 from studies.variability.suggested_noise import SUGGESTED, SuggestedNoise
 
 
 @pytest.fixture
 def context(mnist, tmp_path):
-    settings = SuggestedNoise(**suggested_noise.STUDY.presets["tiny"])
+    settings = SuggestedNoise(**SuggestedNoise.presets["tiny"])
     return Context(settings, data.standardize(data.load("mnist", mnist)), tmp_path)
 
 
@@ -43,7 +43,7 @@ def test_halves_of_the_classes(context):
 
 
 def test_fine_tuning_starts_from_the_trained_layers_and_a_new_last_one(context):
-    settings = training.at(context.settings, variability=0.05)
+    settings = context.settings.at(variability=0.05)
     state = suggested_noise.pretrained(context, settings, 3)
     network = suggested_noise.fitted(state, context, settings, 3)
     same = [torch.equal(state[name], value) for name, value in network.state_dict().items()]
@@ -61,7 +61,7 @@ def test_what_is_trained_at_which_b(context, monkeypatch):
 
     monkeypatch.setattr(training, "train", train)
     for b in (0.0, 0.05, SUGGESTED):
-        suggested_noise.run(context, task="label-noise", network="mlp", b=b, seed=3)
+        context.settings.run(context, task="label-noise", network="mlp", b=b, seed=3)
     (plain, none, lr, start), (noisy, scale, _, other), (last, suggested, _, third) = seen
     assert (plain, none, noisy, scale, last) == (SGD, 0.0, NVRM_SGD, 0.05, NVRM_SGD) and 0 < suggested < 1
     for network in (other, third):  # the suggestion trained a copy
@@ -75,9 +75,9 @@ def test_table_and_figure_show_the_rows():
     rows = [
         {**cell, "test_accuracy": [0.0] + 3 * [accuracies[cell["b"]] + 0.02 * cell["seed"]]}
         | ({"suggested": 0.03 + 0.02 * cell["seed"]} if cell["b"] == SUGGESTED else {})
-        for cell in suggested_noise.cells(settings)
+        for cell in settings.cells()
     ]
-    made = suggested_noise.report(settings, rows)
+    made = settings.report(rows)
     (line,) = [line for line in made.text.splitlines() if line.startswith("| label-noise") and "0.05" in line]
     assert "0.040 ± 0.014" in line and "76.0 ± 1.4" in line and "-5.0 [-5.0, -5.0]" in line
     (panel,) = made.figures["suggestion.png"].axes

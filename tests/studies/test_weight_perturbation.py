@@ -12,7 +12,7 @@ from studies import __main__ as command
 from studies.optimizers import NVRM_SGD, SGD
 from studies.record import FILE
 from studies.seeds import derive
-from studies.variability import perturbation_report, training, weight_perturbation
+from studies.variability import perturbation_report, training
 from studies.variability.perturbations import Perturbations, means
 from studies.variability.training import TrainingSettings
 from studies.variability.weight_perturbation import WeightPerturbation
@@ -97,7 +97,7 @@ def row(seed, b, *, difference=0.5):
 def test_tables_and_figure_show_the_rows():
     settings = WeightPerturbation(seeds=2, scales=(0.05, 0.2), train_scales=(0.1,), variability=(0.02,))
     rows = [row(seed, b, difference=-0.5 if b else None) for seed in (0, 1) for b in (0.0, 0.02)]
-    made = weight_perturbation.report(settings, rows)
+    made = settings.report(rows)
     lines = [line for line in made.text.splitlines() if line.startswith("| NVRM-SGD, b = 0.02")]
     assert [cell.strip() for cell in lines[0].split("|")[2:-1]] == [
         "0.0500 ± 0.0000", "90.0 ± 0.0", "70.0 ± 0.0", "35.0 ± 7.1"
@@ -119,11 +119,11 @@ def test_tables_and_figure_show_the_rows():
 
 
 def test_the_preset_is_the_papers():
-    paper = WeightPerturbation(**weight_perturbation.STUDY.presets["paper"])
+    paper = WeightPerturbation(**WeightPerturbation.presets["paper"])
     assert (paper.network, paper.momentum, paper.epochs, paper.batch_size) == ("resnet34", 0.9, 300, 128)
     assert (paper.lr, paper.weight_decay, paper.drops) == (0.1, 1e-4, [100, 200])
     assert paper.scales == (0.01, 0.012, 0.014, 0.016, 0.018, 0.02)
-    cells = list(weight_perturbation.cells(paper))
+    cells = list(paper.cells())
     assert [(cell["optimizer"], cell["variability"]) for cell in cells[:3]] == [
         (SGD, 0.0), (NVRM_SGD, 0.01), (NVRM_SGD, 0.05)
     ]  # fmt: skip

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from studies import figures
 from studies.figures import FAINT, INK
-from studies.runner import Report, Row
 from studies.stochastic.attacks.training import BASELINE, METHODS
+from studies.study import Report, Row
 from studies.tables import groups, markdown, percent, plus_minus, select, table
 
 COLORS = dict(zip(METHODS, (INK, *figures.COLORS)))

@@ -28,19 +28,19 @@ from torch import nn
 from nvrm_fast import nn as noisy
 from studies.data import ImageData, load
 from studies.fit import now
-from studies.runner import Context, Row, Study
 from studies.seeds import derive
-from studies.settings import Count, Finite, ImageSettings, NotNegative, Positive
+from studies.settings import Count, Finite, NotNegative, Positive
 from studies.stochastic.attacks import measures
 from studies.stochastic.attacks import training as networks
 from studies.stochastic.attacks.report import report
 from studies.stochastic.attacks.training import BASELINE, METHODS, NORMAL, TRAININGS
+from studies.study import Context, ImageStudy, Row
 
 _Epsilon = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attacks(ImageSettings):
+class Attacks(ImageStudy):
     """The settings of stochastic-attacks."""
 
     methods: tuple[Literal[METHODS], ...] = METHODS
@@ -86,44 +86,61 @@ class Attacks(ImageSettings):
     cw_stepsize: Positive = 0.1
     """Adam's step of CW-L2"""
 
+    presets = {
+        "tiny": {
+            "seeds": 1, "hidden": (16, 8), "epochs": 1, "draws": 2, "many_draws": 4,
+            "epsilons": (0.0, 0.3), "look_epsilons": (0.3,), "look_images": 20,
+            "pgd_steps": 2, "cw_images": 10, "cw_steps": 3, "cw_searches": 2,
+        },
+        "quick": {},
+        "paper": {
+            "data": "mnist", "seeds": 20, "hidden": (1024, 1024, 256), "look_images": 1000, "cw_images": 1000,
+            "cw_steps": 500, "cw_searches": 9,
+        },
+    }  # fmt: skip
+    extends = ("methods", "trainings")
+    packages = ("foolbox",)
+    report = report
 
-def prepare(settings: Attacks) -> ImageData:
-    """float32 images in [0, 1], the box of the attacks; networks take them as they are, not standardized."""
-    data, device = load(settings.data, settings.data_dir), settings.device
-    return replace(
-        data,
-        train_images=data.train_images.to(device, torch.float32) / 255,
-        train_labels=data.train_labels.to(device),
-        test_images=data.test_images.to(device, torch.float32) / 255,
-        test_labels=data.test_labels.to(device),
-    )
+    def prepare(self) -> ImageData:
+        """float32 images in [0, 1], the box of the attacks; networks take them as they are, not standardized."""
+        data, device = load(self.data, self.data_dir), self.device
+        return replace(
+            data,
+            train_images=data.train_images.to(device, torch.float32) / 255,
+            train_labels=data.train_labels.to(device),
+            test_images=data.test_images.to(device, torch.float32) / 255,
+            test_labels=data.test_labels.to(device),
+        )
 
+    def cells(self) -> Iterator[dict[str, Any]]:
+        """Seeds first, then ways of training and networks."""
+        for seed, training, method in itertools.product(range(self.seeds), self.trainings, self.methods):
+            yield {"seed": seed, "training": training, "method": method}
 
-def cells(settings: Attacks) -> Iterator[dict[str, Any]]:
-    """Seeds first, then ways of training and networks."""
-    for seed, training, method in itertools.product(range(settings.seeds), settings.trainings, settings.methods):
-        yield {"seed": seed, "training": training, "method": method}
+    def run(self, context: Context, *, seed: int, training: str, method: str) -> dict[str, Any]:
+        """Train one network and attack it. CW-L2 attacks networks of normal training only."""
+        data = context.prepared
+        network, seconds = trained(context, method, training, seed)
+        if method != BASELINE:
+            noisy.set_regularizer(network, None)  # attacks are no passes of training
+        result = {
+            "weights": sum(parameter.numel() for parameter in network.parameters()),
+            "log_deviation": networks.log_deviation(network, data.test_images),
+            "training_seconds": seconds,
+        }
+        other = derive(seed, "another baseline") if method == BASELINE else seed
+        surrogate = trained(context, BASELINE, training, other)[0]
+        began = now(self.device)
+        result |= measures.measure(
+            network, data.test_images, data.test_labels, self, seed=seed, with_cw=training == NORMAL,
+            surrogate=surrogate,
+        )  # fmt: skip
+        return result | {"seconds": now(self.device) - began}
 
-
-def run(context: Context, *, seed: int, training: str, method: str) -> dict[str, Any]:
-    """Train one network and attack it. CW-L2 attacks networks of normal training only."""
-    data = context.prepared
-    network, seconds = trained(context, method, training, seed)
-    if method != BASELINE:
-        noisy.set_regularizer(network, None)  # attacks are no passes of training
-    result = {
-        "weights": sum(parameter.numel() for parameter in network.parameters()),
-        "log_deviation": networks.log_deviation(network, data.test_images),
-        "training_seconds": seconds,
-    }
-    other = derive(seed, "another baseline") if method == BASELINE else seed
-    surrogate = trained(context, BASELINE, training, other)[0]
-    began = now(context.settings.device)
-    result |= measures.measure(
-        network, data.test_images, data.test_labels, context.settings, seed=seed, with_cw=training == NORMAL,
-        surrogate=surrogate,
-    )  # fmt: skip
-    return result | {"seconds": now(context.settings.device) - began}
+    def summary(self, row: Row) -> str:
+        """``FGS at 0.5: 41.2%``, at the last epsilon."""
+        return f"under the strongest FGS {row['fgs'][-1]['mean']:.1%}"
 
 
 def trained(context: Context, method: str, training: str, seed: int) -> tuple[nn.Sequential, float]:
@@ -141,32 +158,3 @@ def trained(context: Context, method: str, training: str, seed: int) -> tuple[nn
     network = networks.build(method, data.train_images[0].numel(), data.classes, settings.hidden, seed)
     network.load_state_dict(kept["network"])
     return network.to(settings.device), kept["seconds"]
-
-
-def summary(row: Row) -> str:
-    """``FGS at 0.5: 41.2%``, at the last epsilon."""
-    return f"under the strongest FGS {row['fgs'][-1]['mean']:.1%}"
-
-
-STUDY = Study(
-    settings=Attacks,
-    presets={
-        "tiny": {
-            "seeds": 1, "hidden": (16, 8), "epochs": 1, "draws": 2, "many_draws": 4,
-            "epsilons": (0.0, 0.3), "look_epsilons": (0.3,), "look_images": 20,
-            "pgd_steps": 2, "cw_images": 10, "cw_steps": 3, "cw_searches": 2,
-        },
-        "quick": {},
-        "paper": {
-            "data": "mnist", "seeds": 20, "hidden": (1024, 1024, 256), "look_images": 1000, "cw_images": 1000,
-            "cw_steps": 500, "cw_searches": 9,
-        },
-    },
-    prepare=prepare,
-    cells=cells,
-    run=run,
-    report=report,
-    extends=("methods", "trainings"),
-    packages=("foolbox",),
-    summary=summary,
-)  # fmt: skip

@@ -13,8 +13,8 @@ from matplotlib.ticker import NullFormatter
 
 from studies import figures, tables
 from studies.figures import COLORS, INK
-from studies.runner import Report, Row
 from studies.stochastic.pruning.loop import ACTIVE, BASELINE, END, SE_SNN, WHOLE
+from studies.study import Report, Row
 from studies.tables import percent, plus_minus, select
 
 WITHIN = "within the tolerance"  # not a stage of its own: the smallest point that has hardly more validation error

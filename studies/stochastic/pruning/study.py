@@ -25,17 +25,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from studies.runner import Context, Row, Study
-from studies.settings import Count, Finite, ImageSettings, NotNegative, Positive, Share
+from studies.settings import Count, Finite, NotNegative, Positive, Share
 from studies.stochastic.pruning.loop import BASELINE, SE_SNN, one_run
 from studies.stochastic.pruning.networks import NetworkName
 from studies.stochastic.pruning.report import report
+from studies.study import Context, ImageStudy, Row
 
 _Part = Annotated[float, Field(gt=0, lt=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pruning(ImageSettings):
+class Pruning(ImageStudy):
     """The settings of stochastic-pruning."""
 
     network: NetworkName = "lenet5"
@@ -86,40 +86,30 @@ class Pruning(ImageSettings):
     tolerance: NotNegative = 0.01
     """validation error above the unpruned network's that the table's smallest network may have"""
 
-
-def cells(settings: Pruning) -> Iterator[dict[str, Any]]:
-    """Seeds first. The baseline, which has no regularizer, is made once a seed, with weight and margin 0."""
-    for seed, method in itertools.product(range(settings.seeds), settings.methods):
-        points = [(0.0, 0.0)] if method == BASELINE else itertools.product(settings.weights, settings.margins)
-        for weight, margin in points:
-            yield {"method": method, "weight": weight, "margin": margin, "seed": seed}
-
-
-def run(context: Context, **cell: Any) -> dict[str, Any]:
-    """One network, trained and pruned."""
-    return one_run(context.prepared, context.settings, **cell, advance=context.advance)
-
-
-def summary(row: Row) -> str:
-    """``2-8-11, test error 3.1%``."""
-    end = row["points"][-1]
-    return f"{'-'.join(map(str, end['widths']))}, test error {end['test_error']:.1%}"
-
-
-STUDY = Study(
-    settings=Pruning,
-    presets={
+    presets = {
         "tiny": {
             "epochs": 1, "seeds": 1, "batch_size": 50, "updates": 1, "at_once": 0.2, "every": 2, "target": 0.2,
             "last_epochs": 1,
         },
         "quick": {"seeds": 2},
         "paper": {"data": "mnist", "epochs": 60, "at_once": 0.0, "updates": 100, "last_epochs": 20, "seeds": 5},
-    },
-    cells=cells,
-    run=run,
-    report=report,
-    extends=("methods", "weights", "margins", "tolerance"),
-    packages=("torch-pruning",),
-    summary=summary,
-)  # fmt: skip
+    }  # fmt: skip
+    extends = ("methods", "weights", "margins", "tolerance")
+    packages = ("torch-pruning",)
+    report = report
+
+    def cells(self) -> Iterator[dict[str, Any]]:
+        """Seeds first. The baseline, which has no regularizer, is made once a seed, with weight and margin 0."""
+        for seed, method in itertools.product(range(self.seeds), self.methods):
+            points = [(0.0, 0.0)] if method == BASELINE else itertools.product(self.weights, self.margins)
+            for weight, margin in points:
+                yield {"method": method, "weight": weight, "margin": margin, "seed": seed}
+
+    def run(self, context: Context, **cell: Any) -> dict[str, Any]:
+        """One network, trained and pruned."""
+        return one_run(context.prepared, self, **cell, advance=context.advance)
+
+    def summary(self, row: Row) -> str:
+        """``2-8-11, test error 3.1%``."""
+        end = row["points"][-1]
+        return f"{'-'.join(map(str, end['widths']))}, test error {end['test_error']:.1%}"

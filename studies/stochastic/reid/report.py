@@ -14,9 +14,9 @@ from PIL import Image
 
 from studies import figures, tables
 from studies.figures import COLORS
-from studies.runner import Report, Row
 from studies.stochastic.methods import LOOKS, SE_SNN
 from studies.stochastic.reid import market1501
+from studies.study import Report, Row
 from studies.tables import groups, percent, plus_minus, select
 
 _SCORES = {"mAP": "mAP", "rank1": "rank 1", "rank5": "rank 5", "rank10": "rank 10"}

@@ -30,15 +30,15 @@ from pydantic import Field
 from torch import Tensor
 
 from studies import StudyError, record
-from studies.runner import Context, Row, Study
 from studies.seeds import derive
-from studies.settings import Count, Finite, NotNegative, Positive, Settings, Share
+from studies.settings import Count, Finite, NotNegative, Positive, Share
 from studies.stochastic.methods import BASELINE, FORWARD, METHODS, PLAIN, SE_SNN, MethodName, loss_of
 from studies.stochastic.reid import flips, market1501, resnet, stages
 from studies.stochastic.reid.market1501 import Market
 from studies.stochastic.reid.report import report
 from studies.stochastic.reid.resnet import ResNet
 from studies.stochastic.reid.stages import Stage, Task
+from studies.study import Context, Row, Study
 
 _Pixels = Annotated[int, Field(ge=16)]
 #: The settings that decide a network of the first stage.
@@ -46,7 +46,7 @@ _OF_THE_FIRST_STAGE = ("market", "network", "weights", "size", "iterations", "ba
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reid(Settings):
+class Reid(Study):
     """The settings of stochastic-reid."""
 
     market: str | None = None
@@ -80,6 +80,55 @@ class Reid(Settings):
     networks: str | None = None
     """folder that keeps the networks of the first stage (None: in --out), for runs that differ in the second only"""
 
+    presets = {
+        "tiny": {"methods": tuple(METHODS), "strengths": (0.0, 0.5), "iterations": 3, "last_iterations": 2,
+                 "batch_size": 8},
+        "quick": {},
+        "paper": {
+            "network": "resnet50", "weights": None, "size": (256, 128), "strengths": (0.0, 0.1, 0.2, 0.5),
+            "methods": tuple(METHODS), "iterations": 60_000, "last_iterations": 20_000, "lr": 3.5e-4, "last_lr": 5e-4,
+            "seeds": 5,
+        },
+    }  # fmt: skip
+    extends = ("strengths", "methods", "networks")
+    packages = ("pillow",)
+    report = report
+
+    def prepare(self) -> Prepared:
+        """Reads the names of all pictures."""
+        if self.market is None:
+            raise StudyError("--market is missing: name the folder of your copy of Market-1501")
+        if self.weights is None:
+            raise StudyError(
+                "--preset paper starts from ImageNet's weights: give --weights FILE (torchvision's of ResNet-50), "
+                "--weights download, or --weights random to start at random all the same"
+            )
+        if self.weights != "random" and self.network != "resnet50":
+            raise StudyError(f"--weights {self.weights} are of ResNet-50: add --network resnet50, or leave them out")
+        market = market1501.read(self.market)
+        return Prepared(market, resnet.weights_file(self.weights), self.size, self.device)
+
+    def cells(self) -> Iterator[dict[str, Any]]:
+        """Seeds first, then strengths and methods."""
+        for seed, strength, method in itertools.product(range(self.seeds), self.strengths, self.methods):
+            yield {"method": method, "strength": strength, "seed": seed}
+
+    def run(self, context: Context, *, method: str, strength: float, seed: int) -> dict[str, Any]:
+        """Trains one method through both stages and measures it."""
+        kind = METHODS[method]
+        task = task_of(context, strength, seed)
+        network = first_network(context, kind.loss, strength, seed)
+        corruption = corruption_of(context, kind.loss, task, strength, seed)
+        network, result = stages.second_stage(
+            network, task, Stage(self.last_iterations, self.batch_size, self.last_lr), kind, corruption, seed,
+            (self.weight, self.margin), _after_step(context),
+        )  # fmt: skip
+        return result | stages.measure(network, task, context.prepared.market, self.size)
+
+    def summary(self, row: Row) -> str:
+        """``mAP 24.2%``."""
+        return f"mAP {row['mAP']:.1%}"
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -104,40 +153,6 @@ class Prepared:
     def classes(self) -> int:
         """How many identities are trained on."""
         return int(self.labels.max()) + 1
-
-
-def prepare(settings: Reid) -> Prepared:
-    """Reads the names of all pictures."""
-    if settings.market is None:
-        raise StudyError("--market is missing: name the folder of your copy of Market-1501")
-    if settings.weights is None:
-        raise StudyError(
-            "--preset paper starts from ImageNet's weights: give --weights FILE (torchvision's of ResNet-50), "
-            "--weights download, or --weights random to start at random all the same"
-        )
-    if settings.weights != "random" and settings.network != "resnet50":
-        raise StudyError(f"--weights {settings.weights} are of ResNet-50: add --network resnet50, or leave them out")
-    market = market1501.read(settings.market)
-    return Prepared(market, resnet.weights_file(settings.weights), settings.size, settings.device)
-
-
-def cells(settings: Reid) -> Iterator[dict[str, Any]]:
-    """Seeds first, then strengths and methods."""
-    for seed, strength, method in itertools.product(range(settings.seeds), settings.strengths, settings.methods):
-        yield {"method": method, "strength": strength, "seed": seed}
-
-
-def run(context: Context, *, method: str, strength: float, seed: int) -> dict[str, Any]:
-    """Trains one method through both stages and measures it."""
-    settings, kind = context.settings, METHODS[method]
-    task = task_of(context, strength, seed)
-    network = first_network(context, kind.loss, strength, seed)
-    corruption = corruption_of(context, kind.loss, task, strength, seed)
-    network, result = stages.second_stage(
-        network, task, Stage(settings.last_iterations, settings.batch_size, settings.last_lr), kind, corruption, seed,
-        (settings.weight, settings.margin), _after_step(context),
-    )  # fmt: skip
-    return result | stages.measure(network, task, context.prepared.market, settings.size)
 
 
 def _after_step(context: Context) -> Callable[[], object]:
@@ -195,30 +210,3 @@ def first_network(context: Context, loss: str, strength: float, seed: int) -> Re
 
     network.load_state_dict(_once(context, f"{loss.replace(', ', '-').replace(' ', '-')}-{strength:g}-{seed}", make))
     return network.to(settings.device).eval()
-
-
-def summary(row: Row) -> str:
-    """``mAP 24.2%``."""
-    return f"mAP {row['mAP']:.1%}"
-
-
-STUDY = Study(
-    settings=Reid,
-    presets={
-        "tiny": {"methods": tuple(METHODS), "strengths": (0.0, 0.5), "iterations": 3, "last_iterations": 2,
-                 "batch_size": 8},
-        "quick": {},
-        "paper": {
-            "network": "resnet50", "weights": None, "size": (256, 128), "strengths": (0.0, 0.1, 0.2, 0.5),
-            "methods": tuple(METHODS), "iterations": 60_000, "last_iterations": 20_000, "lr": 3.5e-4, "last_lr": 5e-4,
-            "seeds": 5,
-        },
-    },
-    prepare=prepare,
-    cells=cells,
-    run=run,
-    report=report,
-    extends=("strengths", "methods", "networks"),
-    packages=("pillow",),
-    summary=summary,
-)  # fmt: skip

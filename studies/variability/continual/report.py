@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from studies import figures, tables
 from studies.optimizers import ADAM, NVRM_ADAM, NVRM_SGD, SGD
-from studies.runner import Row
+from studies.study import Row
 from studies.variability import looks
 
 #: As their relatives have them in the other figures.

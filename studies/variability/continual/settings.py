@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from studies.settings import Count, ImageSettings, NotNegative, Positive
+from studies.settings import Count, NotNegative, Positive
+from studies.study import ImageStudy
 from studies.variability.continual.training import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class ContinualSettings(ImageSettings):
+class ContinualStudy(ImageStudy):
     """What every study that learns tasks one after the other needs."""
 
     seeds: Count = 3
