@@ -9,6 +9,8 @@ from typing import Any
 from scipy import stats
 
 Row = dict[str, Any]
+Value = str | Callable[[Row], Any]  # of a row: by its name, or worked out
+Column = Callable[[list[Row]], str]  # makes a cell's text of the rows of a line
 
 
 def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -33,7 +35,12 @@ def select(rows: Sequence[Row], **where: Any) -> list[Row]:
     return [row for row in rows if all(row[name] == value for name, value in where.items())]
 
 
-def table(rows: Sequence[Row], by: Sequence[str], columns: Mapping[str, str | Callable[[list[Row]], str]]) -> str:
+def values(rows: Sequence[Row], of: Value) -> list[Any]:
+    """A value of each row."""
+    return [row[of] if isinstance(of, str) else of(row) for row in rows]
+
+
+def table(rows: Sequence[Row], by: Sequence[str], columns: Mapping[str, str | Column]) -> str:
     """A line for each group of rows that differ in their seeds only.
 
     Args:
@@ -51,6 +58,38 @@ def table(rows: Sequence[Row], by: Sequence[str], columns: Mapping[str, str | Ca
 def word(value: Any) -> str:
     """A value of a cell: ``0.05``, ``-`` for None or 0, and text as it is."""
     return "-" if value in (None, 0.0) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def first(form: str) -> Column:
+    """A column that says what all rows of a line share, such as ``{network}``, ``{b:g}``."""
+    return lambda rows: form.format(**rows[0])
+
+
+def words(of: Callable[[Row], str]) -> Column:
+    """The same, worked out of one of them."""
+    return lambda rows: of(rows[0])
+
+
+def shares(of: Value, digits: int = 1) -> Column:
+    """A column of ``percent``."""
+    return lambda rows: percent(values(rows, of), digits)
+
+
+def means(of: Value, digits: int) -> Column:
+    """A column of ``plus_minus``; ``-`` where a value is None."""
+    return lambda rows: "-" if None in (known := values(rows, of)) else plus_minus(known, digits)
+
+
+def above(of: Value, base: Sequence[Row], at_same: Sequence[str] = (), itself: str = "-") -> Column:
+    """A column of ``paired``: a value against that of the ``base`` rows which have the same values of these names;
+    for a line that is of the base itself, or has none, ``itself``."""
+    bases = groups(base, *at_same)
+
+    def cell(rows: list[Row]) -> str:
+        mine = bases.get(tuple(rows[0][name] for name in at_same), rows)
+        return itself if rows[0] in mine else paired(values(rows, of), values(mine, of))
+
+    return cell
 
 
 def plus_minus(values: Sequence[float], digits: int) -> str:

@@ -10,7 +10,6 @@ Written to --out: table.md, gain.png and results.json.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -20,12 +19,11 @@ from torch.optim.swa_utils import update_bn
 
 from studies import figures, tables
 from studies.fit import predict
-from studies.models import SMALL_WIDTHS
 from studies.optimizers import NVRM_SGD
 from studies.settings import SOME, Count, NotNegative
 from studies.study import Context, Report, Row
 from studies.variability import looks, training
-from studies.variability.training import Problem, TrainingSettings, TrainingStudy
+from studies.variability.training import Problem, TrainingSettings, TrainingStudy, end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,37 +45,25 @@ class BatchNorm(TrainingStudy):
     }
     extends = ("networks", "variability")
 
-    def cells(self) -> Iterator[dict[str, Any]]:
-        """Seeds first, then networks at each b."""
-        for seed in range(self.seeds):
-            for network in self.networks:
-                for b in self.variability:
-                    yield {"network": network, "variability": b, "seed": seed}
+    axes = {"network": "networks", "variability": "variability"}
 
     def run(self, context: Context, *, network: str, variability: float, seed: int) -> dict[str, Any]:
         """One training; ``measured`` has the accuracy with statistics computed anew."""
-        settings = self.at(
-            network=network,
-            width=self.width or SMALL_WIDTHS[network],
-            variability=variability,
-        )
         problem = training.corrupt(context.prepared, "asymmetric", 0.0, seed)
         return training.train(
-            problem, settings, NVRM_SGD, seed, every_epoch=False, advance=context.advance, measure=recalibrated
-        )
+            problem, self.small(network, variability=variability), NVRM_SGD, seed, every_epoch=False,
+            advance=context.advance, measure=recalibrated,
+        )  # fmt: skip
 
     def report(self, rows: list[Row]) -> Report:
         """The table and the figure."""
-
-        def gain(runs: list[Row]) -> str:
-            return tables.paired(anew(runs), training.last(runs, "test_accuracy"))
-
         columns: dict[str, Any] = {
             "network": "network",
-            "b": lambda runs: f"{runs[0]['variability']:g}",
-            "statistics of training": lambda runs: tables.percent(training.last(runs, "test_accuracy")),
-            "computed anew": lambda runs: tables.percent(anew(runs)),
-            "difference, 95 % interval": gain,
+            "b": tables.first("{variability:g}"),
+            **{label: tables.shares(value) for label, value in STATISTICS.items()},
+            "difference, 95 % interval": lambda runs: tables.paired(
+                *(tables.values(runs, value) for value in reversed(STATISTICS.values()))
+            ),
         }
         text = (
             f"{self.data}, right labels, {self.epochs} epochs. Test accuracy in percent on clean weights, mean ± "
@@ -96,28 +82,26 @@ def recalibrated(network: nn.Module, problem: Problem, settings: TrainingSetting
     return {"recalibrated": float((predict(network, problem.test_images) == problem.test_labels).double().mean())}
 
 
-def anew(rows: list[Row]) -> list[float]:
-    """The accuracies with statistics computed anew."""
-    return [row["measured"]["recalibrated"] for row in rows]
+#: Test accuracies by the statistics that they are taken with.
+STATISTICS = {
+    "statistics of training": end("test_accuracy"),
+    "computed anew": lambda row: row["measured"]["recalibrated"],
+}
 
 
 def draw(settings: BatchNorm, rows: list[Row]) -> Figure:
     """A panel a network: test accuracy against b with both statistics."""
     names = list(tables.groups(rows, "network"))
     figure, panels = figures.new_figure(
-        1,
-        len(names),
-        width=5.2 * len(names),
-        height=4.2,
+        1, len(names), width=5.2 * len(names), height=4.2,
         title=f"Clean weights, {looks.title(settings)}; mean, standard deviation",
-    )
-    kinds = (("statistics of training", "SGD", lambda runs: training.last(runs, "test_accuracy")),
-             ("computed anew", NVRM_SGD, anew))  # fmt: skip
+    )  # fmt: skip
     for panel, (name,) in zip(panels[0], names):
         places = tables.groups(tables.select(rows, network=name), "variability")
-        for label, color, accuracy in kinds:
+        for (label, value), color in zip(STATISTICS.items(), ("SGD", NVRM_SGD)):
             look = {"color": looks.COLORS[color], "label": label, "marker": "o", "capsize": 3}
-            figures.over_scale(panel, [b for (b,) in places], [accuracy(runs) for runs in places.values()], **look)
+            accuracies = [tables.values(runs, value) for runs in places.values()]
+            figures.over_scale(panel, [b for (b,) in places], accuracies, **look)
         figures.name_axes(panel, name, "b", "test accuracy")
         panel.set_xticks([b for (b,) in places], [f"{b:g}" for (b,) in places])
     figures.legend_below(figure, panels[0, 0])

@@ -27,14 +27,11 @@ from matplotlib.figure import Figure
 
 from studies import figures, optimizers, tables
 from studies.data import ImageData
-from studies.labels import Kind
-from studies.models import SMALL_WIDTHS
 from studies.optimizers import IVON, M_RWP, MSAM, NVRM_SGD, SAM, SGD
-from studies.seeds import derive
-from studies.settings import SOME, Count, NotNegative, Share
+from studies.settings import SOME, Count, Share
 from studies.study import Context, Report, Row
 from studies.variability import looks, training
-from studies.variability.training import TrainingStudy, accuracy
+from studies.variability.training import FlippedStudy, accuracy, end
 
 
 class Method(NamedTuple):
@@ -69,19 +66,15 @@ BASES = ("decay", "nvrm", "nvrm-relative", "sam")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison(TrainingStudy):
+class Comparison(FlippedStudy):
     """The settings of comparison."""
 
     methods: Annotated[tuple[Literal[tuple(METHODS)], ...], SOME] = tuple(METHODS)
     """what is compared, one or more; SGD's grid is of learning rates"""
-    noise_kind: Kind = "asymmetric"
-    """how labels are flipped"""
     noise_rate: Annotated[tuple[Share, ...], SOME] = (0.4, 0.0)
     """probabilities that a training label is flipped, one or more; at 0 none is"""
     search_seeds: Count = 2
     """how many seeds each value of a grid is trained with"""
-    weight_decay: NotNegative = 1e-4
-    """L2 penalty"""
 
     presets = {
         "tiny": {**training.tiny(), "search_seeds": 1},
@@ -113,14 +106,9 @@ class Comparison(TrainingStudy):
     ) -> dict[str, Any]:  # fmt: skip
         """One training."""
         how = METHODS[method]
-        if judged_by == "validation":
-            seed = derive(seed, "search")
-        problem = training.corrupt(context.prepared, self.noise_kind, noise_rate, seed)
-        if judged_by == "validation":
-            problem = training.validation_problem(problem, seed)
-        width = self.width or SMALL_WIDTHS.get(self.network)
-        place = {"width": width, **how.fixed, how.strength: value}
-        return training.train(problem, self.at(**place), how.optimizer, seed, advance=context.advance)
+        problem, seed = training.judged(context.prepared, self.noise_kind, noise_rate, seed, judged_by)
+        settings = self.small(self.network, **how.fixed, **{how.strength: value})
+        return training.train(problem, settings, how.optimizer, seed, advance=context.advance)
 
     def report(self, rows: list[Row]) -> Report:
         """The table of each rate, the differences from NVRM-SGD and the figure."""
@@ -131,23 +119,19 @@ class Comparison(TrainingStudy):
             f"{training.means_of_last(self)}. Differences are paired by seeds, with 95 % intervals."
         ]
         for (rate,), mine in tables.groups(judged, "noise_rate").items():
-            bases = {name: runs for (name,), runs in tables.groups(mine, "method").items() if name in BASES}
             columns: dict[str, Any] = {
-                "method": lambda runs: METHODS[runs[0]["method"]].label,
-                "strength": lambda runs: f"{METHODS[runs[0]['method']].strength} {runs[0]['value']:g}",
-                "test accuracy": lambda runs: tables.percent(list(map(accuracy, runs))),
+                "method": tables.words(lambda row: METHODS[row["method"]].label),
+                "strength": tables.words(lambda row: f"{METHODS[row['method']].strength} {row['value']:g}"),
+                "test accuracy": tables.shares(accuracy),
                 "worst seed": lambda runs: f"{100 * min(map(accuracy, runs)):.1f}",
             }
-            for name, base in bases.items():
-                columns[f"above {METHODS[name].label}"] = lambda runs, name=name, base=base: (
-                    ""
-                    if runs[0]["method"] == name
-                    else tables.paired(list(map(accuracy, runs)), list(map(accuracy, base)))
-                )
+            for (name,), base in tables.groups(mine, "method").items():
+                if name in BASES:
+                    columns[f"above {METHODS[name].label}"] = tables.above(accuracy, base, itself="")
             if rate:
-                columns["flipped labels memorized"] = lambda runs: tables.percent(training.last(runs, "memorized"))
-            columns["passes a step"] = lambda runs: str(METHODS[runs[0]["method"]].passes)
-            columns["state, bytes per weight"] = lambda runs: f"{runs[0]['state_bytes_a_parameter']:.1f}"
+                columns["flipped labels memorized"] = tables.shares(end("memorized"))
+            columns["passes a step"] = tables.words(lambda row: str(METHODS[row["method"]].passes))
+            columns["state, bytes per weight"] = tables.first("{state_bytes_a_parameter:.1f}")
             parts.append(f"{heading(self, rate)}:\n\n{tables.table(mine, ['method'], columns)}")
         found = {
             "chosen": [{"rate": rate, "method": name, "value": value} for (rate, name), value in choose(rows).items()]

@@ -28,23 +28,21 @@ from studies import figures, tables
 from studies.labels import Kind
 from studies.optimizers import NVRM_ADAM, NVRM_SGD, SGD
 from studies.seeds import derive
-from studies.settings import SOME, Count, NotNegative, Positive, Share
+from studies.settings import SOME, Count, Positive
 from studies.study import Context, Report, Row
 from studies.variability import looks, training
-from studies.variability.training import TrainingStudy, accuracy
+from studies.variability.training import FlippedStudy, accuracy
 
 DRAWS = ("independent", "cycle")
 CYCLE = 4  # steps
 
 
 @dataclass(frozen=True, kw_only=True)
-class CycledNoise(TrainingStudy):
+class CycledNoise(FlippedStudy):
     """The settings of cycled-noise."""
 
     noise_kind: tuple[Kind, ...] = ("asymmetric", "symmetric")
     """how labels are flipped, one or more"""
-    noise_rate: Share = 0.4
-    """probability that a training label is flipped"""
     optimizers: Annotated[tuple[Literal["NVRM-SGD", "NVRM-Adam"], ...], SOME] = (NVRM_SGD, NVRM_ADAM)
     """which optimizers are compared, one or both"""
     gradient_scales: tuple[Positive, ...] = (0.003, 0.01, 0.03, 0.05)
@@ -55,8 +53,6 @@ class CycledNoise(TrainingStudy):
     """images of the fixed batch"""
     gradient_epochs: Count = 4
     """epochs of training before the second measurement of the variance"""
-    weight_decay: NotNegative = 1e-4
-    """L2 penalty"""
 
     presets = {
         "tiny": training.tiny(repetitions=3, gradient_batch=20, gradient_epochs=1, gradient_scales=(0.01,)),
@@ -98,13 +94,7 @@ class CycledNoise(TrainingStudy):
                 of(runs, "cycle"), of(runs, "independent")
             ),
         }
-        ratios = {
-            "weights": "state",
-            "b": "b",
-            "variance, cycle / independent": lambda runs: tables.plus_minus(
-                [r["cycle"] / r["independent"] for r in runs], 3
-            ),
-        }
+        ratios = {"weights": "state", "b": "b", "variance, cycle / independent": tables.means(ratio, 3)}
         text = (
             f"{self.data}, {self.network}, {100 * self.noise_rate:g} % flips, {self.epochs} epochs, b = "
             f"{self.variability:g}. {training.means_of_last(self)}:\n\n"
@@ -116,9 +106,7 @@ class CycledNoise(TrainingStudy):
 
     def summary(self, row: Row) -> str:
         """``test 87.4%`` or ``ratio 0.123``."""
-        return (
-            f"test {accuracy(row):.1%}" if "test_accuracy" in row else f"ratio {row['cycle'] / row['independent']:.3f}"
-        )
+        return f"test {accuracy(row):.1%}" if "test_accuracy" in row else f"ratio {ratio(row):.3f}"
 
 
 def gradient_variances(context: Context, seed: int, *, state: str, b: float) -> dict[str, float]:
@@ -164,6 +152,11 @@ def mean_gradients(
     return means
 
 
+def ratio(row: Row) -> float:
+    """The variance by cycles over that by independent draws."""
+    return row["cycle"] / row["independent"]
+
+
 def draw(settings: CycledNoise, trained: list[Row], variances: list[Row]) -> Figure:
     """Left the accuracies, a pair of dots a seed; right the ratio of variances against b."""
     figure, panels = figures.new_figure(
@@ -181,10 +174,8 @@ def draw(settings: CycledNoise, trained: list[Row], variances: list[Row]) -> Fig
     left.legend()
     figures.name_axes(left, "Test accuracy, a line a seed", "", "")
     for number, ((state,), mine) in enumerate(tables.groups(variances, "state").items()):
-        values = [
-            [row["cycle"] / row["independent"] for row in tables.select(mine, b=b)] for b in settings.gradient_scales
-        ]
-        middle = [sum(ratio) / len(ratio) for ratio in values]
+        values = [list(map(ratio, tables.select(mine, b=b))) for b in settings.gradient_scales]
+        middle = [sum(ratios) / len(ratios) for ratios in values]
         right.plot(settings.gradient_scales, middle, marker=figures.MARKERS[number], label=state)
     right.set(xscale="log", ylim=(0, None))
     right.legend(title="weights")

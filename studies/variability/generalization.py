@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from studies import figures, tables
 from studies.optimizers import ADAM, IVON, NOISY, NVRM_SGD, SAM, SGD, OptimizerName
 from studies.settings import SOME, NotNegative, Share
-from studies.study import Context, Report, Row
+from studies.study import Report, Row
 from studies.variability import looks, training
 from studies.variability.training import TrainingStudy
 
@@ -48,16 +48,9 @@ class Generalization(TrainingStudy):
                 for b in self.variability if optimizer in NOISY else (0.0,):
                     yield {"optimizer": optimizer, "variability": b, "seed": seed}
 
-    def run(self, context: Context, *, optimizer: str, variability: float, seed: int) -> dict[str, Any]:
-        """One training."""
-        problem = training.corrupt(context.prepared, "asymmetric", self.noise_rate, seed)
-        settings = self.at(variability=variability)
-        return training.train(problem, settings, optimizer, seed, advance=context.advance)
-
     def report(self, rows: list[Row]) -> Report:
         """The table, the differences from SGD and the figure."""
-        place = ("variability",), {"b": "variability"}
-        text = training.report_text(self, rows, *place, at_same=())
+        text = training.report_text(self, rows, ["variability"], at_same=())
         return Report(text, {"curves.png": draw(self, rows)})
 
 

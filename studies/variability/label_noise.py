@@ -26,9 +26,9 @@ from studies import calibration, figures, tables
 from studies.labels import Kind
 from studies.optimizers import ADAM, ANTI_PGD, IVON, M_RWP, MSAM, NOISY, NVRM_SGD, SAM, SGD, OptimizerName
 from studies.settings import SOME, Count, NotNegative, Share
-from studies.study import Context, Report, Row
+from studies.study import Report, Row
 from studies.variability import looks, training
-from studies.variability.training import DecayStudy
+from studies.variability.training import TrainingStudy
 
 RATES = {"asymmetric": (0.1, 0.2, 0.3, 0.4), "symmetric": (0.2, 0.4, 0.6, 0.8), "patterned": (0.1, 0.2, 0.3, 0.4)}
 BOTH = ("asymmetric", "symmetric")
@@ -37,7 +37,7 @@ PANELS = (("test_accuracy", "Test accuracy"), ("train_accuracy", "Training accur
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelNoise(DecayStudy):
+class LabelNoise(TrainingStudy):
     """The settings of label-noise."""
 
     seeds: Count = 5
@@ -72,37 +72,27 @@ class LabelNoise(DecayStudy):
                 place = {"noise_kind": kind, "noise_rate": rate, "weight_decay": decay, "variability": b}
                 yield {"optimizer": optimizer, **place, "seed": seed}
 
-    def run(
-        self, context: Context, *, optimizer: str, noise_kind: str, noise_rate: float, seed: int, **place: Any
-    ) -> dict[str, Any]:
-        """One training on the labels of one kind, rate and seed; ``place``: weight decay and b."""
-        problem = training.corrupt(context.prepared, noise_kind, noise_rate, seed)
-        settings = self.at(**place)
-        return training.train(problem, settings, optimizer, seed, advance=context.advance, measure=calibration_error)
+    def measure(self, network: nn.Module, problem: training.Problem, *how: Any) -> dict[str, Any]:
+        """The calibration error on the test images, after the last epoch."""
+        return {"calibration_error": calibration.of_network(network, problem.test_images, problem.test_labels)}
 
     def report(self, rows: list[Row]) -> Report:
         """The table, the differences from SGD at the same weight decay, and a figure for each kind of flips and weight
         decay, as the paper has Figures 3 and 10."""
         rows = sorted(rows, key=lambda row: self.noise_kind.index(row["noise_kind"]))
-        names, columns = training.place("variability")
         same = ["noise_kind", "noise_rate", "weight_decay"]
-        columns = {"flips": lambda runs: flips(runs[0]), **columns}
+        flips = tables.words(lambda row: f"{row['noise_kind']}, {100 * row['noise_rate']:g} %")
+        place = {"flips": flips, "weight decay": "weight_decay", "b": "variability"}
         measured = {}
         if all("calibration_error" in row.get("measured", {}) for row in rows):  # results of earlier versions have none
-            measured["expected calibration error"] = lambda runs: tables.percent(
-                [run["measured"]["calibration_error"] for run in runs]
-            )
-        text = training.report_text(self, rows, [*same[:2], *names], columns, same, measured)
+            error = tables.shares(lambda row: row["measured"]["calibration_error"])
+            measured["expected calibration error"] = error
+        text = training.report_text(self, rows, [*same, "variability"], same, place, measured)
         drawn = {}
         for (kind, decay), mine in tables.groups(rows, "noise_kind", "weight_decay").items():
             several = [kind] * (len(self.noise_kind) > 1) + [f"{decay:g}"] * (len(self.weight_decay) > 1)
             drawn["-".join(["curves", *several]) + ".png"] = draw(self, kind, decay, mine)
         return Report(text, drawn, conclusion=conclusion(rows))
-
-
-def calibration_error(network: nn.Module, problem: training.Problem, *where: Any) -> dict[str, Any]:
-    """Of the test images, after the last epoch."""
-    return {"calibration_error": calibration.of_network(network, problem.test_images, problem.test_labels)}
 
 
 def conclusion(rows: list[Row]) -> str:
@@ -123,11 +113,6 @@ def conclusion(rows: list[Row]) -> str:
         f"With {100 * place['noise_rate']:g} % of the training labels flipped ({place['noise_kind']}), {SGD} ends with "
         f"{told(sgd)}; {training.name(noisy[0])}, ends with {told(noisy)}."
     )
-
-
-def flips(row: Row) -> str:
-    """``asymmetric, 40 %``."""
-    return f"{row['noise_kind']}, {100 * row['noise_rate']:g} %"
 
 
 def draw(settings: LabelNoise, kind: str, decay: float, rows: list[Row]) -> Figure:

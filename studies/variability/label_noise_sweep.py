@@ -26,31 +26,25 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from studies import StudyError, models, tables
-from studies.labels import Kind
 from studies.optimizers import NVRM_SGD, SGD
-from studies.seeds import derive
-from studies.settings import SOME, Count, NotNegative, Positive, Share
+from studies.settings import SOME, Count, NotNegative, Positive
 from studies.study import Context, Report, Row
 from studies.variability import training
-from studies.variability.training import TrainingStudy, last
+from studies.variability.training import FlippedStudy, end, last
 
 PLACE = ("network", "lr", "weight_decay")
-_PLACE = {"network": "network", "lr": "lr", "weight decay": lambda runs: f"{runs[0]['weight_decay']:g}"}
+_PLACE = {"network": "network", "lr": "lr", "weight decay": tables.first("{weight_decay:g}")}
 SETTING = ("optimizer", *PLACE, "variability")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sweep(TrainingStudy):
+class Sweep(FlippedStudy):
     """The settings of label-noise-sweep."""
 
     seeds: Count = 5
     """how many seeds the settings that were chosen are trained with"""
     sweep_seeds: Count = 3
     """how many seeds each setting of the grid is trained with"""
-    noise_kind: Kind = "asymmetric"
-    """how labels are flipped"""
-    noise_rate: Share = 0.4
-    """probability that a training label is flipped"""
     network: Annotated[tuple[models.NetworkName, ...], SOME] = ("cnn", "mlp")
     """networks, one or more"""
     lr: Annotated[tuple[Positive, ...], SOME] = (0.01, 0.03, 0.1)
@@ -91,11 +85,7 @@ class Sweep(TrainingStudy):
 
     def run(self, context: Context, *, judged_by: str, optimizer: str, seed: int, **place: Any) -> dict[str, Any]:
         """One training; of the grid's, only the last epoch is judged."""
-        if judged_by == "validation":
-            seed = derive(seed, "search")
-        problem = training.corrupt(context.prepared, self.noise_kind, self.noise_rate, seed)
-        if judged_by == "validation":
-            problem = training.validation_problem(problem, seed)
+        problem, seed = training.judged(context.prepared, self.noise_kind, self.noise_rate, seed, judged_by)
         return training.train(
             problem, self.at(**place), optimizer, seed, every_epoch=judged_by == "test",
             advance=context.advance,
@@ -107,8 +97,8 @@ class Sweep(TrainingStudy):
         grid, confirmed = (tables.select(rows, judged_by=by) for by in ("validation", "test"))
         setting = {"optimizer": "optimizer"} | _PLACE | {"b": "variability"}
         measured = {
-            "training, corrupted labels": lambda runs: tables.percent(last(runs, "train_accuracy")),
-            "flipped labels memorized": lambda runs: tables.percent(last(runs, "memorized")),
+            "training, corrupted labels": tables.shares(end("train_accuracy")),
+            "flipped labels memorized": tables.shares(end("memorized")),
         }
         # The runs of a choice at the test set, one line for each reason.
         lines = [
@@ -116,19 +106,16 @@ class Sweep(TrainingStudy):
             for why, runs in chosen.items()
             for row in tables.select(confirmed, **{name: runs[0][name] for name in SETTING})
         ]
-        choice = tables.table(
-            lines,
-            ["why"],
-            {
-                "chosen as": "why",
-                **setting,
-                "score": lambda runs: tables.percent(runs[0]["score"]),
-                "test, last epoch": lambda runs: tables.percent(last(runs, "test_accuracy")),
-                "test, best epoch": lambda runs: tables.percent([max(run["test_accuracy"]) for run in runs]),
-                **measured,
-            },
-        )
-        scores = {"score": lambda runs: tables.percent(last(runs, "test_accuracy"))}
+        columns = {
+            "chosen as": "why",
+            **setting,
+            "score": lambda runs: tables.percent(runs[0]["score"]),
+            "test, last epoch": tables.shares(end("test_accuracy")),
+            "test, best epoch": tables.shares(lambda row: max(row["test_accuracy"])),
+            **measured,
+        }
+        choice = tables.table(lines, ["why"], columns)
+        scores = {"score": tables.shares(end("test_accuracy"))}
         text = (
             f"Chosen by the rule, then trained on all training images and judged by the test set:\n\n{choice}\n\n"
             f"Score by b (accuracy on the corrupted validation split, mean over seeds; in percent):\n\n"

@@ -17,13 +17,12 @@ from typing import Annotated, Any
 from matplotlib.figure import Figure
 
 from studies import figures, tables
-from studies.labels import Kind
-from studies.models import SMALL_WIDTHS, NetworkName
+from studies.models import NetworkName
 from studies.optimizers import NVRM_SGD, SGD
-from studies.settings import SOME, NotNegative, Positive, Share
+from studies.settings import SOME, Positive
 from studies.study import Context, Report, Row
 from studies.variability import looks, training
-from studies.variability.training import TrainingStudy, accuracy
+from studies.variability.training import FlippedStudy, accuracy, end
 
 #: Measure, what it is of, and by what the factor is divided.
 SCALES = {
@@ -37,7 +36,7 @@ _GRID = {"variability": (0.02, 0.03, 0.05, 0.07), "factors": (0.35, 0.5, 0.7, 1.
 
 
 @dataclass(frozen=True, kw_only=True)
-class RelativeNoise(TrainingStudy):
+class RelativeNoise(FlippedStudy):
     """The settings of relative-noise."""
 
     networks: Annotated[tuple[NetworkName, ...], SOME] = ("cnn",)
@@ -48,12 +47,6 @@ class RelativeNoise(TrainingStudy):
     """factors of the relative noise, one or more"""
     noise_on_biases: tuple[bool, ...] = (False,)
     """whether parameters of one dimension carry noise, one or both"""
-    noise_kind: Kind = "asymmetric"
-    """how labels are flipped"""
-    noise_rate: Share = 0.4
-    """probability that a training label is flipped"""
-    weight_decay: NotNegative = 1e-4
-    """L2 penalty"""
 
     presets = {
         "tiny": {**training.tiny(networks=("mlp",)), "noise_on_biases": (False, True)},
@@ -73,15 +66,15 @@ class RelativeNoise(TrainingStudy):
                 for factor in self.factors if SCALES[scale][0] else self.variability:
                     yield {"network": network, "scale": scale, "biases": biases, "factor": factor, "seed": seed}
 
-    def run(self, context: Context, *, network: str, scale: str, biases: bool, factor: float, seed: int
+    def run(
+        self, context: Context, *, network: str, scale: str, biases: bool, factor: float, seed: int
     ) -> dict[str, Any]:  # fmt: skip
         """One training."""
         problem = training.corrupt(context.prepared, self.noise_kind, self.noise_rate, seed)
         relative, per, divisor = SCALES.get(scale, SCALES["absolute"])
-        chosen = self.at(network=network, width=self.width or SMALL_WIDTHS.get(network), variability=factor / divisor,
-            relative=relative, per=per, noise_on_biases=biases,
-        )  # fmt: skip
-        return training.train(problem, chosen, SGD if scale == SGD else NVRM_SGD, seed, advance=context.advance)
+        noise = {"variability": factor / divisor, "relative": relative, "per": per, "noise_on_biases": biases}
+        name = SGD if scale == SGD else NVRM_SGD
+        return training.train(problem, self.small(network, **noise), name, seed, advance=context.advance)
 
     def report(self, rows: list[Row]) -> Report:
         """The table and the figure."""
@@ -90,12 +83,11 @@ class RelativeNoise(TrainingStudy):
             "scale": "scale",
             "biases": lambda runs: "-" if runs[0]["scale"] == SGD else "with" if runs[0]["biases"] else "without",
             "b or factor": "factor",
-            "test accuracy": lambda runs: tables.percent([accuracy(run) for run in runs]),
-            "flipped labels memorized": lambda runs: tables.percent(training.last(runs, "memorized")),
+            "test accuracy": tables.shares(accuracy),
+            "flipped labels memorized": tables.shares(end("memorized")),
         }
-        problem = f"{self.data}, {100 * self.noise_rate:g} % {self.noise_kind} flips"
         text = (
-            f"{problem}, {self.epochs} epochs, weight decay {self.weight_decay:g}. "
+            f"{self.data}, {self.flips}, {self.epochs} epochs, weight decay {self.weight_decay:g}. "
             f"{training.means_of_last(self)}:\n\n"
             f"{tables.table(rows, ('network', 'scale', 'biases', 'factor'), columns)}"
         )
@@ -109,7 +101,7 @@ def draw(settings: RelativeNoise, rows: list[Row]) -> Figure:
     """A column a network; above the absolute scale against b, below the relative ones against the factor, without noise
     on biases where both were run."""
     names = list(tables.groups(rows, "network"))
-    title = looks.title(settings, f"{100 * settings.noise_rate:g} % {settings.noise_kind} flips")
+    title = looks.title(settings, settings.flips)
     figure, panels = figures.new_figure(
         2, len(names), width=max(6.4, 4.4 * len(names)), height=7.2, sharey="col",
         title=f"{title}\nmean and standard deviation over seeds",

@@ -1,70 +1,163 @@
-"""What three studies share: training on wrong labels, and what is left after the last epoch against a scale."""
+"""What training on wrong labels leaves after the last epoch against a scale of noise: three studies of the NVRM paper.
+
+On 40 % asymmetric wrong labels, at the paper's weight decay and at a hundred times it.
+
+Written to --out: table.md, scales.png and results.json.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from matplotlib.figure import Figure
 
+from nvrm_fast.contract.distributions import DISTRIBUTIONS
 from studies import figures, tables
-from studies.labels import Kind
-from studies.settings import Share
-from studies.study import Context, Row
+from studies.optimizers import NVRM_SGD, PERTURBED_SGD, SGD
+from studies.settings import SOME, NotNegative, Positive
+from studies.study import Report, Row
 from studies.variability import looks, training
-from studies.variability.training import DecayStudy, last
+from studies.variability.training import FlippedStudy, last
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScaleStudy(DecayStudy):
-    """What the three studies share."""
+class ScaleStudy(FlippedStudy):
+    """What the three studies share.
 
-    noise_kind: Kind = "asymmetric"
-    """how labels are flipped"""
-    noise_rate: Share = 0.4
-    """probability that a training label is flipped"""
-
-    def run(self, context: Context, *, optimizer: str, seed: int, **place: Any) -> dict[str, Any]:
-        """One training; ``place`` has the settings that tell the cells apart."""
-        problem = training.corrupt(context.prepared, self.noise_kind, self.noise_rate, seed)
-        return training.train(problem, self.at(**place), optimizer, seed, advance=context.advance)
-
-
-def draw(settings: ScaleStudy, rows: list[Row], scale: str, across: str, line_of: Callable[[Row], str],
-         levels: Sequence[str] = ()) -> Figure:  # fmt: skip
-    """Test error after the last epoch (the paper's Figures 6 and 7; 13 shows accuracies) and the share of wrong labels
-    that were memorized, against the scale; a row of panels for each weight decay.
-
-    Args:
-        settings: of the study.
-        rows: all of them.
-        scale: the name of what is across.
-        across: what the axis is called.
-        line_of: the name of the line that a row belongs to.
-        levels: lines that have no scale.
+    by: names in a cell, besides the optimizer and the weight decay, that tell lines of the table apart. scale: that of
+    them which is across the figure's panels; across: what its axis is called.
     """
-    title = looks.title(settings, settings.network, f"{100 * settings.noise_rate:g} % wrong labels")
-    decays = tables.groups(rows, "weight_decay")
-    figure, panels = figures.new_figure(
-        len(decays), 2, width=10.4, height=0.6 + 3.8 * len(decays), title=title, sharex=True, sharey="col"
-    )
-    look = dict(zip(dict.fromkeys(map(line_of, rows)), zip(figures.COLORS, figures.MARKERS)))
-    for (test, labels), ((decay,), mine) in zip(panels, decays.items()):
-        for line, (color, marker) in look.items():
-            runs_of_line = [row for row in mine if line_of(row) == line]
-            points = tables.groups(runs_of_line, scale)
-            for panel, values in (
-                (test, lambda runs: [1 - value for value in last(runs, "test_accuracy")]),
-                (labels, lambda runs: [value or 0.0 for value in last(runs, "memorized")]),
-            ):
-                if line in levels:
-                    figures.level(panel, values(runs_of_line), color=color, label=line)
-                else:
-                    ends = [values(runs) for runs in points.values()]
-                    figures.over_scale(panel, [key for (key,) in points], ends, color=color, marker=marker, label=line)
-        for panel, heading in ((test, "Test error after the last epoch"), (labels, "Wrong labels memorized")):
-            figures.name_axes(panel, f"{heading}, weight decay {decay:g}", across)
-            figures.tick_scales(panel, [row[scale] for row in rows if line_of(row) not in levels])
-    figures.legend_below(figure, panels[0, 0])
-    return figure
+
+    weight_decay: Annotated[tuple[NotNegative, ...], SOME] = (1e-4, 1e-2)
+    """L2 penalties, one or more: the paper's, and what label-noise-sweep chose"""
+
+    by = ("variability",)
+    scale, across = "variability", "b"
+
+    def ways(self) -> Iterable[dict[str, Any]]:
+        """What is trained at each seed and weight decay."""
+        raise NotImplementedError
+
+    def line_of(self, row: Row) -> str:
+        """The line of the figure that a row belongs to; that of SGD alone has no scale."""
+        return row["optimizer"]
+
+    def cells(self) -> Iterator[dict[str, Any]]:
+        for seed, decay, way in itertools.product(range(self.seeds), self.weight_decay, self.ways()):
+            yield way | {"weight_decay": decay, "seed": seed}
+
+    def report(self, rows: list[Row]) -> Report:
+        """The table, the differences from SGD and the figure."""
+        same = ["weight_decay", *([self.scale] if self.scale == "lr" else [])]
+        text = training.report_text(self, rows, ["weight_decay", *self.by], same)
+        return Report(text, {"scales.png": self.draw(rows)})
+
+    def draw(self, rows: list[Row]) -> Figure:
+        """Test error after the last epoch (the paper's Figures 6 and 7; 13 shows accuracies) and the share of wrong
+        labels that were memorized, against the scale; a row of panels for each weight decay."""
+        title = looks.title(self, self.network, f"{100 * self.noise_rate:g} % wrong labels")
+        decays = tables.groups(rows, "weight_decay")
+        figure, panels = figures.new_figure(
+            len(decays), 2, width=10.4, height=0.6 + 3.8 * len(decays), title=title, sharex=True, sharey="col"
+        )
+        look = dict(zip(dict.fromkeys(map(self.line_of, rows)), zip(figures.COLORS, figures.MARKERS)))
+        measures = (
+            ("Test error after the last epoch", lambda runs: [1 - value for value in last(runs, "test_accuracy")]),
+            ("Wrong labels memorized", lambda runs: [value or 0.0 for value in last(runs, "memorized")]),
+        )
+        scales = {row[self.scale] for row in rows} - ({0.0} if self.scale == "variability" else set())
+        for line_of_panels, ((decay,), mine) in zip(panels, decays.items()):
+            for panel, (heading, values) in zip(line_of_panels, measures):
+                for line, (color, marker) in look.items():
+                    runs = [row for row in mine if self.line_of(row) == line]
+                    points = {place: values(own) for (place,), own in tables.groups(runs, self.scale).items()}
+                    if [*points] == [0.0]:
+                        figures.level(panel, points[0.0], color=color, label=line)
+                    else:
+                        figures.over_scale(panel, [*points], [*points.values()], color=color, marker=marker, label=line)
+                figures.name_axes(panel, f"{heading}, weight decay {decay:g}", self.across)
+                figures.tick_scales(panel, scales)
+        figures.legend_below(figure, panels[0, 0])
+        return figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Denoising(ScaleStudy):
+    """Does taking the noise off help? NVRM-SGD against PSGD, which leaves its noise in the weights, by b (section 4
+    (5), Figure 6). PSGD adds noise of scale b to the gradient, so its weights move by lr * b a step."""
+
+    variability: Annotated[tuple[NotNegative, ...], SOME] = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1)
+    """NVRM-SGD's b, one or more"""
+    psgd_variability: Annotated[tuple[NotNegative, ...], SOME] = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.2, 0.5)
+    """PSGD's b, one or more"""
+
+    presets = {
+        "tiny": training.tiny(variability=(0.02,), psgd_variability=(0.1,)),
+        "quick": training.quick(variability=(0.02, 0.05), psgd_variability=(0.1, 0.5)),
+        "long": training.long(variability=(0.02, 0.03, 0.05), psgd_variability=(0.1, 0.2, 0.5)),
+        "paper": training.paper(weight_decay=(1e-4,)),
+    }
+    extends = ("weight_decay", "variability", "psgd_variability")
+
+    def ways(self) -> Iterable[dict[str, Any]]:
+        scales = ((SGD, (0.0,)), (NVRM_SGD, self.variability), (PERTURBED_SGD, self.psgd_variability))
+        return [{"optimizer": optimizer, "variability": b} for optimizer, values in scales for b in values]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseType(ScaleStudy):
+    """Which noise? NVRM-SGD with Gaussian, uniform and Laplace noise on the weights, by b (section 4 (6), Figure 7). b
+    is each distribution's scale; their standard deviations are b, b / sqrt(3) and b * sqrt(2)."""
+
+    variability: Annotated[tuple[NotNegative, ...], SOME] = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1)
+    """b, one or more"""
+    noise: Annotated[tuple[Literal[tuple(DISTRIBUTIONS)], ...], SOME] = ("gaussian", "uniform", "laplace")
+    """distributions of the weight noise, one or more"""
+
+    presets = {
+        "tiny": training.tiny(variability=(0.02,)),
+        "quick": training.quick(weight_decay=(1e-4,), variability=(0.02, 0.05)),
+        "long": training.long(variability=(0.02, 0.03, 0.05, 0.1)),
+        "paper": training.paper(weight_decay=(1e-4,)),
+    }
+    extends = ("weight_decay", "variability", "noise")
+    by = ("noise", "variability")
+
+    def ways(self) -> Iterable[dict[str, Any]]:
+        ways = [(SGD, None, 0.0), *itertools.product([NVRM_SGD], self.noise, self.variability)]
+        return [{"optimizer": optimizer, "noise": noise, "variability": b} for optimizer, noise, b in ways]
+
+    def line_of(self, row: Row) -> str:
+        return SGD if row["noise"] is None else f"NVRM {row['noise']}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientNoise(ScaleStudy):
+    """Is it only gradient noise? SGD's own noise, which grows with the learning rate, against NVRM-SGD, by learning
+    rate (appendix E, Figure 13). The preset long has several b."""
+
+    variability: Annotated[tuple[NotNegative, ...], SOME] = (0.05,)
+    """NVRM-SGD's b, one or more"""
+    lr: Annotated[tuple[Positive, ...], SOME] = (0.1, 0.3, 1.0, 3.0)
+    """learning rates at the start, one or more"""
+
+    presets = {
+        "tiny": training.tiny(lr=(0.03,)),
+        "quick": training.quick(weight_decay=(1e-4,), lr=(0.03, 0.1, 0.3)),
+        "long": training.long(lr=(0.01, 0.03, 0.1, 0.3), variability=(0.02, 0.03, 0.05)),
+        # Figure 13: the learning rate divided by 10 after every 60 epochs.
+        "paper": training.paper(weight_decay=(1e-4,), lr=(0.1, 0.3, 1.0, 3.0), lr_drops=(60, 120, 180, 240)),
+    }
+    extends = ("weight_decay", "variability", "lr")
+    by = ("lr", "variability")
+    scale, across = "lr", "learning rate at the start"
+
+    def ways(self) -> Iterable[dict[str, Any]]:
+        ways = [(SGD, 0.0), *((NVRM_SGD, b) for b in self.variability)]
+        return [{"optimizer": name, "variability": b, "lr": lr} for (name, b), lr in itertools.product(ways, self.lr)]
+
+    def line_of(self, row: Row) -> str:
+        return training.name(row)

@@ -24,20 +24,20 @@ from torch.nn.functional import cross_entropy
 
 from nvrm_fast import suggest_variability
 from studies import figures, models, tables
-from studies.labels import Kind
-from studies.models import SMALL_WIDTHS, NetworkName
+from studies.data import ImageData
+from studies.models import NetworkName
 from studies.optimizers import NVRM_SGD, SGD
 from studies.seeds import derive
-from studies.settings import SOME, Count, NotNegative, Positive, Share
+from studies.settings import SOME, Count, Positive
 from studies.study import Context, Report, Row
 from studies.variability import looks, training
-from studies.variability.training import Problem, TrainingSettings, TrainingStudy, accuracy
+from studies.variability.training import FlippedStudy, Problem, TrainingSettings, accuracy
 
 SUGGESTED = -1.0  # in the place of b
 
 
 @dataclass(frozen=True, kw_only=True)
-class SuggestedNoise(TrainingStudy):
+class SuggestedNoise(FlippedStudy):
     """The settings of suggested-noise."""
 
     tasks: Annotated[tuple[Literal["label-noise", "fine-tuning"], ...], SOME] = ("label-noise", "fine-tuning")
@@ -46,16 +46,10 @@ class SuggestedNoise(TrainingStudy):
     """networks, one or more, each at its default width (vgg16 8, resnet34 4, mobilenetv2 8)"""
     variability: Annotated[tuple[Positive, ...], SOME] = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1)
     """b, one or more; no noise is always in the grid"""
-    noise_kind: Kind = "asymmetric"
-    """how labels are flipped"""
-    noise_rate: Share = 0.4
-    """probability that a training label is flipped"""
     tuning_images: Count = 500
     """training images of the fine-tuning"""
     tuning_lr: Positive = 0.01
     """learning rate of the fine-tuning"""
-    weight_decay: NotNegative = 1e-4
-    """L2 penalty"""
 
     presets = {
         "tiny": training.tiny(networks=("mlp",), tuning_images=50, variability=(0.02, 0.05)),
@@ -74,17 +68,14 @@ class SuggestedNoise(TrainingStudy):
 
     def run(self, context: Context, *, task: str, network: str, b: float, seed: int) -> dict[str, Any]:
         """One training; with the suggestion, where it is trained at that."""
-        settings = self.at(network=network, width=self.width or SMALL_WIDTHS.get(network),
-            variability=max(b, 0.0),
-        )  # fmt: skip
-        whole = context.prepared
+        settings = self.small(network, variability=max(b, 0.0))
         if task == "label-noise":
-            problem = training.corrupt(whole, self.noise_kind, self.noise_rate, seed)
+            problem = training.corrupt(context.prepared, self.noise_kind, self.noise_rate, seed)
             start = training.new_network(problem, settings, seed)
         else:
             start = context.once(f"trained-{network}-{seed}", lambda: pretrained(context, settings, seed))
-            start = fitted(start, context, settings, seed)
             problem = tuning_problem(context, seed)
+            start = fitted(start, problem, settings, seed)
             settings = replace(settings, lr=self.tuning_lr)
         found = {}
         if b == SUGGESTED:
@@ -95,25 +86,25 @@ class SuggestedNoise(TrainingStudy):
 
     def report(self, rows: list[Row]) -> Report:
         """A line a task and network: no noise, the best of the grid, the suggested b, the difference; then the grid."""
-        lines, header = [], ["task", "network", "no noise", "best b", "accuracy there", "suggested b", "accuracy there"]
+        lines = []
         for (task, network), mine in tables.groups(rows, "task", "network").items():
             by = {b: list(map(accuracy, runs)) for (b,), runs in tables.groups(mine, "b").items()}
             best = max(self.variability, key=lambda b: statistics.fmean(by[b]))
-            values = [row["suggested"] for row in tables.select(mine, b=SUGGESTED)]
+            suggested = tables.values(tables.select(mine, b=SUGGESTED), "suggested")
             lines.append([
                 task, network, tables.percent(by[0.0]), f"{best:g}", tables.percent(by[best]),
-                tables.plus_minus(values, 3), tables.percent(by[SUGGESTED]), tables.paired(by[SUGGESTED], by[best]),
+                tables.plus_minus(suggested, 3), tables.percent(by[SUGGESTED]), tables.paired(by[SUGGESTED], by[best]),
             ])  # fmt: skip
+        header = ["task", "network", "no noise", "best b", "accuracy there", "suggested b", "accuracy there"]
         header.append("suggested less best, 95 % interval")
-        places = ("task", "network")
         grid = {"task": "task", "network": "network"} | {
-            f"b = {b:g}": lambda runs, b=b: tables.percent([accuracy(run) for run in tables.select(runs, b=b)])
+            f"b = {b:g}": lambda runs, b=b: tables.percent(tables.values(tables.select(runs, b=b), accuracy))
             for b in self.variability
         }
         text = (
-            f"{self.data}, {100 * self.noise_rate:g} % {self.noise_kind} flips, {self.epochs} epochs. "
+            f"{self.data}, {self.flips}, {self.epochs} epochs. "
             f"{training.means_of_last(self)}. The best b is that of the test images, so it is a little too good:\n\n"
-            f"{tables.markdown(header, lines)}\n\nThe grid:\n\n{tables.table(rows, places, grid)}"
+            f"{tables.markdown(header, lines)}\n\nThe grid:\n\n{tables.table(rows, ('task', 'network'), grid)}"
         )
         return Report(text, {"suggestion.png": draw(self, rows)})
 
@@ -123,31 +114,25 @@ class SuggestedNoise(TrainingStudy):
 
 def suggestion(network: nn.Module, problem: Problem, settings: TrainingSettings, seed: int) -> float:
     """What ``suggest_variability`` says of the training images and their labels."""
-
-    def warm_up(weights: Any) -> torch.optim.Optimizer:
-        return torch.optim.SGD(
-            weights, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
-        )  # fmt: skip
-
+    descent = {"lr": settings.lr, "momentum": settings.momentum, "weight_decay": settings.weight_decay}
     data = (problem.train_images, problem.train_labels)
     return suggest_variability(
-        network.to(problem.train_images.device), cross_entropy, data, warm_up=warm_up, batch_size=settings.batch_size,
-        seed=derive(seed, "suggestion"),
+        network.to(problem.train_images.device), cross_entropy, data, batch_size=settings.batch_size,
+        warm_up=lambda weights: torch.optim.SGD(weights, **descent), seed=derive(seed, "suggestion"),
     ).variability  # fmt: skip
 
 
 def pretrained(context: Context, settings: TrainingSettings, seed: int) -> dict[str, Any]:
     """The weights of a network that has learned the upper half of the classes, without noise."""
-    problem = of_classes(training.corrupt(context.prepared, context.settings.noise_kind, 0.0, seed), upper=True)
+    problem = training.corrupt(of_classes(context.prepared, upper=True), context.settings.noise_kind, 0.0, seed)
     network = training.new_network(problem, settings, seed)
     training.train(problem, replace(settings, variability=0.0), SGD, seed, every_epoch=False, network=network)
     return network.state_dict()
 
 
-def fitted(state: dict[str, Any], context: Context, settings: TrainingSettings, seed: int) -> nn.Module:
+def fitted(state: dict[str, Any], problem: Problem, settings: TrainingSettings, seed: int) -> nn.Module:
     """A network of these weights whose last layer is new."""
-    lower = of_classes(training.corrupt(context.prepared, "asymmetric", 0.0, seed), upper=False)
-    network = training.new_network(lower, settings, derive(seed, "last layer"))
+    network = training.new_network(problem, settings, derive(seed, "last layer"))
     last = models.last_linear(network)
     kept = {name: value for name, value in state.items() if not name.startswith(f"{last}.")}
     network.load_state_dict(network.state_dict() | kept)
@@ -156,33 +141,22 @@ def fitted(state: dict[str, Any], context: Context, settings: TrainingSettings, 
 
 def tuning_problem(context: Context, seed: int) -> Problem:
     """Few images of the lower half of the classes, a share of their labels flipped."""
-    settings = context.settings
-    clean = of_classes(training.corrupt(context.prepared, settings.noise_kind, 0.0, seed), upper=False)
+    settings, data = context.settings, of_classes(context.prepared, upper=False)
     order = torch.Generator().manual_seed(derive(seed, "tuning images"))
-    chosen = torch.randperm(len(clean.train_labels), generator=order)[: settings.tuning_images]
-    chosen = chosen.to(clean.train_labels.device)
-    generator = torch.Generator().manual_seed(derive(seed, "labels"))
-    labels, flipped = training.flip_labels(
-        clean.train_labels[chosen].cpu(), clean.classes, settings.noise_rate, settings.noise_kind, generator
-    )
-    device = chosen.device
-    return replace(
-        clean, train_images=clean.train_images[chosen], train_labels=labels.to(device), flipped=flipped.to(device)
-    )
+    chosen = torch.randperm(len(data.train_labels), generator=order)[: settings.tuning_images]
+    chosen = chosen.to(data.train_labels.device)
+    few = replace(data, train_images=data.train_images[chosen], train_labels=data.train_labels[chosen])
+    return training.corrupt(few, settings.noise_kind, settings.noise_rate, seed)
 
 
-def of_classes(problem: Problem, *, upper: bool) -> Problem:
+def of_classes(data: ImageData, *, upper: bool) -> ImageData:
     """The images of half of the classes, which count from 0 again."""
-    half = problem.classes // 2
-    first, classes = (half, problem.classes - half) if upper else (0, half)
-
-    def mine(labels: torch.Tensor) -> torch.Tensor:
-        return (labels >= first) & (labels < first + classes)
-
-    train, test = mine(problem.train_labels), mine(problem.test_labels)
-    return Problem(
-        problem.train_images[train], problem.train_labels[train] - first, problem.flipped[train],
-        problem.test_images[test], problem.test_labels[test] - first, classes,
+    half = data.classes // 2
+    first, classes = (half, data.classes - half) if upper else (0, half)
+    train, test = ((labels >= first) & (labels < first + classes) for labels in (data.train_labels, data.test_labels))
+    return ImageData(
+        data.name, data.train_images[train], data.train_labels[train] - first, data.test_images[test],
+        data.test_labels[test] - first, classes,
     )  # fmt: skip
 
 
@@ -191,7 +165,7 @@ def draw(settings: SuggestedNoise, rows: list[Row]) -> Figure:
     places = tables.groups(rows, "task", "network")
     figure, panels = figures.new_figure(
         1, len(places), width=max(6.4, 3.6 * len(places)), height=3.8, sharey=False,
-        title=f"{looks.title(settings, f'{100 * settings.noise_rate:g} % {settings.noise_kind} flips')}\n"
+        title=f"{looks.title(settings, settings.flips)}\n"
         "mean and standard deviation over seeds",
     )  # fmt: skip
     for panel, ((task, network), mine) in zip(panels[0], places.items()):

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +19,11 @@ from studies import models, optimizers, tables
 from studies.augmentation import AUGMENTATIONS
 from studies.data import ImageData
 from studies.fit import fit, predict
-from studies.labels import flip_labels
+from studies.labels import Kind, flip_labels
 from studies.optimizers import clean_weights
 from studies.seeds import derive
-from studies.settings import SOME, Count, NotNegative, Positive, Settings, Share
-from studies.study import ImageStudy, Row
+from studies.settings import Count, NotNegative, Positive, Settings, Share
+from studies.study import Context, ImageStudy, Row
 
 VALIDATION_PART = 4  # one image in so many
 LAST = 3  # epochs, over whose test accuracies a study may take the mean
@@ -94,7 +94,11 @@ class TrainingSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingStudy(TrainingSettings, ImageStudy):
-    """A study of trainings."""
+    """A study of trainings, on right labels unless it has options of these names."""
+
+    noise_kind = "asymmetric"
+    noise_rate = 0.0
+    measure = None  # or a method, see Measure
 
     def prepare(self) -> ImageData:
         """The images; refuses optimizers whose packages are missing."""
@@ -107,17 +111,39 @@ class TrainingStudy(TrainingSettings, ImageStudy):
         shared = {one.name: getattr(self, one.name) for one in fields(TrainingSettings) if one.name not in place}
         return TrainingSettings(**shared, **{name: value for name, value in place.items() if value is not None})
 
+    def small(self, network: str, **place: Any) -> TrainingSettings:
+        """``at`` for a network at a width that two cores train, unless --width names another."""
+        return self.at(network=network, width=self.width or models.SMALL_WIDTHS.get(network), **place)
+
+    def run(
+        self, context: Context, *, seed: int, optimizer: str, noise_kind: str | None = None,
+        noise_rate: float | None = None, **place: Any,
+    ) -> dict[str, Any]:  # fmt: skip
+        """One training. What tells cells apart is the optimizer, the labels, and ``place``: hyper-parameters."""
+        rate = self.noise_rate if noise_rate is None else noise_rate
+        problem = corrupt(context.prepared, noise_kind or self.noise_kind, rate, seed)
+        return train(problem, self.at(**place), optimizer, seed, advance=context.advance, measure=self.measure)
+
     def summary(self, row: Row) -> str:
         """``test 87.4%``."""
         return f"test {row['test_accuracy'][-1]:.1%}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecayStudy(TrainingStudy):
-    """A study whose cells have a weight decay each: how much is memorized depends on it."""
+class FlippedStudy(TrainingStudy):
+    """A study of trainings on wrong labels."""
 
-    weight_decay: Annotated[tuple[NotNegative, ...], SOME] = (1e-4, 1e-2)
-    """L2 penalties, one or more: the paper's, and what label-noise-sweep chose"""
+    noise_kind: Kind = "asymmetric"
+    """how labels are flipped"""
+    noise_rate: Share = 0.4
+    """probability that a training label is flipped"""
+    weight_decay: NotNegative = 1e-4
+    """L2 penalty"""
+
+    @property
+    def flips(self) -> str:
+        """``40 % asymmetric flips``."""
+        return f"{100 * self.noise_rate:g} % {self.noise_kind} flips"
 
 
 def tiny(**more: Any) -> dict[str, Any]:
@@ -172,6 +198,15 @@ def validation_problem(whole: Problem, seed: int) -> Problem:
     held_out, kept = order[: len(order) // VALIDATION_PART], order[len(order) // VALIDATION_PART :]
     images, labels = whole.train_images, whole.train_labels
     return Problem(images[kept], labels[kept], whole.flipped[kept], images[held_out], labels[held_out], whole.classes)
+
+
+def judged(data: ImageData, kind: str, rate: float, seed: int, by: str) -> tuple[Problem, int]:
+    """The problem of one seed, judged by "test", or in a search by "validation"; and the seed, which in a search is
+    another."""
+    if by == "test":
+        return corrupt(data, kind, rate, seed), seed
+    seed = derive(seed, "search")
+    return validation_problem(corrupt(data, kind, rate, seed), seed), seed
 
 
 @dataclass
@@ -277,14 +312,6 @@ def name(row: Row) -> str:
     return f"{row['optimizer']}, b = {b:g}" if b else row["optimizer"]
 
 
-def place(*names: str) -> tuple[list[str], dict[str, str | Callable[[list[Row]], str]]]:
-    """Where a row of a study with ``DecayStudy`` stands, as ``report_text`` takes it: the weight decay and these
-    names, each a column."""
-    columns: dict[str, Any] = {"weight decay": lambda runs: f"{runs[0]['weight_decay']:g}"}  # 0 as well
-    columns |= {"b" if one == "variability" else one: one for one in names}
-    return ["weight_decay", *names], columns
-
-
 def accuracy(row: Row) -> float:
     """Mean test accuracy of the last LAST epochs, a fraction."""
     return statistics.fmean(row["test_accuracy"][-LAST:])
@@ -303,78 +330,55 @@ def last(rows: Sequence[Row], measure: str) -> list[float]:
     return [row[measure][-1] for row in rows]
 
 
+def gap(row: Row) -> float:
+    """The generalization gap after the last epoch, training accuracy less test accuracy."""
+    return row["train_accuracy"][-1] - row["test_accuracy"][-1]
+
+
+def end(measure: str) -> Callable[[Row], float]:
+    """A measure after the last epoch, for a column."""
+    return lambda row: row[measure][-1]
+
+
 def report_text(
-    settings: Any, rows: Sequence[Row], by: Sequence[str], place: dict[str, str | Callable[[list[Row]], str]],
-    at_same: Sequence[str] | None = None,
-    measured: dict[str, Callable[[list[Row]], str]] | None = None,
+    settings: Any, rows: Sequence[Row], by: Sequence[str], at_same: Sequence[str], place: dict[str, Any] | None = None,
+    measured: dict[str, tables.Column] | None = None,
 ) -> str:  # fmt: skip
-    """What was run, ``results_table`` and, from two seeds on, ``differences_table`` from SGD."""
-    text = (
-        f"{settings.data}, {settings.network}, {settings.epochs} epochs. In percent, on weights clean of noise; mean ± "
-        f"standard deviation over seeds, their number: {settings.seeds}:\n\n"
-        f"{results_table(rows, by, place, measured)}"
-    )
-    differences = differences_table(rows, by, place, optimizers.SGD, at_same)
-    return text if differences is None else f"{text}\n\nPaired by seeds, after the last epoch:\n\n{differences}"
-
-
-def results_table(
-    rows: Sequence[Row], by: Sequence[str], place: dict[str, str | Callable[[list[Row]], str]],
-    measured: dict[str, Callable[[list[Row]], str]] | None = None,
-) -> str:  # fmt: skip
-    """A line for each optimizer at each place. Accuracies in percent, mean ± standard deviation over seeds.
+    """What was run, a table and, where SGD was run and at two seeds, one of differences from SGD.
 
     Args:
+        settings: the study.
         rows: of ``train``.
         by: names, besides the optimizer, whose values tell the lines apart.
-        place: the columns in front, as ``tables.table`` takes them.
+        at_same: names whose values a line shares with the SGD that it is compared with.
+        place: the columns in front where they are not ``by``, as ``tables.table`` takes them.
         measured: columns of the study's own, after those of the test images.
     """
+    headings = {"variability": "b", "weight_decay": "weight decay"}
+    if place is None:
+        place = {headings.get(name, name): name for name in by}
+    if "weight decay" in place:
+        place["weight decay"] = tables.first("{weight_decay:g}")  # 0 as well
+    place |= {"optimizer": "optimizer"}
     flipped = any(row["memorized"][-1] is not None for row in rows)
-    third = "flipped labels memorized" if flipped else "gap"
     columns = place | {
-        "optimizer": "optimizer",
-        "test, last epoch": lambda runs: tables.percent(last(runs, "test_accuracy")),
-        "test, best epoch": lambda runs: tables.percent([max(run["test_accuracy"]) for run in runs]),
+        "test, last epoch": tables.shares(end("test_accuracy")),
+        "test, best epoch": tables.shares(lambda row: max(row["test_accuracy"])),
         **(measured or {}),
-        "training, corrupted labels" if flipped else "training": lambda runs: tables.percent(
-            last(runs, "train_accuracy")
-        ),
-        third: lambda runs: tables.percent(last(runs, "memorized") if flipped else gap(runs)),
-        "seconds per epoch": lambda runs: tables.plus_minus([sum(r["seconds"]) / len(r["seconds"]) for r in runs], 2),
-        "state, bytes per weight": lambda runs: tables.plus_minus([r["state_bytes_a_parameter"] for r in runs], 2),
+        "training, corrupted labels" if flipped else "training": tables.shares(end("train_accuracy")),
+        **({"flipped labels memorized": tables.shares(end("memorized"))} if flipped else {"gap": tables.shares(gap)}),
+        "seconds per epoch": tables.means(lambda row: sum(row["seconds"]) / len(row["seconds"]), 2),
+        "state, bytes per weight": tables.means("state_bytes_a_parameter", 2),
     }
-    return tables.table(rows, (*by, "optimizer"), columns)
-
-
-def differences_table(
-    rows: Sequence[Row], by: Sequence[str], place: dict[str, str | Callable[[list[Row]], str]], baseline: str,
-    at_same: Sequence[str] | None = None,
-) -> str | None:  # fmt: skip
-    """By how much the test accuracy after the last epoch is above that of one optimizer at the same seeds, in percent
-    with 95 % intervals; None where that optimizer or a second seed is missing.
-
-    Args:
-        rows, by, place: as ``results_table`` takes them.
-        baseline: the optimizer.
-        at_same: names whose values a row shares with what it is compared with; by default all of ``by``.
-    """
-    at_same = by if at_same is None else at_same
-    bases = {
-        key: last(runs, "test_accuracy")
-        for key, runs in tables.groups(tables.select(rows, optimizer=baseline), *at_same).items()
-    }
-    others = [row for row in rows if row["optimizer"] != baseline]
-    if not bases or not others or len(next(iter(bases.values()))) < 2:
-        return None
-
-    def difference(runs: list[Row]) -> str:
-        return tables.paired(last(runs, "test_accuracy"), bases[tuple(runs[0][name] for name in at_same)])
-
-    columns = place | {"optimizer": "optimizer", f"test accuracy above {baseline}'s, 95 % interval": difference}
-    return tables.table(others, (*by, "optimizer"), columns)
-
-
-def gap(rows: Sequence[Row]) -> list[float]:
-    """The generalization gap after the last epoch, training accuracy less test accuracy, one value a row."""
-    return [train - test for train, test in zip(last(rows, "train_accuracy"), last(rows, "test_accuracy"))]
+    by = (*by, "optimizer")
+    text = (
+        f"{settings.data}, {settings.network}, {settings.epochs} epochs. In percent, on weights clean of noise; mean ± "
+        f"standard deviation over seeds, their number: {settings.seeds}:\n\n{tables.table(rows, by, columns)}"
+    )
+    base = tables.select(rows, optimizer=optimizers.SGD)
+    others = [row for row in rows if row not in base]
+    if not others or len({row["seed"] for row in base}) < 2:
+        return text
+    above = tables.above(end("test_accuracy"), base, at_same)
+    differences = tables.table(others, by, place | {"test accuracy above SGD's, 95 % interval": above})
+    return f"{text}\n\nPaired by seeds, after the last epoch:\n\n{differences}"

@@ -21,7 +21,7 @@ from pydantic import Field
 
 from studies.optimizers import NVRM_SGD, SGD
 from studies.settings import SOME, Count, NotNegative, Positive
-from studies.study import Context, Report, Row
+from studies.study import Report, Row
 from studies.variability import perturbation_report, training
 from studies.variability.perturbations import Perturbations
 from studies.variability.training import TrainingStudy
@@ -59,12 +59,9 @@ class WeightPerturbation(TrainingStudy):
             for optimizer, b in ((SGD, 0.0), *((NVRM_SGD, b) for b in self.variability)):
                 yield {"optimizer": optimizer, "variability": b, "seed": seed}
 
-    def run(self, context: Context, *, optimizer: str, variability: float, seed: int) -> dict[str, Any]:
-        """One training on right labels, and the measures of its network."""
-        problem = training.corrupt(context.prepared, "asymmetric", 0.0, seed)
-        measure = Perturbations(self.scales, self.samples, self.train_scales, self.train_samples)
-        trained = self.at(variability=variability)
-        return training.train(problem, trained, optimizer, seed, advance=context.advance, measure=measure)
+    @property
+    def measure(self) -> Perturbations:
+        return Perturbations(self.scales, self.samples, self.train_scales, self.train_samples)
 
     def report(self, rows: list[Row]) -> Report:
         """The tables and the figure."""

@@ -20,7 +20,7 @@ from studies import record, runner
 from studies.study import Report, Study
 
 ROOT = Path(__file__).parents[2]
-PAGE, LINE = re.findall(r"^```python\n(.*?)^```$", (ROOT / "studies/README.md").read_text(), re.M | re.S)
+PAGE, LINE = re.findall(r"^```(?:python)?\n(.*?)^```$", (ROOT / "studies/README.md").read_text(), re.M | re.S)
 
 
 @pytest.fixture
@@ -29,8 +29,8 @@ def means(tmp_path, monkeypatch):
     (tmp_path / "page").mkdir()
     monkeypatch.syspath_prepend(str(tmp_path / "page"))
     (tmp_path / "page" / "means.py").write_text(PAGE)
-    for name, (where, what) in eval("{" + LINE + "}").items():
-        monkeypatch.setitem(command.STUDIES, name, (where.removeprefix("studies."), what))
+    name, where, what = LINE.strip().split(" | ")
+    monkeypatch.setitem(command.STUDIES, name, (where, what))
     yield importlib.import_module("means")
     del sys.modules["means"]
 

@@ -31,7 +31,7 @@ def test_the_whole_study(mnist, tmp_path):
 
 
 def test_halves_of_the_classes(context):
-    whole = training.corrupt(context.prepared, "asymmetric", 0.0, 3)
+    whole = context.prepared
     lower, upper = (suggested_noise.of_classes(whole, upper=half) for half in (False, True))
     assert lower.classes == upper.classes == 5
     assert len(lower.train_labels) + len(upper.train_labels) == len(whole.train_labels)
@@ -44,11 +44,11 @@ def test_halves_of_the_classes(context):
 
 def test_fine_tuning_starts_from_the_trained_layers_and_a_new_last_one(context):
     settings = context.settings.at(variability=0.05)
-    state = suggested_noise.pretrained(context, settings, 3)
-    network = suggested_noise.fitted(state, context, settings, 3)
+    state, problem = suggested_noise.pretrained(context, settings, 3), suggested_noise.tuning_problem(context, 3)
+    network = suggested_noise.fitted(state, problem, settings, 3)
     same = [torch.equal(state[name], value) for name, value in network.state_dict().items()]
     assert same == [True, True, True, True, False, False]
-    again = suggested_noise.fitted(state, context, settings, 3)
+    again = suggested_noise.fitted(state, problem, settings, 3)
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters()))
 
 
