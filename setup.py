@@ -19,6 +19,7 @@ import contextlib
 import json
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -38,6 +39,7 @@ MODE = os.environ.get("NVRM_FAST_BUILD", "auto")
 DEFAULT_GPUS = "8.0;9.0;10.0+PTX"
 WINDOWS = sys.platform == "win32"
 CXX = shlex.split(os.environ.get("CXX", "c++"))
+LAUNCHERS = ("ccache", "sccache", "distcc")
 
 # -ffp-contract=off: every fused multiply-add is written out, so that all backends give the same bits; -fmad=false is
 # the same of nvcc. No -fopenmp: loops run on torch's threads (csrc/python/parallel.h).
@@ -74,47 +76,44 @@ def nvcc():
 
 def toolkit_version():
     """Of nvcc, such as "13.0", or None if it cannot be found out."""
-    text = subprocess.run([nvcc(), "--version"], capture_output=True, text=True).stdout
-    found = re.search(r"release (\d+\.\d+)", text)
+    found = re.search(r"release (\d+\.\d+)", subprocess.run([nvcc(), "-V"], capture_output=True, text=True).stdout)
     return found and found[1]
+
+
+def torch_here():
+    """The torch of the build environment, or None."""
+    with contextlib.suppress(ImportError):
+        import torch
+
+        return torch
 
 
 def why_no_cuda(mode):
     """The reason why CUDA kernels cannot be built here, with the remedy, or None."""
-    try:
-        import torch
-    except ImportError:
-        if mode == "auto":
-            return "the build environment has no torch to say which CUDA; NVRM_FAST_BUILD=cuda takes nvcc's"
-        cuda = None
-    else:
-        cuda = torch.version.cuda
-        if cuda is None:
-            return f"torch {torch.__version__} has no CUDA (a CPU build): install a torch with CUDA first"
+    if WINDOWS:
+        return "on Windows they are not: nvcc takes no Clang there"
+    torch = torch_here()
+    cuda = torch and torch.version.cuda
+    if torch is None and mode == "auto":
+        return "the build environment has no torch to say which CUDA; NVRM_FAST_BUILD=cuda takes nvcc's"
+    if torch is not None and cuda is None:
+        return f"torch {torch.__version__} has no CUDA (a CPU build): install a torch with CUDA first"
     if nvcc() is None:
         return f"no CUDA toolkit: install CUDA {cuda or ''}, with nvcc on PATH, or set CUDA_HOME"
     toolkit = toolkit_version()
     if toolkit is None:
         return f"{nvcc()} does not work: install CUDA {cuda or ''}, or set CUDA_HOME"
     if cuda is not None and toolkit.split(".")[0] != cuda.split(".")[0]:
-        return (
-            f"nvcc is of CUDA {toolkit} but torch of CUDA {cuda}: their major versions must be equal; "
-            f"install CUDA {cuda} and set CUDA_HOME to it"
-        )
+        return f"nvcc is of CUDA {toolkit} but torch of CUDA {cuda}: install CUDA {cuda} and set CUDA_HOME to it"
     return None
 
 
 def gpus():
     """As TORCH_CUDA_ARCH_LIST says it."""
-    if os.environ.get("TORCH_CUDA_ARCH_LIST"):
-        return os.environ["TORCH_CUDA_ARCH_LIST"]
-    with contextlib.suppress(ImportError):
-        import torch
-
-        there = {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
-        if there:
-            return ";".join(f"{major}.{minor}" for major, minor in sorted(there))
-    return DEFAULT_GPUS
+    cuda = getattr(torch_here(), "cuda", None)
+    there = {cuda.get_device_capability(i) for i in range(cuda.device_count())} if cuda else ()
+    visible = ";".join(f"{major}.{minor}" for major, minor in sorted(there))
+    return os.environ.get("TORCH_CUDA_ARCH_LIST") or visible or DEFAULT_GPUS
 
 
 def code_for(gpus):
@@ -133,23 +132,21 @@ def choose(mode):
     """For "cpu" and "cuda": "built", or why it will not be. Ends the build where an explicit mode cannot be met."""
     if mode not in MODES:
         sys.exit(f"NVRM_FAST_BUILD must be one of {', '.join(MODES)}; got '{mode}'")
-    reason = "NVRM_FAST_BUILD=none" if mode == "none" else why_no_cpu()
-    if reason is not None:
-        if mode in ("cpu", "cuda"):
-            sys.exit(f"NVRM_FAST_BUILD={mode}: {reason}")
-        return {"cpu": f"not built: {reason}", "cuda": f"not built: {reason}"}
-    reason = "NVRM_FAST_BUILD=cpu" if mode == "cpu" else why_no_cuda(mode)
-    if reason is not None and mode == "cuda":
-        sys.exit(f"NVRM_FAST_BUILD=cuda: {reason}")
-    return {"cpu": "built", "cuda": "built" if reason is None else f"not built: {reason}"}
+    no_cpu = "NVRM_FAST_BUILD=none" if mode == "none" else why_no_cpu()
+    no_cuda = no_cpu or ("NVRM_FAST_BUILD=cpu" if mode == "cpu" else why_no_cuda(mode))
+    if {"cpu": no_cpu, "cuda": no_cuda}.get(mode):
+        sys.exit(f"NVRM_FAST_BUILD={mode}: {no_cpu or no_cuda}")
+    reasons = {"cpu": no_cpu, "cuda": no_cuda}
+    return {what: f"not built: {reason}" if reason else "built" for what, reason in reasons.items()}
 
 
 def ninja_file(folder, library, with_cuda):
     """What ninja is told: relative to ROOT, so that only `folder` and `library` may have spaces."""
     import pybind11
 
-    def command(*words):
-        return shlex.join(map(str, words)).replace("$", "$$")
+    def command(*words):  # ninja hands it to a shell, and on Windows to the system itself
+        words = [str(word) for word in words]
+        return (subprocess.list2cmdline(words) if WINDOWS else shlex.join(words)).replace("$", "$$")
 
     def escaped(path):
         return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
@@ -164,18 +161,16 @@ def ninja_file(folder, library, with_cuda):
     link = [*CXX, "-shared", *ends.get(sys.platform, []), *shlex.split(os.environ.get("LDFLAGS", ""))]
     lines = [f"builddir = {escaped(folder)}"]  # of ninja's own files
     if with_cuda:
-        chosen, host = gpus(), ["-ccbin", CXX[0]]
+        # nvcc takes one word: the compiler itself, without ccache before it and options behind it.
+        host, chosen = ["-ccbin", next(word for word in CXX if Path(word).stem not in LAUNCHERS)], gpus()
         # The facts are a string of C, which the shell takes apart once.
         cxx += [f'-DNVRM_WITH_CUDA="CUDA {toolkit_version()} for {chosen}"', f"-isystem{cuda_headers()}"]
         link = [nvcc(), "-shared", "-cudart", "shared", *host]
         lines += compiling("cu", nvcc(), *NVCC_FLAGS, *host, *code_for(chosen))
     lines += [*compiling("cxx", *cxx), "rule link", f"  command = {command(*link)} $in -o $out"]
-    objects = []
-    for source in sources(with_cuda):
-        objects.append(escaped(folder / f"{source.replace('/', '_').replace(os.sep, '_')}.o"))
-        lines.append(f"build {objects[-1]}: {'cu' if source.endswith('.cu') else 'cxx'} {escaped(source)}")
-    lines.append(f"build {escaped(library)}: link {' '.join(objects)}")
-    return "\n".join(lines) + "\n"
+    objects = {escaped(source): escaped(folder / f"{source}.o") for source in sources(with_cuda)}
+    lines += [f"build {made}: {'cu' if source.endswith('.cu') else 'cxx'} {source}" for source, made in objects.items()]
+    return "\n".join([*lines, f"build {escaped(library)}: link {' '.join(objects.values())}", ""])
 
 
 def cuda_headers():
@@ -203,12 +198,6 @@ class Build(build):
     sub_commands = [(name, None if name == "build_ext" else when) for name, when in build.sub_commands]
 
 
-def tell_on_terminal(line):
-    """pip shows nothing of a build that succeeds; who installs should still know that it has no kernels."""
-    with contextlib.suppress(OSError):  # no terminal: pip install -v shows what was printed
-        Path("/dev/tty").write_text(f"\n{line}\n")
-
-
 class BuildKernels(build_ext):
     """In auto mode a failing compiler makes an installation without native kernels, and _build_facts.json says why."""
 
@@ -219,22 +208,22 @@ class BuildKernels(build_ext):
         package = ROOT / "nvrm_fast" if self.inplace else Path(self.build_lib) / "nvrm_fast"
         package.mkdir(parents=True, exist_ok=True)
         while facts["cpu"] == "built":
-            with_cuda = facts["cuda"] == "built"
+            what = "cuda" if facts["cuda"] == "built" else "cpu"
             try:
-                self.compile(package, with_cuda)
+                self.compile(package, with_cuda=what == "cuda")
                 break
             except (OSError, subprocess.CalledProcessError) as error:
-                if MODE != "auto":
-                    raise SystemExit(f"NVRM_FAST_BUILD={MODE}: the compiler failed ({error})") from error
-                what = "cuda" if with_cuda else "cpu"
                 facts[what] = f"not built: the compiler failed ({type(error).__name__}: {error})"
+                if MODE != "auto":
+                    raise SystemExit(f"NVRM_FAST_BUILD={MODE}: {what} kernels {facts[what]}") from error
                 print(f"nvrm_fast: {what} kernels {facts[what]}; going on without", file=sys.stderr)
         if facts["cpu"] != "built":
             self.extensions = []
-            if MODE == "auto":
-                tell_on_terminal(f"nvrm_fast: cpu kernels {facts['cpu']}. Slow plain torch will serve in their place.")
-        text = (ROOT / "nvrm_fast" / "_version.py").read_text()
-        facts["interface"] = int(re.search(r"^INTERFACE = (\d+)", text, re.M)[1])
+            said = f"\nnvrm_fast: cpu kernels {facts['cpu']}. Slow plain torch will serve in their place.\n"
+            # pip shows nothing of a build that succeeds; where there is no terminal, pip install -v shows it.
+            with contextlib.suppress(OSError):
+                Path("/dev/tty" if MODE == "auto" else os.devnull).write_text(said)
+        facts["interface"] = runpy.run_path(str(ROOT / "nvrm_fast/_version.py"))["INTERFACE"]
         (package / "_build_facts.json").write_text(json.dumps(facts, indent=2) + "\n")
 
     def compile(self, package, with_cuda):

@@ -11,25 +11,14 @@
 namespace nvrm {
 namespace {
 
-#if defined(__x86_64__)
-// Not every compiler's __builtin_cpu_supports knows this name (clang 14 does not). AVX2, which is asked for beside it,
-// says that the system saves the registers.
-bool has_f16c() {
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
-}
-#endif
-
 std::vector<const CpuKernels*> available() {
   std::vector<const CpuKernels*> kernels = {&portable_kernels};
 #if defined(__x86_64__)
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()) {
-    kernels.push_back(&avx2_kernels);
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl")) {
-      kernels.push_back(&avx512_kernels);
-    }
+  bool all = true;
+  for (const auto& [name, there] : cpu_features()) {
+    all = all && there;
+    if (all && name == "f16c") kernels.push_back(&avx2_kernels);
+    if (all && name == "avx512vl") kernels.push_back(&avx512_kernels);
   }
 #endif
   return kernels;
@@ -58,20 +47,23 @@ std::atomic<const CpuKernels*>& current() {
 }  // namespace
 
 std::vector<std::pair<std::string, bool>> cpu_features() {
-  std::vector<std::pair<std::string, bool>> features;
 #if defined(__x86_64__)
-  __builtin_cpu_init();
-#define NVRM_FEATURE(name) features.emplace_back(name, static_cast<bool>(__builtin_cpu_supports(name)));
-  NVRM_FEATURE("avx2")
-  NVRM_FEATURE("fma")
-  features.emplace_back("f16c", has_f16c());
-  NVRM_FEATURE("avx512f")
-  NVRM_FEATURE("avx512bw")
-  NVRM_FEATURE("avx512dq")
-  NVRM_FEATURE("avx512vl")
-#undef NVRM_FEATURE
+  // By cpuid itself: __builtin_cpu_supports knows other names in each compiler, and needs a library that clang does not
+  // link on Windows.
+  unsigned a, b, c, d, leaf1 = 0, leaf7 = 0, saved = 0;
+  if (__get_cpuid(1, &a, &b, &c, &d)) leaf1 = c;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) leaf7 = b;
+  if (leaf1 & bit_OSXSAVE) __asm__("xgetbv" : "=a"(saved), "=d"(d) : "c"(0));
+  // Whether the system saves the registers: xmm and ymm, and besides the mask registers and both parts of zmm.
+  const bool ymm = (saved & 0x06) == 0x06, zmm = (saved & 0xe6) == 0xe6;
+  // Those of AVX2's kernels first: available() counts on it.
+  return {{"avx2", ymm && (leaf7 & bit_AVX2)},         {"fma", ymm && (leaf1 & bit_FMA)},
+          {"f16c", ymm && (leaf1 & bit_F16C)},         {"avx512f", zmm && (leaf7 & bit_AVX512F)},
+          {"avx512bw", zmm && (leaf7 & bit_AVX512BW)}, {"avx512dq", zmm && (leaf7 & bit_AVX512DQ)},
+          {"avx512vl", zmm && (leaf7 & bit_AVX512VL)}};
+#else
+  return {};
 #endif
-  return features;
 }
 
 const CpuKernels& cpu_kernels() { return *current().load(std::memory_order_relaxed); }
