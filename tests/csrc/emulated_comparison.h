@@ -19,8 +19,8 @@ static void expect_equal(const char* what, const Case& c, std::vector<Parameter>
             c.rule, static_cast<int>(c.kind), c.has_master, c.keep_noise, c.distribution_off, c.distribution_on,
             c.is_first, n, o);
       for (size_t b = 0; b < mine[n].data[o].size(); ++b) {
-        const bool inside = b >= static_cast<size_t>(lead) && b < static_cast<size_t>(lead) + bytes;
-        CHECK(inside || mine[n].data[o][b] == 0xa5, "%s: tensor %zu operand %d: byte outside is written", what, n, o);
+        if (b == static_cast<size_t>(lead)) b += bytes;
+        CHECK(mine[n].data[o][b] == 0xa5, "%s: tensor %zu operand %d: byte outside is written", what, n, o);
       }
     }
     CHECK(memcmp(mine[n].record, theirs[n].record, sizeof mine[n].record) == 0, "%s: record %zu differs", what, n);
@@ -41,7 +41,8 @@ static void expect_equal(const char* what, const Case& c, std::vector<Parameter>
 // The launches and the CPU, each on its own copies, `calls` times.
 template <bool relative = false>
 static void compare(const char* what, const Case& c, int turn, int calls = 1) {
-  constexpr int64_t most = relative ? 20011 : 70001;  // rows end, and begin, in CTAs of both
+  // Relative: rows end, and begin, in CTAs of both. Else one rule of a turn has tensors of many CTAs, the others fewer.
+  const int64_t most = relative ? 20011 : c.rule < 0 || c.rule == turn % rule_count ? 70001 : 8321;
   std::vector<Parameter> mine = make_parameters(c, 1, most), theirs = make_parameters(c, 1, most);
   Table my_table(mine, c, hyper_of(c.rule, turn)), their_table(theirs, c, hyper_of(c.rule, turn));
   for (int call = 0; call < calls; ++call) {
