@@ -23,7 +23,7 @@ denoising | variability.scales:Denoising | NVRM-SGD against PSGD, which keeps it
 noise-type | variability.scales:NoiseType | Gaussian, uniform and Laplace weight noise (NVRM, Figure 7)
 gradient-noise | variability.scales:GradientNoise | large gradient noise instead (NVRM, Figure 13)
 stochastic-label-noise | stochastic.label_noise:LabelNoise | stochastic layers on wrong labels (SE-SNN, Figure 3a)
-stochastic-label-noise-sweeps | stochastic.label_sweeps:LabelSweeps | on what that depends (Figures B.1, B.3, B.4)
+stochastic-label-noise-sweeps | stochastic.label_noise:LabelSweeps | on what that depends (Figures B.1, B.3, B.4)
 stochastic-pruning | stochastic.pruning.study:Pruning | stochastic layers for pruning (SE-SNN, Tables 1 to 3)
 stochastic-attacks | stochastic.attacks.study:Attacks | stochastic layers under attack (SE-SNN, Figure 2)
 stochastic-reid | stochastic.reid.study:Reid | re-identification with wrong labels (SE-SNN, Table 4)

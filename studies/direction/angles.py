@@ -77,20 +77,16 @@ class Angles(Study):
     def report(self, rows: list[Row]) -> Report:
         """One line a histogram; angles in degrees, mean ± standard deviation of the distribution. A figure a noise."""
         histograms = rows[0]["histograms"]
-        lines = [
-            [
-                f"{one['figure']}",
-                FIGURES[one["figure"]][0],
-                f"{one['parameter']:.4g}",
-                f"{one['by_vectors_mean']:.2f} ± {one['by_vectors_deviation']:.2f}",
-                f"{one['by_law_mean']:.2f} ± {one['by_law_deviation']:.2f}",
-                f"{one['distance']:.4f}",
-            ]
-            for one in histograms
-        ]
-        header = ["figure", "noise", "parameter", "angle, vectors", "angle, local sampling", "distance"]
+        columns = {
+            "figure": "figure",
+            "noise": tables.words(lambda one: FIGURES[one["figure"]][0]),
+            "parameter": tables.first("{parameter:.4g}"),
+            "angle, vectors": tables.first("{by_vectors_mean:.2f} ± {by_vectors_deviation:.2f}"),
+            "angle, local sampling": tables.first("{by_law_mean:.2f} ± {by_law_deviation:.2f}"),
+            "distance": tables.first("{distance:.4f}"),
+        }
         chance = f"By chance a distance exceeds {largest_by_chance(self.draws):.4f} once in 10,000 times."
-        text = f"{tables.markdown(header, lines)}\n\nAngles in degrees. {chance}"
+        text = f"{tables.table(histograms, ['figure', 'parameter'], columns)}\n\nAngles in degrees. {chance}"
         numbers = tables.groups(histograms, "figure")
         return Report(text, {f"figure{number}.png": draw(self, number, mine) for (number,), mine in numbers.items()})
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -33,7 +33,7 @@ from nvrm_fast import nn as noisy
 from studies import StudyError, figures, models, tables
 from studies.data import ImageData
 from studies.direction import kinds, training
-from studies.direction.settings import LAYERS, THESIS_LAYERS, DirectionStudy, Hidden, paper, tiny
+from studies.direction.training import LAYERS, THESIS_LAYERS, DirectionStudy, Hidden, paper, tiny
 from studies.fit import seeded
 from studies.seeds import derive
 from studies.settings import SOME, Count
@@ -68,6 +68,7 @@ class GradientVariance(DirectionStudy):
             hidden=THESIS_LAYERS, seeds=5, epochs=20, draws=200, laws=LAWS, batches=(4, 16, 64, 256, 1024, 4096)
         ),
     }
+    axes = {"law": "laws", "state": STATES}
     extends = ("laws",)
 
     def prepare(self) -> ImageData:
@@ -79,11 +80,6 @@ class GradientVariance(DirectionStudy):
                 f"--batches {largest} is more than the {there} training images of {data.name}: choose fewer"
             )
         return data
-
-    def cells(self) -> Iterator[dict[str, Any]]:
-        """Seeds first, then noises, each at both states of the weights."""
-        for seed, law, state in itertools.product(range(self.seeds), self.laws, STATES):
-            yield {"law": law, "state": state, "seed": seed}
 
     def run(self, context: Context, *, law: str, state: str, seed: int) -> dict[str, Any]:
         """The measurements of all samplings at one network's weights."""

@@ -29,7 +29,7 @@ from nvrm_fast import nn as noisy
 from studies import figures, models, tables
 from studies.data import ImageData
 from studies.direction import kinds, training
-from studies.direction.settings import LAYERS, THESIS_LAYERS, DirectionStudy, Hidden, paper, tiny
+from studies.direction.training import LAYERS, THESIS_LAYERS, DirectionStudy, Hidden, paper, tiny
 from studies.direction.turning import cosines_by_law
 from studies.figures import FAINT, INK
 from studies.fit import seeded
@@ -77,11 +77,6 @@ class MeanWeights(DirectionStudy):
             alphas=(0.0005, 0.002, 0.007, 0.02, 0.06, 0.25, 1.0),
         ),
     }  # fmt: skip
-
-    def cells(self) -> Iterator[dict[str, Any]]:
-        """The networks."""
-        for seed in range(self.seeds):
-            yield {"seed": seed}
 
     def run(self, context: Context, *, seed: int) -> dict[str, Any]:
         """All that is measured on one network: curves by part and way, accuracies by variance, softmaxes of images."""

@@ -13,9 +13,8 @@ Written to --out: table.md, figure6-MODEL.png and results.json.
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -32,7 +31,7 @@ from nvrm_fast import nn as noisy
 from nvrm_fast.nn.variational import Variational
 from studies import figures, models, tables
 from studies.direction import kinds, training
-from studies.direction.settings import DirectionStudy, paper, tiny
+from studies.direction.training import DirectionStudy, paper, tiny
 from studies.seeds import derive
 from studies.settings import SOME, Count, NotNegative, Positive
 from studies.study import Context, Report, Row
@@ -76,13 +75,9 @@ class VariationalModel(DirectionStudy):
         "quick": {},
         "paper": paper(seeds=5, networks=tuple(LENETS), size=None, posterior_lr=1.0),
     }
+    axes = {"network": "networks", "model": "models"}
     extends = ("networks", "models")
     packages = ("scipy",)
-
-    def cells(self) -> Iterator[dict[str, Any]]:
-        """Seeds first."""
-        for seed, network, model in itertools.product(range(self.seeds), self.networks, self.models):
-            yield {"network": network, "model": model, "seed": seed}
 
     def run(self, context: Context, *, network: str, model: str, seed: int) -> dict[str, Any]:
         """Train one model. Accuracies on the test images as fractions, what was pruned, the first layer's posterior."""
@@ -118,22 +113,15 @@ class VariationalModel(DirectionStudy):
         def ensembles(model: str) -> Callable[[list[Row]], str]:
             return lambda mine: tables.percent([row["ensemble"] for row in tables.select(mine, model=model)])
 
-        def if_pruned(words: Callable[[list[Row]], str]) -> Callable[[list[Row]], str]:
-            return lambda mine: words(mine) if all("pruned" in row for row in mine) else "-"
-
-        def correlation(mine: list[Row]) -> str:
-            values = [row["agreement"] for row in mine]
-            return "-" if None in values else tables.plus_minus(values, 2)
-
         rows = sorted(rows, key=lambda row: self.networks.index(row["network"]))
         table3 = {"network": "network"} | {_LABELS[model]: ensembles(model) for model in self.models}
-        columns = {"network": "network", "model": lambda mine: _LABELS[mine[0]["model"]]}
-        columns |= {way: lambda mine, way=way: tables.percent([row[way] for row in mine]) for way in training.WAYS}
+        columns = {"network": "network", "model": tables.words(lambda row: _LABELS[row["model"]])}
+        columns |= {way: tables.shares(way) for way in training.WAYS}
         columns |= {
-            "pruned": if_pruned(lambda mine: tables.percent([row["pruned"] / row["vectors"] for row in mine])),
-            "deterministic, pruned": if_pruned(lambda mine: tables.percent([row["after_pruning"] for row in mine])),
-            "rank correlation": if_pruned(correlation),
-            "training, s": lambda mine: tables.plus_minus([row["seconds"] for row in mine], 0),
+            "pruned": tables.shares(lambda row: row["pruned"] / row["vectors"] if "pruned" in row else None),
+            "deterministic, pruned": tables.shares(lambda row: row.get("after_pruning")),
+            "rank correlation": tables.means(lambda row: row.get("agreement"), 2),
+            "training, s": tables.means("seconds", 0),
         }
         parts = [
             "Table 3, test accuracy of ensembles:",

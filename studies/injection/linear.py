@@ -61,33 +61,28 @@ class Linear(Study):
         """Strengths and phases of the figure, both tables, and the figure."""
         curves, scan, fits = (tables.select(rows, part=part)[0] for part in PARTS)
         bounds = curves["boundaries"]
-        lines = [
-            [
-                one["boundary"],
-                one["batches"],
-                f"{one['median']:.3f}",
-                f"{one['low']:.3f} to {one['high']:.3f}",
-                f"{one['found']} of {one['starts']}",
-            ]
-            for one in scan["boundaries"]
-        ]
-        measured = [
-            [
-                f"{one['lr']:g}",
-                one["batches"],
-                *(f"{one[name]:.3f} ± {one[f'{name}_error']:.3f}" for name in ("noise", "loss")),
-            ]
-            for one in fits["exponents"]
-        ]
+        found = {
+            "boundary": "boundary",
+            "batches": "batches",
+            "median": tables.first("{median:.3f}"),
+            "80 % of starts": tables.first("{low:.3f} to {high:.3f}"),
+            "found": tables.first("{found} of {starts}"),
+        }
+        measured = {
+            "eta": tables.first("{lr:g}"),
+            "batches": "batches",
+            "noise weight": tables.first("{noise:.3f} ± {noise_error:.3f}"),
+            "loss": tables.first("{loss:.3f} ± {loss_error:.3f}"),
+        }
         text = "\n\n".join(
             [
                 "sigma of the figure and its phase: "
                 + ", ".join(f"{sigma:.3g} ({phase})" for sigma, phase in zip(curves["sigmas"], curves["phases"])),
                 "predicted sigma: " + ", ".join(f"{name} {value:.3g}" for name, value in bounds.items()),
                 "Boundary found over boundary predicted, over random starts:",
-                tables.markdown(["boundary", "batches", "median", "80 % of starts", "found"], lines),
+                tables.table(scan["boundaries"], ["boundary", "batches"], found),
                 "Exponents of eq. 4, measured over predicted after one decay time (mean ± standard error over starts):",
-                tables.markdown(["eta", "batches", "noise weight", "loss"], measured),
+                tables.table(fits["exponents"], ["lr", "batches"], measured),
             ]
         )
         return Report(text, {"linear.png": drawing.draw_linear(curves, bounds)})

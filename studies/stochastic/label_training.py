@@ -15,9 +15,8 @@ from studies.fit import descent, fit, predict
 from studies.models import started
 from studies.seeds import derive
 from studies.settings import Count, Positive
-from studies.stochastic import losses
-from studies.stochastic.losses import Loss
-from studies.stochastic.methods import METHODS, Summed, loss_of
+from studies.stochastic import methods
+from studies.stochastic.methods import METHODS, Loss, Summed, loss_of
 from studies.study import Context, ImageStudy, Row
 from studies.variability.training import Problem, corrupt
 
@@ -82,7 +81,7 @@ def trained(context: Context, point: Point, method: str, strength: float, seed: 
         result, network = train(problem, context.settings, point, method, seed, loss, context.advance)
         made = {"result": result | {"corruption_error": error}}
         if method in _ESTIMATORS:
-            made["corruption"] = losses.estimated_corruption(class_probabilities(network, problem.train_images))
+            made["corruption"] = methods.estimated_corruption(class_probabilities(network, problem.train_images))
         return made
 
     if method not in _ESTIMATORS:

@@ -80,7 +80,7 @@ class Ewc(ContinualStudy):
             for (importance, b), runs in tables.groups(rows, "importance", "variability").items()
         }
         by = ["importance", "variability"]
-        place = {"lambda": lambda runs: f"{runs[0]['importance']:g}"}
+        place = {"lambda": tables.first("{importance:g}")}
         text = (
             f"{self.data}, permuted, b = {self.variability:g}: test accuracy in percent after {self.tasks} "
             f"tasks, mean ± standard deviation over seeds, their number: {self.seeds};\ngain: over Adam at the same "

@@ -20,7 +20,7 @@ from studies.direction import (
     turning,
     variational,
 )
-from studies.direction.settings import DirectionStudy
+from studies.direction.training import DirectionStudy
 from studies.fit import seeded
 
 SHAPE = (1, 16, 16)

@@ -7,8 +7,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from studies import StudyError, data, tables
 from studies import __main__ as command
-from studies.stochastic import label_training
-from studies.stochastic import losses as label_losses
+from studies.stochastic import label_training, methods
 from studies.stochastic.label_noise import LabelNoise
 from studies.stochastic.label_training import Point, network_of, train, trained, true_corruption
 from studies.stochastic.methods import BASELINE, METHODS, SE_SNN
@@ -101,13 +100,13 @@ def test_losses():
     prediction = logits.softmax(1)
     soft = 0.95 * one_hot(labels, 5) + 0.05 * prediction
     hard = 0.8 * one_hot(labels, 5) + 0.2 * one_hot(logits.argmax(1), 5)
-    for loss, target in ((label_losses.bootstrap_soft, soft), (label_losses.bootstrap_hard, hard)):
+    for loss, target in ((methods.bootstrap_soft, soft), (methods.bootstrap_hard, hard)):
         torch.testing.assert_close(loss(logits, labels), cross_entropy(logits, target))
     corruption = torch.rand(5, 5, dtype=torch.float64)
     corruption /= corruption.sum(1, keepdim=True)
     given = torch.stack([sum(prediction[:, i] * corruption[i, j] for i in range(5)) for j in range(5)], dim=1)
     expected = -given.gather(1, labels[:, None]).log().mean()
-    torch.testing.assert_close(label_losses.forward_correction(corruption)(logits, labels), expected)
+    torch.testing.assert_close(methods.forward_correction(corruption)(logits, labels), expected)
 
 
 def test_the_corruption_of_a_network_that_knows_it():
@@ -117,7 +116,7 @@ def test_the_corruption_of_a_network_that_knows_it():
     blur = torch.linspace(0, 0.3, 100)[:, None, None]
     rows = ((1 - blur) * true + blur / 4).flatten(0, 1)
     probabilities = torch.cat([rows, torch.eye(4).repeat_interleave(2, 0)])
-    torch.testing.assert_close(label_losses.estimated_corruption(probabilities), true, rtol=0, atol=0.3 / 9)
+    torch.testing.assert_close(methods.estimated_corruption(probabilities), true, rtol=0, atol=0.3 / 9)
 
 
 def test_same_seed_same_numbers_and_the_global_generator_stays(images):

@@ -8,8 +8,7 @@ from torch.nn.functional import cross_entropy
 from studies import StudyError, data
 from studies import __main__ as command
 from studies.seeds import derive
-from studies.stochastic.label_noise import LabelNoise
-from studies.stochastic.label_sweeps import LabelSweeps
+from studies.stochastic.label_noise import LabelNoise, LabelSweeps
 from studies.stochastic.label_training import Point, train
 from studies.stochastic.methods import BASELINE, METHODS, SE_SNN
 from studies.tables import select

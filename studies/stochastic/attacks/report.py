@@ -13,7 +13,7 @@ from studies import figures
 from studies.figures import FAINT, INK
 from studies.stochastic.attacks.training import BASELINE, METHODS
 from studies.study import Report, Row
-from studies.tables import groups, markdown, percent, plus_minus, select, table
+from studies.tables import first, groups, markdown, means, percent, select, shares, table
 
 COLORS = dict(zip(METHODS, (INK, *figures.COLORS)))
 MARKERS = dict(zip(METHODS, figures.MARKERS))
@@ -36,13 +36,11 @@ def report(settings: Any, rows: list[Row]) -> Report:
     networks = {
         "training": "training",
         "network": "method",
-        "weights": lambda mine: f"{mine[0]['weights']:,}",
-        "mean log sigma": lambda mine: (
-            "-" if mine[0]["log_deviation"] is None else plus_minus([row["log_deviation"] for row in mine], 2)
-        ),
-        "images without a gradient": lambda mine: percent([row["zero_gradients"] for row in mine]),
-        "seconds, training": lambda mine: plus_minus([row["training_seconds"] for row in mine], 1),
-        "seconds, attacks": lambda mine: plus_minus([row["seconds"] for row in mine], 1),
+        "weights": first("{weights:,}"),
+        "mean log sigma": means("log_deviation", 2),
+        "images without a gradient": shares("zero_gradients"),
+        "seconds, training": means("training_seconds", 1),
+        "seconds, attacks": means("seconds", 1),
     }
     parts.append(f"The networks:\n\n{table(rows, ['training', 'method'], networks)}")
     return Report("\n\n".join(parts), {"attacks.png": draw(settings, rows)})
@@ -68,14 +66,12 @@ def _carlini(rows: list[Row]) -> str:
     columns = {
         "network": "method",
         "attack": "attack",
-        "confidence": lambda mine: plus_minus([row["confidence"] for row in mine], 1),
-        "found": lambda mine: percent([row["found"] for row in mine]),
-        "L2": lambda mine: (
-            "-" if None in (known := [row["distance"] for row in mine]) else plus_minus(known, 2)
-        ),
-        "accuracy, mean": lambda mine: percent([row["mean"] for row in mine]),
-        "accuracy, sample": lambda mine: percent([row["sample"] for row in mine]),
-    }  # fmt: skip
+        "confidence": means("confidence", 1),
+        "found": shares("found"),
+        "L2": means("distance", 2),
+        "accuracy, mean": shares("mean"),
+        "accuracy, sample": shares("sample"),
+    }
     attacks.sort(key=lambda row: order.index(row["method"]))
     return table(attacks, ["method", "attack"], columns)
 
@@ -91,7 +87,7 @@ def _looks(rows: list[Row]) -> str:
         own = select(mine, method=method)
         return " / ".join(percent([look[mode] for look in own]) for mode in _modes(method)) if own else "-"
 
-    columns = {"epsilon": lambda mine: f"{mine[0]['epsilon']:g}", "attack": "attack"}
+    columns = {"epsilon": first("{epsilon:g}"), "attack": "attack"}
     columns |= {method: lambda mine, method=method: cell(mine, method) for method in methods}
     return table(looks, ["epsilon", "attack"], columns)
 

@@ -17,7 +17,7 @@ from studies.figures import COLORS
 from studies.stochastic.methods import LOOKS, SE_SNN
 from studies.stochastic.reid import market1501
 from studies.study import Report, Row
-from studies.tables import groups, percent, plus_minus, select
+from studies.tables import groups, means, select, shares, values
 
 _SCORES = {"mAP": "mAP", "rank1": "rank 1", "rank5": "rank 5", "rank10": "rank 10"}
 PAPER = (
@@ -38,13 +38,11 @@ def report(settings: Any, rows: list[Row]) -> Report:
     ]
     columns = {
         "method": "method",
-        **{heading: lambda mine, of=score: percent(_values(mine, of)) for score, heading in _SCORES.items()},
-        "gain": lambda mine: tables.paired(
-            _values(mine, "mAP"), _values(select(rows, method=first, strength=mine[0]["strength"]), "mAP")
-        ),
-        "training labels": lambda mine: percent(_values(mine, "train")),
-        "memorized": lambda mine: percent(_values(mine, "memorized")),
-        "seconds, stage 2": lambda mine: f"{statistics.fmean(_values(mine, 'seconds')):.1f}",
+        **{heading: shares(score) for score, heading in _SCORES.items()},
+        "gain": tables.above("mAP", select(rows, method=first), ["strength"]),
+        "training labels": shares("train"),
+        "memorized": shares("memorized"),
+        "seconds, stage 2": lambda mine: f"{statistics.fmean(values(mine, 'seconds')):.1f}",
     }
     for (strength,), mine in groups(rows, "strength").items():
         parts.append(f"{100 * strength:g} % wrong labels:\n\n{tables.table(mine, ['method'], columns)}")
@@ -54,10 +52,10 @@ def report(settings: Any, rows: list[Row]) -> Report:
     if stochastic:
         sigma = {
             "method": "method",
-            "wrong labels": lambda mine: f"{100 * mine[0]['strength']:g} %",
-            "right": lambda mine: plus_minus([row["sigma"]["right"] for row in mine], 3),
-            "wrong": lambda mine: _sigma_of_wrong(mine, lambda sigma: sigma["wrong"]),
-            "wrong / right": lambda mine: _sigma_of_wrong(mine, lambda sigma: sigma["wrong"] / sigma["right"]),
+            "wrong labels": tables.words(lambda row: f"{100 * row['strength']:g} %"),
+            "right": means(lambda row: row["sigma"]["right"], 3),
+            "wrong": means(lambda row: row["sigma"]["wrong"], 3),
+            "wrong / right": means(lambda row: (wrong := row["sigma"]["wrong"]) and wrong / row["sigma"]["right"], 3),
         }
         parts.append(
             "Mean sigma of the last unit over training pictures with right labels and with wrong ones:\n\n"
@@ -72,14 +70,6 @@ def report(settings: Any, rows: list[Row]) -> Report:
     return Report("\n\n".join(parts), drawn)
 
 
-def _values(rows: list[Row], name: str) -> list[Any]:
-    return [row[name] for row in rows]
-
-
-def _sigma_of_wrong(rows: list[Row], what: Any) -> str:
-    return "-" if rows[0]["sigma"]["wrong"] is None else plus_minus([what(row["sigma"]) for row in rows], 3)
-
-
 def draw_scores(rows: list[Row]) -> Figure:
     """mAP and rank 1 by strength, a line a method, points the seeds'."""
     figure, (panels,) = figures.new_figure(
@@ -89,7 +79,7 @@ def draw_scores(rows: list[Row]) -> Figure:
     for panel, score, heading in zip(panels, ("mAP", "rank1"), ("Mean average precision", "Rank 1")):
         for number, ((method,), mine) in enumerate(methods.items()):
             look = LOOKS[method]
-            by_strength = {strength: _values(own, score) for (strength,), own in groups(mine, "strength").items()}
+            by_strength = {strength: values(own, score) for (strength,), own in groups(mine, "strength").items()}
             # Moved a little apart, so that points do not hide each other.
             x = [100 * strength + 0.4 * (number - (len(methods) - 1) / 2) for strength in by_strength]
             panel.plot(x, [100 * statistics.fmean(of) for of in by_strength.values()], label=method, **look)
@@ -109,10 +99,10 @@ def draw_sigma(rows: list[Row]) -> Figure:
     wrong = groups([row for row in rows if row["strength"] > 0], "strength")
     for group, color, shift in (("right", _RIGHT, -0.2), ("wrong", _WRONG, 0.2)):
         for place, mine in enumerate(wrong.values()):
-            values = [row["sigma"][group] for row in mine]
+            sigmas = [row["sigma"][group] for row in mine]
             label = None if place else f"{group} labels"
-            panel.bar(place + shift, statistics.fmean(values), 0.38, color=color, label=label)
-            panel.plot([place + shift] * len(values), values, "o", color="black", markersize=3.5)
+            panel.bar(place + shift, statistics.fmean(sigmas), 0.38, color=color, label=label)
+            panel.plot([place + shift] * len(sigmas), sigmas, "o", color="black", markersize=3.5)
     panel.set_xticks(range(len(wrong)), [f"{100 * strength:g} %" for (strength,) in wrong])
     figures.name_axes(
         panel, "Bars: mean over seeds; points: seeds", "wrong training labels", "mean sigma", percent=False

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from nvrm_fast import nn as noisy
 from studies.fit import descent, endless, now, seeded
 from studies.seeds import derive
-from studies.stochastic import losses as label_losses
-from studies.stochastic.losses import Loss
-from studies.stochastic.methods import Method, loss_of
+from studies.stochastic import methods
+from studies.stochastic.methods import Loss, Method, loss_of
 from studies.stochastic.reid import last_unit, market1501, retrieval
 from studies.stochastic.reid.market1501 import Market, Pictures
 from studies.stochastic.reid.resnet import ResNet
@@ -107,7 +106,7 @@ def first_stage(
 def corruption_of(network: ResNet, task: Task) -> Tensor:
     """(classes, classes): the matrix that forward correction takes, from the argmax over all training pictures."""
     probabilities = over(network, task.pictures, lambda x: network(x).softmax(1))
-    return label_losses.estimated_corruption(probabilities, percentile=None)
+    return methods.estimated_corruption(probabilities, percentile=None)
 
 
 def second_stage(

@@ -59,31 +59,19 @@ def final_table(rows: Sequence[Row], by: Sequence[str], place: Mapping[str, str]
         place: the columns that do so, as ``tables.table`` takes them.
         at_same: names whose values a method shares with the Adam that it is compared with.
     """
-    adam = tables.groups(tables.select(rows, variability=0.0), *at_same)
-
-    def end(measure: Any) -> Any:
-        return lambda runs: tables.percent([measure(run)[-1] for run in runs])
-
-    def gain(measure: Any) -> Any:
-        def cell(runs: list[Row]) -> str:
-            others = adam[tuple(runs[0][name] for name in at_same)]
-            if runs[0]["variability"] == 0:
-                return "-"
-            return tables.paired([measure(run)[-1] for run in runs], [measure(run)[-1] for run in others])
-
-        return cell
-
+    adam = tables.select(rows, variability=0.0)
+    base, together = (lambda run, measure=measure: measure(run)[-1] for measure in (base_task, all_learned))
     columns = {
-        "optimizer": lambda runs: name_of(runs[0]["variability"]),
+        "optimizer": tables.words(lambda row: name_of(row["variability"])),
         **place,
-        "base task": end(base_task),
-        "all tasks": end(all_learned),
-        "just learned": lambda runs: tables.percent([just_learned(run) for run in runs]),
-        "base task, gain": gain(base_task),
-        "all tasks, gain": gain(all_learned),
+        "base task": tables.shares(base),
+        "all tasks": tables.shares(together),
+        "just learned": tables.shares(just_learned),
+        "base task, gain": tables.above(base, adam, at_same),
+        "all tasks, gain": tables.above(together, adam, at_same),
     }
     if all(len(row.get("base_loss", ())) > 1 for row in rows):  # results of earlier versions have none
-        columns["δ_AB"] = lambda runs: tables.plus_minus([forgotten(run) for run in runs], 3)
+        columns["δ_AB"] = tables.means(forgotten, 3)
     return tables.table(rows, by, columns)
 
 
