@@ -2,7 +2,8 @@
 
 1. The source distribution has every source and nothing that was built; the wheel has the package and its types.
 2. The version is one: nvrm_fast/_version.py, the files' names and metadata, CITATION.cff, CHANGELOG.md.
-3. The wheel installs in a fresh environment, with native kernels (`--pure`: without; for a machine with no compiler).
+3. The wheel installs in a fresh environment, with native kernels (`--pure`: without; for a machine with no compiler),
+   and on Linux is for every distribution whose C library is not older than this one's (auditwheel).
 4. The source distribution installs in another one where there is no compiler, says so, and gives the same bits.
 
 The fresh environments see this one's torch and setuptools, and nothing else of it comes first.
@@ -10,7 +11,6 @@ The fresh environments see this one's torch and setuptools, and nothing else of 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -26,30 +26,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 DIST = ROOT / "dist"
 
-#: What both installations run: where the package is, what was built, and a hash of noise and of three steps.
-PROBE = """
-import hashlib, json, torch, nvrm_fast
-from nvrm_fast.ops.registry import build_facts
-from nvrm_fast.info import build_info
-weight = torch.nn.Parameter(torch.linspace(-1, 1, 1001))
-optimizer = nvrm_fast.NVRMAdam([weight], variability=0.05, noise="laplace")
-for _ in range(3):
-    weight.grad = torch.linspace(1, 2, 1001)
-    optimizer.step()
-bits = nvrm_fast.noise(5000, seed=7).numpy().tobytes() + weight.detach().numpy().tobytes()
-print(json.dumps({"file": nvrm_fast.__file__, "version": nvrm_fast.__version__, "cpu": build_facts()["cpu"],
-    "serves": build_info()["kernels"]["cpu"]["step_"]["serves"], "bits": hashlib.sha256(bits).hexdigest()}))
-"""
-
 
 def run(*command: object, **environment: str) -> str:
     """Standard output; the command's errors go to the terminal."""
     words = [str(word) for word in command]
-    print("$", " ".join(words).partition("\n")[0][:150], flush=True)
-    done = subprocess.run(words, cwd=ROOT / "release", env={**os.environ, **environment}, stdout=subprocess.PIPE)
-    if done.returncode != 0:
-        sys.exit(done.stdout.decode() + f"failed: {' '.join(words)}")
-    return done.stdout.decode()
+    print("$", *words, flush=True)
+    told = {**os.environ, **environment}
+    return subprocess.run(words, cwd=ROOT / "release", env=told, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def require(truth: bool, otherwise: str) -> None:
@@ -105,22 +88,23 @@ def installed(python: Path, what: Path, **environment: str) -> dict[str, str]:
     """Installs and runs the probe there."""
     pip = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-build-isolation")
     run(*pip, "--ignore-installed", what, **environment)
-    found = json.loads(run(python, "-c", PROBE))
-    require(found["file"].startswith(str(python.parents[1])), f"the probe ran {found['file']}")
-    require(found["version"] == version(), f"the probe found version {found['version']}")
+    found = json.loads(run(python, ROOT / "tests/helpers/installed.py").splitlines()[-1])
+    require(found["file"].startswith(str(python.parents[1])) and found["version"] == version(), f"it ran {found}")
     return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pure", action="store_true", help="build the wheel without native kernels")
-    pure = parser.parse_args().pure
-    shutil.rmtree(DIST, ignore_errors=True)
+    pure, raw = "--pure" in sys.argv, ROOT / "build/raw"
+    for folder in (DIST, raw):
+        shutil.rmtree(folder, ignore_errors=True)
     run(sys.executable, "-m", "build", "--no-isolation", "--sdist", "--outdir", DIST, ROOT)
     (sdist,) = DIST.glob("*.tar.gz")
-    mode = "none" if pure else "cpu"
     pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation")
-    run(*pip, "--wheel-dir", DIST, sdist, NVRM_FAST_BUILD=mode)
+    run(*pip, "--wheel-dir", raw, sdist, NVRM_FAST_BUILD="none" if pure else "cpu")
+    if sys.platform == "linux" and not pure:
+        run(sys.executable, "-m", "auditwheel", "repair", "--wheel-dir", DIST, *raw.iterdir())
+    else:
+        shutil.copytree(raw, DIST, dirs_exist_ok=True)
     (wheel,) = DIST.glob("*.whl")
     run(sys.executable, "-m", "twine", "check", "--strict", sdist, wheel)
     check_versions(sdist, wheel)

@@ -24,6 +24,8 @@ def test_workflows_run_targets_that_exist(path):
     lines = [step["run"] for step in steps if step.get("run", "").startswith("make ")]
     words = [word for line in lines for word in re.sub(r'\w+="[^"]*"|-e\b', "", line).split()[1:]]
     assert words and set(words) <= TARGETS
+    scripts = [word for step in steps for word in re.findall(r"release/\w+\.\w+", step.get("run", ""))]
+    assert all((ROOT / script).is_file() for script in scripts)
 
 
 def test_the_tests_workflow_is_what_ci_runs():
