@@ -47,9 +47,11 @@ $(VENV)/bench: $(VENV)/installed
 	-for package in ivon-opt bayesian-torch torch-uncertainty; do $(RUN) -m pip install --quiet --no-deps $$package; done
 	touch $@
 
-# The CUDA kernels without a GPU: registers and spills on each, the launch emulated, and the compiler's PTX run on the CPU.
+# The kernels for GPUs without one: registers and spills on each, the launch emulated, the compiler's PTX run on the CPU,
+# Triton's interpreted. All of it, where `make test` takes a part (tests/helpers/every_kernel.py).
 cuda-check: $(VENV)/installed
-	NVRM_FAST_EVERY_KERNEL=1 $(RUN) -m pytest -s tests/csrc/test_cuda_compiles.py tests/csrc/test_launch_emulation.py tests/ptx
+	NVRM_FAST_EVERY_KERNEL=1 $(RUN) -m pytest -s tests/csrc/test_cuda_compiles.py tests/csrc/test_launch_emulation.py \
+		tests/ptx tests/triton_kernels/test_interpreted.py
 
 # The noise through dieharder and PractRand, about an hour (python release/noise_battery.py --help).
 battery:

@@ -1,5 +1,6 @@
-"""Whether CUDA's kernels of relative noise are all compiled and run as PTX: `make cuda-check` asks for it. They are the
-steps' with rows and measures added, so tests otherwise take a few of them."""
+"""Whether all is compiled and run that CUDA's and Triton's kernels have: `make cuda-check` asks for it. Tests otherwise
+take a few of CUDA's kernels of relative noise, which are the steps' with rows and measures added, and of options that
+have nothing to do with each other no more combinations than each two need (covering.py)."""
 
 import os
 
