@@ -1,4 +1,4 @@
-"""The one loop over mini-batches that every training uses."""
+"""The one loop over mini-batches that every training uses, and what is measured of whole sets of images."""
 
 from __future__ import annotations
 
@@ -94,13 +94,29 @@ def seeded(device: torch.device | str, seed: int) -> Iterator[None]:
         yield
 
 
+def falling(optimizer: torch.optim.Optimizer, epochs: int) -> torch.optim.lr_scheduler.LambdaLR:
+    """A schedule, stepped after each epoch: over the second half of them the learning rate falls linearly to zero."""
+    last = epochs // 2 + 1
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: min(1.0, (epochs - done) / last))
+
+
 @torch.no_grad()
-def predict(network: nn.Module, images: Tensor) -> Tensor:
-    """(N,) int64: the class of the largest logit of each image; the network is in training mode afterwards."""
+def over(network: nn.Module, images: Tensor, what: Callable[[Tensor], Tensor]) -> Tensor:
+    """What a function says of the logits of all images, part by part; the network is in training mode afterwards."""
     network.eval()
-    classes = torch.cat([network(part).argmax(1) for part in images.split(_IMAGES_A_PASS)])
+    found = torch.cat([what(network(part)) for part in images.split(_IMAGES_A_PASS)])
     network.train()
-    return classes
+    return found
+
+
+def predict(network: nn.Module, images: Tensor) -> Tensor:
+    """(N,) int64: the class of the largest logit of each image."""
+    return over(network, images, lambda logits: logits.argmax(1))
+
+
+def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """The fraction of images whose largest logit is the label's."""
+    return float((predict(network, images) == labels).double().mean())
 
 
 def now(device: torch.device | str) -> float:
@@ -108,3 +124,28 @@ def now(device: torch.device | str) -> float:
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float | None:
+    """The mean over examples of |accuracy - confidence| of their bin (Guo et al., 2017, equation 3).
+
+    Args:
+        probabilities: (N, classes); the largest is the confidence.
+        labels: (N,) int64.
+        bins: of equal width on (0, 1], each without its lower end.
+
+    Returns a fraction, or None where probabilities are not finite.
+    """
+    confidence, predicted = probabilities.double().max(1)
+    if not bool(confidence.isfinite().all()):
+        return None
+    place = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    above = (predicted == labels).double() - confidence
+    return float(
+        torch.zeros(bins, dtype=torch.float64, device=place.device).index_add_(0, place, above).abs().sum()
+    ) / len(labels)
+
+
+def calibration_error(network: nn.Module, images: Tensor, labels: Tensor) -> float | None:
+    """``expected_calibration_error`` of a network whose outputs are logits."""
+    return expected_calibration_error(over(network, images, lambda logits: logits.softmax(1)), labels)

@@ -29,8 +29,8 @@ from nvrm_fast import nn as noisy
 from studies import figures, models, tables
 from studies.data import ImageData
 from studies.direction import kinds, training
+from studies.direction.angles import cosines_by_law
 from studies.direction.training import LAYERS, THESIS_LAYERS, DirectionStudy, Hidden, paper, tiny
-from studies.direction.turning import cosines_by_law
 from studies.figures import FAINT, INK
 from studies.fit import seeded
 from studies.seeds import derive

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from nvrm_fast import nn as noisy
 from studies.data import ImageData
-from studies.fit import Epoch, descent, fit, seeded
+from studies.fit import Epoch, descent, falling, fit, seeded
 from studies.seeds import derive
 from studies.settings import SOME, Count, Positive
 from studies.study import ImageStudy
@@ -80,8 +80,7 @@ def train(
     for name, parameter in network.named_parameters():
         groups.setdefault((faster or {}).get(name.rsplit(".", 1)[-1], 1.0), []).append(parameter)
     optimizer = torch.optim.Adam([{"params": mine, "lr": factor * settings.lr} for factor, mine in groups.items()])
-    falling = settings.epochs - (settings.epochs + 1) // 2 + 1
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: min(1.0, (settings.epochs - done) / falling))
+    schedule = falling(optimizer, settings.epochs)
     noisy.set_noise_mode(network, "sample")
     steps = itertools.count()
 

@@ -11,16 +11,17 @@ Written to --out: table.md, phases.png and results.json.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
-from nvrm_fast.probe import PhaseDiagram
+from nvrm_fast.probe import NoiseInjection, PhaseDiagram, local_hessian_trace, update_sides
 from studies import tables
-from studies.injection import drawing, problems, update
-from studies.injection.problems import InjectionStudy, Loss, TwoOrMore
+from studies.injection import drawing, problems
+from studies.injection.problems import LOSSES, InjectionStudy, Loss, Problem, TwoOrMore
 from studies.seeds import derive
 from studies.settings import Count, Positive
 from studies.study import Context, Report, Row
@@ -91,7 +92,7 @@ class Phases(InjectionStudy):
             yield {"what": what, "seed": self.seed}
 
     def run(self, context: Context, *, what: str, seed: int) -> dict[str, Any]:
-        """A scan, as ``PhaseDiagram.to_dict``, or what ``update.measure`` finds."""
+        """A scan, as ``PhaseDiagram.to_dict``, or what ``eq2`` finds."""
         problem = context.prepared
         unit = problem.inputs / self.lr / (self.width if self.loss == "mse" else 1)
         sigmas = [math.sqrt(value * unit) for value in (self.bar if what == "bar" else self.panels)]
@@ -100,7 +101,7 @@ class Phases(InjectionStudy):
                 problem.inputs, problem.classes, hidden=1, width=self.width, seed=derive(seed, "weights")
             )
             how = {"lr": self.lr, "batch_size": self.batch_size, "seed": derive(seed, "update")}
-            return update.measure(model.to(self.device), problem, self.loss, sigmas, **how)
+            return eq2(model.to(self.device), problem, self.loss, sigmas, **how)
         plan = {"epochs": self.bar_epochs, "records": 15} if what == "bar" else {"records": 60}
         return problems.scanned(context, what, sigmas, self.loss, seed, hidden=1, kind=self.kind, **plan)
 
@@ -112,7 +113,7 @@ class Phases(InjectionStudy):
             f"{self.loss.upper()}, {self.kind} noise, {panels_row['train_images']} training images; "
             f"panels {panels_row['seconds']:.0f} s, bar {bar_row['seconds']:.0f} s, {self.threads} threads\n\n"
             f"{panels.describe()}\n\nThe bar's scan, {self.bar_epochs} epochs:\n\n{bar.describe()}\n\n"
-            f"Eq. 2 (without its 1/2, see probe.UpdateSides) before the first step:\n\n{update.describe(update_row)}"
+            f"Eq. 2 (without its 1/2, see probe.UpdateSides) before the first step:\n\n{eq2_table(update_row)}"
         )
         names = [f"{value:g} units" + (", Table 1" if value in TABLE_1[self.loss] else "") for value in self.panels]
         figure = drawing.draw_phases(
@@ -130,3 +131,57 @@ class Phases(InjectionStudy):
 def evenly(low: float, high: float, count: int) -> list[float]:
     """So many numbers from low to high, evenly in their logarithm."""
     return torch.logspace(math.log10(low), math.log10(high), count, dtype=torch.float64).tolist()
+
+
+def eq2(
+    model: nn.Module, problem: Problem, loss: str, sigmas: Sequence[float], *, lr: float, batch_size: int, seed: int
+) -> dict[str, Any]:
+    """<Tr H>, and by strength what the second order leaves out of W_NI's update and which of its two terms is larger.
+
+    Args:
+        model: at its start; layer "0" gets the node for as long as this takes.
+        problem, loss: the data and a key of LOSSES; the first batch_size training examples are the batch.
+        sigmas: noise strengths.
+        lr: eta.
+        seed: of W_NI and of the noise.
+    """
+    inputs, targets = (part[:batch_size] for part in problem.train)
+    function = LOSSES[loss][0]
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        injection = NoiseInjection(model, "0", 1.0)
+    found = []
+    with injection:
+        trace, error = local_hessian_trace(model, injection, function, inputs, targets, samples=30)
+        for sigma in sigmas:
+            injection.sigma = sigma
+            eps = injection.draw(len(inputs), seed=seed)
+            sides = update_sides(model, injection, function, inputs, targets, eps, lr)
+            values = {
+                "measured": float(sides.measured.norm()),
+                "predicted": float((sides.gradient_term + sides.hessian_term).norm()),
+                "left_out": float(sides.residual),
+                "hessian_share": float(sides.hessian_share),
+            }
+            found.append({"sigma": sigma} | {k: v if math.isfinite(v) else None for k, v in values.items()})
+    return {"trace": float(trace), "trace_error": float(error), "sides": found}
+
+
+def eq2_table(found: dict[str, Any]) -> str:
+    """One row a strength."""
+
+    def words(value: float | None, form: str) -> str:
+        return "-" if value is None else form.format(value)
+
+    lines = [
+        [
+            f"{one['sigma']:.4g}",
+            words(one["measured"], "{:.3g}"),
+            words(one["predicted"], "{:.3g}"),
+            words(one["left_out"] and 100 * one["left_out"], "{:.2g} %"),
+            words(one["hessian_share"], "{:.2g}"),
+        ]
+        for one in found["sides"]
+    ]
+    header = ["sigma", "step of W_NI, measured", "eq. 2 on this batch", "left out", "Hessian term / gradient term"]
+    return f"<Tr H> = {found['trace']:.3g} ± {found['trace_error']:.1g}\n\n{tables.markdown(header, lines)}"

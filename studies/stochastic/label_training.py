@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nvrm_fast import nn as noisy
 from studies.data import ImageData
-from studies.fit import descent, fit, predict
+from studies.fit import accuracy, descent, fit, predict
 from studies.models import started
 from studies.seeds import derive
 from studies.settings import Count, Positive
@@ -129,8 +129,7 @@ def train(
         train_losses.append(epoch.loss)
         seconds += epoch.seconds
         with noisy.noise_mode(network, "mean"):
-            right = predict(network, problem.test_images) == problem.test_labels
-        accuracies.append(float(right.double().mean()))
+            accuracies.append(accuracy(network, problem.test_images, problem.test_labels))
         advance(1 / settings.epochs)
     memorized, deviations = _look_closer(network, problem, method.stochastic and point.layers > 0)
     return {

@@ -17,8 +17,7 @@ from matplotlib.figure import Figure
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
-from studies import figures, tables
-from studies.fit import predict
+from studies import figures, fit, tables
 from studies.optimizers import NVRM_SGD
 from studies.settings import SOME, Count, NotNegative
 from studies.study import Context, Report, Row
@@ -79,7 +78,7 @@ class BatchNorm(TrainingStudy):
 def recalibrated(network: nn.Module, problem: Problem, settings: TrainingSettings, seed: int) -> dict[str, Any]:
     """Test accuracy after the running statistics are computed anew from the training images."""
     update_bn(problem.train_images.split(settings.batch_size), network)
-    return {"recalibrated": float((predict(network, problem.test_images) == problem.test_labels).double().mean())}
+    return {"recalibrated": fit.accuracy(network, problem.test_images, problem.test_labels)}
 
 
 #: Test accuracies by the statistics that they are taken with.

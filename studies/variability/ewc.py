@@ -23,9 +23,8 @@ from studies.settings import SOME, Count, NotNegative
 from studies.study import Context, Report, Row
 from studies.variability import looks
 from studies.variability.continual import report as continual
-from studies.variability.continual.settings import ContinualStudy, paper, tiny
 from studies.variability.continual.tasks import permuted
-from studies.variability.continual.training import Penalty, learn
+from studies.variability.continual.training import ContinualStudy, Penalty, learn, paper, tiny
 
 #: A lambda each.
 STYLES = [
@@ -69,7 +68,7 @@ class Ewc(ContinualStudy):
             else None
         )
         return learn(
-            permuted(data, self.tasks, seed), data.classes, self.recipe(), variability=variability, seed=seed,
+            permuted(data, self.tasks, seed), data.classes, self, variability=variability, seed=seed,
             penalty=penalty, advance=context.advance,
         )  # fmt: skip
 

@@ -26,9 +26,8 @@ from studies.settings import SOME, Count, Positive
 from studies.study import Context, Report, Row
 from studies.variability import looks
 from studies.variability.continual import report as continual
-from studies.variability.continual.settings import ContinualStudy, paper, tiny
 from studies.variability.continual.tasks import TASKS
-from studies.variability.continual.training import Recipe, learn
+from studies.variability.continual.training import ContinualStudy, learn, paper, tiny
 
 FIGURES = {"permuted": "figure11.png", "split": "figure12.png"}
 WORDS = {"permuted": "permuted pixels", "split": "two classes a task"}
@@ -45,12 +44,6 @@ class Forgetting(ContinualStudy):
     # 12 passes over two classes of mnist-5000 are 48 steps; the paper's one pass is 45 to 50.
     split_epochs: Count = 12
     """passes over the images of a split task"""
-
-    def recipe_of(self, kind: str) -> Recipe:
-        """How tasks of this kind are trained (appendix C.2)."""
-        if kind == "permuted":
-            return self.recipe()
-        return replace(self.recipe(), epochs=self.split_epochs, weight_decay=0.0, new_optimizers=True)
 
     presets = {
         "tiny": tiny(scales=(0.1,), split_epochs=1),
@@ -72,13 +65,16 @@ class Forgetting(ContinualStudy):
         for seed, kind, b in itertools.product(range(self.seeds), self.task, scales):
             yield {"task": kind, "variability": b, "seed": seed}
 
+    def of_kind(self, kind: str) -> Forgetting:
+        """How tasks of this kind are trained (appendix C.2)."""
+        split = {"epochs": self.split_epochs, "weight_decay": 0.0, "optimizer_state": "new"}
+        return replace(self, **(split if kind == "split" else {}))
+
     def run(self, context: Context, *, task: str, variability: float, seed: int) -> dict[str, Any]:
         """Learn all tasks of a kind with one optimizer."""
         data = context.prepared
-        tasks = TASKS[task](data, self.tasks, seed)
-        classes = data.classes if task == "permuted" else 2
-        recipe = self.recipe_of(task)
-        return learn(tasks, classes, recipe, variability=variability, seed=seed, advance=context.advance)
+        tasks, classes = TASKS[task](data, self.tasks, seed), data.classes if task == "permuted" else 2
+        return learn(tasks, classes, self.of_kind(task), variability=variability, seed=seed, advance=context.advance)
 
     def report(self, rows: list[Row]) -> Report:
         """For each kind of tasks the table after the last task by b, and that after each task; the figures."""

@@ -22,7 +22,7 @@ from typing import Annotated, Any
 from matplotlib.figure import Figure
 from torch import nn
 
-from studies import calibration, figures, tables
+from studies import figures, fit, tables
 from studies.labels import Kind
 from studies.optimizers import ADAM, ANTI_PGD, IVON, M_RWP, MSAM, NOISY, NVRM_SGD, SAM, SGD, OptimizerName
 from studies.settings import SOME, Count, NotNegative, Share
@@ -74,7 +74,7 @@ class LabelNoise(TrainingStudy):
 
     def measure(self, network: nn.Module, problem: training.Problem, *how: Any) -> dict[str, Any]:
         """The calibration error on the test images, after the last epoch."""
-        return {"calibration_error": calibration.of_network(network, problem.test_images, problem.test_labels)}
+        return {"calibration_error": fit.calibration_error(network, problem.test_images, problem.test_labels)}
 
     def report(self, rows: list[Row]) -> Report:
         """The table, the differences from SGD at the same weight decay, and a figure for each kind of flips and weight

@@ -16,8 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from nvrm_fast.contract.distributions import DISTRIBUTIONS
 from studies import models, optimizers, tables
-from studies.augmentation import AUGMENTATIONS
-from studies.data import ImageData
+from studies.data import AUGMENTATIONS, ImageData
 from studies.fit import fit, predict
 from studies.labels import Kind, flip_labels
 from studies.optimizers import clean_weights

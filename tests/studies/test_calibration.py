@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from studies.calibration import expected_calibration_error, of_network
+from studies.fit import calibration_error, expected_calibration_error
 
 
 def test_by_hand():
@@ -29,4 +29,4 @@ def test_of_a_network():
     network = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5))
     images, labels = torch.randn(1100, 4), torch.randint(3, (1100,))
     expected = expected_calibration_error(network[0](images).softmax(1), labels)
-    assert of_network(network, images, labels) == pytest.approx(expected) and network.training
+    assert calibration_error(network, images, labels) == pytest.approx(expected) and network.training

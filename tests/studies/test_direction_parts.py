@@ -17,7 +17,6 @@ from studies.direction import (
     mean_weights,
     noise_table,
     training,
-    turning,
     variational,
 )
 from studies.direction.training import DirectionStudy
@@ -124,17 +123,17 @@ def test_training_sets_grow_and_never_meet_what_judges_them(images):
 )
 def test_angles_in_weight_space_are_those_of_the_local_law(direction):
     draws, generator = 4_000, torch.Generator().manual_seed(0)
-    by_vectors = turning.angles_in_weight_space(direction, 50, draws, generator)
-    by_law = torch.acos(turning.cosines_by_law(direction, 50, draws, 1).clamp(-1, 1))
+    by_vectors = angles.angles_in_weight_space(direction, 50, draws, generator)
+    by_law = torch.acos(angles.cosines_by_law(direction, 50, draws, 1).clamp(-1, 1))
     # A right law fails at one in 10,000 seeds.
     assert angles.distance(by_vectors, by_law) < angles.largest_by_chance(draws)
-    wrong = torch.acos(turning.cosines_by_law(direction, 100, draws, 1).clamp(-1, 1)) * 0.9
+    wrong = torch.acos(angles.cosines_by_law(direction, 100, draws, 1).clamp(-1, 1)) * 0.9
     assert angles.distance(by_vectors, wrong) > angles.largest_by_chance(draws)
 
 
 def test_von_mises_fisher_has_no_angles_by_vectors():
     with pytest.raises(TypeError, match="VonMisesFisher"):
-        turning.angles_in_weight_space(noisy.VonMisesFisher(1.0), 5, 5, torch.Generator())
+        angles.angles_in_weight_space(noisy.VonMisesFisher(1.0), 5, 5, torch.Generator())
 
 
 def test_gradient_variance_without_and_with_noise(images):

@@ -18,12 +18,12 @@ from studies.variability.continual import consolidation, tasks
 from studies.variability.continual import report as continual_report
 from studies.variability.continual import training as continual
 from studies.variability.continual.consolidation import Consolidation
-from studies.variability.continual.training import HeadedNetwork, Penalty, Recipe
+from studies.variability.continual.training import ContinualStudy, HeadedNetwork, Penalty
 from studies.variability.ewc import Ewc
 from studies.variability.forgetting import Forgetting
 
-RECIPE = Recipe(width=8, epochs=1, batch_size=20, lr=1e-2, weight_decay=1e-4, new_optimizers=False)
-STILL = replace(RECIPE, lr=1e-12, weight_decay=0.0)  # weights that hardly move show the noise
+STUDY = ContinualStudy(width=8, epochs=1, batch_size=20, lr=1e-2, weight_decay=1e-4)
+STILL = replace(STUDY, lr=1e-12, weight_decay=0.0)  # weights that hardly move show the noise
 FIGURES = {"forgetting": ("figure4.png", "figure11.png", "figure12.png"), "ewc": ("figure5.png",)}
 
 
@@ -94,7 +94,7 @@ def test_heads_of_other_tasks_keep_their_bits(images, variability):
     continual.learn(
         tasks.split(images, 3, seed=0),
         2,
-        replace(RECIPE, new_optimizers=True),
+        replace(STUDY, optimizer_state="new"),
         variability=variability,
         seed=5,
         after_task=lambda network: seen.append([head.weight.detach().clone() for head in network.heads]),
@@ -105,13 +105,13 @@ def test_heads_of_other_tasks_keep_their_bits(images, variability):
             assert torch.equal(weights[head], before) == (head != number)
 
 
-@pytest.mark.parametrize("new_optimizers", [False, True])
-def test_tasks_are_judged_without_noise_and_leave_none(images, new_optimizers):
+@pytest.mark.parametrize("state", ["kept", "new"])
+def test_tasks_are_judged_without_noise_and_leave_none(images, state):
     start, seen = build(36, 8, 10, 1, seed=derive(0, "weights")), []
     continual.learn(
         tasks.permuted(images, 3, seed=0),
         10,
-        replace(STILL, new_optimizers=new_optimizers),
+        replace(STILL, optimizer_state=state),
         variability=0.5,
         seed=0,
         after_task=lambda network: seen.append([weight.detach().clone() for weight in network.parameters()]),
@@ -127,18 +127,18 @@ def test_every_new_optimizer_has_noise_of_its_own(images, monkeypatch):
     monkeypatch.setattr(
         continual, "make_optimizer", lambda *given, seed, **more: seeds.append(seed) or make(*given, seed=seed, **more)
     )
-    recipe = replace(RECIPE, new_optimizers=True)
+    study = replace(STUDY, optimizer_state="new")
     for seed in range(3):
-        continual.learn(tasks.split(images, 3, seed), 2, recipe, variability=0.03, seed=seed)
+        continual.learn(tasks.split(images, 3, seed), 2, study, variability=0.03, seed=seed)
     assert len(set(seeds)) == len(seeds) == 9
-    with pytest.raises(ValueError, match="new_optimizers"):
-        continual.learn(tasks.split(images, 3, 0), 2, RECIPE, variability=0.03, seed=0)
+    with pytest.raises(ValueError, match="optimizers of their own"):
+        continual.learn(tasks.split(images, 3, 0), 2, STUDY, variability=0.03, seed=0)
 
 
 def test_optimizers_start_alike_and_adam_is_variability_0(images):
     learned = tasks.permuted(images, 2, seed=1)
     adam, again, little, strong = (
-        continual.learn(learned, 10, RECIPE, variability=b, seed=1)["accuracy"] for b in (0.0, 0.0, 1e-9, 5.0)
+        continual.learn(learned, 10, STUDY, variability=b, seed=1)["accuracy"] for b in (0.0, 0.0, 1e-9, 5.0)
     )
     assert adam == again and [len(row) for row in adam] == [1, 2]
     # Fused Adam and the neural variable rule round differently; 40 test images.
@@ -240,7 +240,7 @@ def test_penalties_hold_the_weights(images):
     def moved(penalty):
         seen = []
         continual.learn(
-            tasks.permuted(images, 2, 0), 10, RECIPE, variability=0.0, seed=0, penalty=penalty,
+            tasks.permuted(images, 2, 0), 10, STUDY, variability=0.0, seed=0, penalty=penalty,
             after_task=lambda network: seen.append(torch.cat([p.detach().flatten() for p in network.parameters()])),
         )  # fmt: skip
         return float((seen[1] - seen[0]).norm())
@@ -266,7 +266,7 @@ def test_the_loss_of_the_first_task_is_measured_on_clean_weights_after_each(imag
         pictures, labels = learned[0].train.batch(torch.arange(len(learned[0].train)))
         expected.append(float(cross_entropy(network(pictures, 0), labels)))
 
-    run = continual.learn(learned, 10, RECIPE, variability=0.05, seed=1, after_task=see)
+    run = continual.learn(learned, 10, STUDY, variability=0.05, seed=1, after_task=see)
     assert run["base_loss"] == pytest.approx(expected, rel=1e-5) and len(expected) == 2
     assert continual_report.forgotten(run) == pytest.approx(expected[1] - expected[0], rel=1e-3)
     told = continual_report.final_table([{"variability": 0.0, "seed": 0} | run], ["variability"], {"b": "variability"})
@@ -275,11 +275,12 @@ def test_the_loss_of_the_first_task_is_measured_on_clean_weights_after_each(imag
 
 def test_presets_are_the_papers_settings():
     paper = Forgetting(**Forgetting.presets["paper"])
-    expected = Recipe(1024, 1, 256, 1e-3, 1e-4, new_optimizers=False)
-    assert (paper.tasks, paper.variability, paper.seeds, paper.recipe_of("permuted")) == (5, 0.03, 10, expected)
-    assert paper.recipe_of("split") == replace(expected, weight_decay=0.0, new_optimizers=True)
+    assert (paper.tasks, paper.variability, paper.seeds, paper.of_kind("permuted")) == (5, 0.03, 10, paper)
     other = Ewc(**Ewc.presets["paper"])
-    assert {30.0, 300.0, 1000.0} < set(other.importances) and other.recipe() == expected
+    assert {30.0, 300.0, 1000.0} < set(other.importances)
+    for study, decay, state in ((paper, 1e-4, "kept"), (paper.of_kind("split"), 0.0, "new"), (other, 1e-4, "kept")):
+        assert (study.width, study.epochs, study.batch_size, study.lr) == (1024, 1, 256, 1e-3)
+        assert (study.weight_decay, study.optimizer_state) == (decay, state)
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from studies import StudyError, optimizers
-from studies.augmentation import PADDING, crop_and_flip
+from studies.data import PADDING, crop_and_flip
 from studies.optimizers import ADAM, ANTI_PGD, IVON, M_RWP, MSAM, NVRM_ADAM, NVRM_SGD, OPTIMIZERS, SAM
 from studies.variability.training import TrainingSettings
 

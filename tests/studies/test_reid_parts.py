@@ -11,7 +11,7 @@ from nvrm_fast import nn as noisy
 from studies import StudyError
 from studies.fit import endless
 from studies.stochastic.methods import BASELINE, METHODS, SE_SNN
-from studies.stochastic.reid import flips, last_unit, market1501, resnet, retrieval, stages
+from studies.stochastic.reid import last_unit, market1501, resnet, retrieval, stages
 from studies.stochastic.reid.market1501 import DISTRACTOR, JUNK, Pictures
 from studies.stochastic.reid.stages import Stage, Task
 
@@ -135,15 +135,15 @@ def test_the_protocol_against_the_benchmarks_program():
 def test_labels_flip_to_the_most_similar_other_identity():
     features = torch.tensor([[0.0, 0], [0, 1], [0, 3], [5, 0], [5, 1]])
     labels = torch.tensor([0, 0, 1, 2, 2])
-    similar = flips.most_similar_other(features, labels)
+    similar = stages.most_similar_other(features, labels)
     assert similar.tolist() == [2, 2, 1, 0, 1]
-    few, flipped_few = flips.flip_to_similar(labels, similar, 0.4, seed=3)
-    many, flipped_many = flips.flip_to_similar(labels, similar, 0.8, seed=3)
+    few, flipped_few = stages.flip_to_similar(labels, similar, 0.4, seed=3)
+    many, flipped_many = stages.flip_to_similar(labels, similar, 0.8, seed=3)
     assert (int(flipped_few.sum()), int(flipped_many.sum())) == (2, 4) and bool((flipped_many | ~flipped_few).all())
     for given, flipped in ((few, flipped_few), (many, flipped_many)):
         assert torch.equal(given != labels, flipped)
         assert torch.equal(given[flipped], labels[similar][flipped])
-    assert torch.equal(flips.flip_to_similar(labels, similar, 0.0, seed=3)[0], labels)
+    assert torch.equal(stages.flip_to_similar(labels, similar, 0.0, seed=3)[0], labels)
 
 
 def test_resnet50_is_torchvisions():

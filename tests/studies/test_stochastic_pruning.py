@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from nvrm_fast import nn as noisy
 from studies.data import ImageData
 from studies.models import started
-from studies.stochastic.pruning import branches, importance, loop, networks
+from studies.stochastic.pruning import importance, loop, networks, surgery
 from studies.stochastic.pruning.loop import SE_SNN, log_sigmas
 from studies.stochastic.pruning.study import Pruning
 from studies.stochastic.pruning.surgery import Surgeon
@@ -258,7 +258,7 @@ def test_branches_are_pruned_with_the_means(name, shape):
     images = torch.randn(8, *shape)
     means = noisy.to_plain(whole)
     regularizer = noisy.MaxEntropy("neuron", 1.0, "sum")
-    both = branches.Branches(whole, means, shape, regularizer, 0.5)
+    both = surgery.Branches(whole, means, shape, regularizer, 0.5)
     again = both.joined(means).eval()
     assert again[0].regularizer == regularizer
     before = log_sigmas(whole, means, images)

@@ -13,14 +13,13 @@ from torch.optim.swa_utils import update_bn
 
 from nvrm_fast import nn as noisy
 from studies.data import ImageData
-from studies.fit import descent, endless, fit, now, predict, seeded
+from studies.fit import descent, endless, falling, fit, now, predict, seeded
 from studies.models import started
 from studies.seeds import derive
 from studies.stochastic.pruning import networks
-from studies.stochastic.pruning.branches import Branches
 from studies.stochastic.pruning.importance import Taylor, least, never_firing
 from studies.stochastic.pruning.networks import cost, saved
-from studies.stochastic.pruning.surgery import Surgeon
+from studies.stochastic.pruning.surgery import Branches, Surgeon
 from studies.variability.training import corrupt
 
 BASELINE, SE_SNN = "baseline", "SE-SNN"
@@ -94,8 +93,7 @@ def train(
     """Adam, noise in the mode "sample"; over the second half of the epochs the learning rate falls linearly to zero.
     weight: of the regularizer, 0 for none."""
     optimizer = torch.optim.Adam(network.parameters(), lr=settings.lr)
-    epochs, falling = settings.epochs, settings.epochs // 2 + 1
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: min(1.0, (epochs - epoch) / falling))
+    schedule = falling(optimizer, settings.epochs)
     noisy.set_noise_mode(network, "sample")
 
     def loss_of(batch: Tensor) -> Tensor:
@@ -104,7 +102,7 @@ def train(
 
     for _ in fit(descent(optimizer, loss_of), len(part.labels), settings, seed, part.images.device):
         schedule.step()
-        advance(0.5 / epochs)
+        advance(0.5 / settings.epochs)
 
 
 @torch.no_grad()
@@ -191,15 +189,15 @@ def prune(
             branches.remove(masks)
         return surgeon.remove(masks)
 
-    def tuned(updates: int, falling: bool = False) -> dict[int, Tensor]:
+    def tuned(updates: int, to_zero: bool = False) -> dict[int, Tensor]:
         nonlocal importances
         if branches is None:
-            return fine_tune(network, part, updates, settings.tune_lr, batches, falling)
+            return fine_tune(network, part, updates, settings.tune_lr, batches, to_zero)
         whole = branches.joined(network)
         # Noise draws from torch's generator.
         with seeded(part.labels.device, derive(seed, f"noise of turn {turn}")):
             scores = fine_tune(
-                whole, part, updates, settings.tune_lr, batches, falling, weight=branches.weight, like=network
+                whole, part, updates, settings.tune_lr, batches, to_zero, weight=branches.weight, like=network
             )
         branches.take(whole, network)
         if importances:
@@ -220,7 +218,7 @@ def prune(
             break
         turn += 1
     updates = settings.last_epochs * -(-len(part.labels) // settings.batch_size)
-    tuned(updates, falling=True)
+    tuned(updates, to_zero=True)
     point(END)
     return points
 
@@ -235,12 +233,12 @@ def worth(
 
 
 def fine_tune(
-    network: nn.Sequential, part: Split, updates: int, lr: float, batches: Iterator[Tensor], falling: bool = False,
+    network: nn.Sequential, part: Split, updates: int, lr: float, batches: Iterator[Tensor], to_zero: bool = False,
     *, weight: float = 0.0, like: nn.Sequential | None = None,
 ) -> dict[int, Tensor]:  # fmt: skip
     """SGD with momentum on the cross entropy; returns the importance of neurons, seen on the way (``Taylor.scores``).
 
-    falling: whether the learning rate falls linearly to zero. A new optimizer each time: the parameters are new.
+    to_zero: whether the learning rate falls linearly to zero. A new optimizer each time: the parameters are new.
     weight: of the regularizer of stochastic layers. like: a deterministic network of the same layers, if this one is
     stochastic.
     """
@@ -249,7 +247,7 @@ def fine_tune(
     network.train()
     with taylor.watching(network, like):
         for step in range(updates):
-            if falling:
+            if to_zero:
                 optimizer.param_groups[0]["lr"] = lr * (1 - step / updates)
             batch = next(batches).to(part.labels.device)
             optimizer.zero_grad()

@@ -33,7 +33,7 @@ from studies import StudyError, record
 from studies.seeds import derive
 from studies.settings import Count, Finite, NotNegative, Positive, Share
 from studies.stochastic.methods import BASELINE, FORWARD, METHODS, PLAIN, SE_SNN, MethodName, loss_of
-from studies.stochastic.reid import flips, market1501, resnet, stages
+from studies.stochastic.reid import market1501, resnet, stages
 from studies.stochastic.reid.market1501 import Market
 from studies.stochastic.reid.report import report
 from studies.stochastic.reid.resnet import ResNet
@@ -175,7 +175,7 @@ def task_of(context: Context, strength: float, seed: int) -> Task:
     similar = torch.arange(len(prepared.labels))
     if strength > 0:
         similar = _once(context, f"similar-{seed}", lambda: most_similar(context, seed)).cpu()
-    given, flipped = flips.flip_to_similar(prepared.labels, similar, strength, derive(seed, "labels"))
+    given, flipped = stages.flip_to_similar(prepared.labels, similar, strength, derive(seed, "labels"))
     return Task(prepared.pictures, given.to(prepared.device), flipped.to(prepared.device), prepared.classes)
 
 
@@ -183,7 +183,7 @@ def most_similar(context: Context, seed: int) -> Tensor:
     """The place of the most similar picture of another identity, to the network that right labels made."""
     network = first_network(context, PLAIN, 0.0, seed)
     features = stages.over(network, context.prepared.pictures, network.features)
-    return flips.most_similar_other(features, context.prepared.labels.to(features.device))
+    return stages.most_similar_other(features, context.prepared.labels.to(features.device))
 
 
 def corruption_of(context: Context, loss: str, task: Task, strength: float, seed: int) -> Tensor | None:

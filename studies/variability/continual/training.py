@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -15,6 +17,8 @@ from studies import models
 from studies.fit import fit
 from studies.optimizers import clean_weights
 from studies.seeds import derive
+from studies.settings import Count, NotNegative, Positive
+from studies.study import ImageStudy
 from studies.variability.continual.consolidation import Consolidation, diagonal_fisher, squared_batch_gradients
 from studies.variability.continual.tasks import Examples, Task
 
@@ -38,16 +42,39 @@ class HeadedNetwork(nn.Module):
         return [*self.body.parameters(), *self.heads[head].parameters()]
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How a task is trained; the same for both optimizers."""
+@dataclass(frozen=True, kw_only=True)
+class ContinualStudy(ImageStudy):
+    """What every study that learns tasks one after the other needs."""
 
-    width: int
-    epochs: int  # passes over each task's images
-    batch_size: int
-    lr: float
-    weight_decay: float
-    new_optimizers: bool  # a task starts with moments of zero; otherwise with those that the task before it left
+    seeds: Count = 3
+    """how many seeds: permutations, initialization, batches and noise"""
+    tasks: Annotated[int, Field(ge=2)] = 5
+    """how many tasks are learned one after the other"""
+    width: Count = 512
+    """ReLUs of each of the two hidden layers"""
+    # 15 passes over mnist-5000 are 240 steps; the paper's one pass over MNIST is 235.
+    epochs: Count = 15
+    """passes over the images of a task of permuted pixels"""
+    batch_size: Count = 256
+    """images a step"""
+    lr: Positive = 1e-3
+    """learning rate, the same in every step"""
+    weight_decay: NotNegative = 1e-4
+    """L2 penalty with permuted pixels"""
+    variability: Positive = 0.03
+    """b of the curves, the scale of NVRM's weight noise"""
+    optimizer_state: Literal["kept", "new"] = "kept"
+    """Adam's moments when a new permutation comes: as they are, or zero"""
+
+
+def paper(**more: Any) -> dict[str, Any]:
+    """Appendix C.2: MNIST that the user has, one epoch a task, ten seeds."""
+    return {"data": "mnist", "width": 1024, "epochs": 1, "seeds": 10} | more
+
+
+def tiny(**more: Any) -> dict[str, Any]:
+    """As small as can be."""
+    return {"tasks": 2, "width": 16, "epochs": 1, "seeds": 1, "batch_size": 50} | more
 
 
 @dataclass(frozen=True)
@@ -62,11 +89,11 @@ class Penalty:
 
 
 def make_optimizer(
-    parameters: Sequence[nn.Parameter], recipe: Recipe, variability: float, seed: int, keep_clean: bool = False
+    parameters: Sequence[nn.Parameter], study: ContinualStudy, variability: float, seed: int, keep_clean: bool = False
 ) -> torch.optim.Optimizer:
     """``torch.optim.Adam`` if b is 0, else ``NVRMAdam``; with ``keep_clean`` the latter has the clean weights at hand
     under "master_param" of its state."""
-    shared = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
+    shared = {"lr": study.lr, "weight_decay": study.weight_decay}
     if variability == 0:
         return torch.optim.Adam(parameters, **shared, fused=True)
     masters = True if keep_clean else None
@@ -74,29 +101,26 @@ def make_optimizer(
 
 
 @torch.no_grad()
-def accuracy(network: HeadedNetwork, examples: Examples, head: int) -> float:
-    """The fraction of examples whose largest logit is the label's."""
-    right = 0
-    for chosen in torch.arange(len(examples), device=examples.labels.device).split(_IMAGES_A_PASS):
-        images, labels = examples.batch(chosen)
-        right += int((network(images, head).argmax(1) == labels).sum())
-    return right / len(examples)
-
-
-@torch.no_grad()
-def mean_loss(network: HeadedNetwork, examples: Examples, head: int) -> float:
-    """The mean cross-entropy of all examples."""
+def mean(
+    network: HeadedNetwork, examples: Examples, head: int, of: Callable[[Tensor, Tensor], Tensor]
+) -> float:  # fmt: skip
+    """The mean over examples of what a function of logits and labels sums up."""
     total = 0.0
     for chosen in torch.arange(len(examples), device=examples.labels.device).split(_IMAGES_A_PASS):
         images, labels = examples.batch(chosen)
-        total += float(cross_entropy(network(images, head), labels, reduction="sum"))
+        total += float(of(network(images, head), labels))
     return total / len(examples)
+
+
+def right(logits: Tensor, labels: Tensor) -> Tensor:
+    """How often the largest logit is the label's."""
+    return (logits.argmax(1) == labels).sum()
 
 
 def learn(
     tasks: Sequence[Task],
     classes: int,
-    recipe: Recipe,
+    study: ContinualStudy,
     *,
     variability: float,
     seed: int,
@@ -109,7 +133,7 @@ def learn(
     Args:
         tasks: all on one device.
         classes: logits of a head.
-        recipe: how each task is trained.
+        study: how each task is trained.
         variability: b of NVRM-Adam; 0 is Adam.
         seed: of the initialization, the batch order and the weight noise.
         penalty: elastic weight consolidation; None: without.
@@ -125,39 +149,40 @@ def learn(
     """
     images = tasks[0].train.images
     count = 1 + max(task.head for task in tasks)
-    if count > 1 and not recipe.new_optimizers:
-        raise ValueError("tasks with heads of their own need new_optimizers")
+    new_optimizers = study.optimizer_state == "new"
+    if count > 1 and not new_optimizers:
+        raise ValueError("tasks with heads of their own need optimizers of their own")
     network = models.started(
-        HeadedNetwork, images.shape[1], recipe.width, classes, count, seed=derive(seed, "weights")
+        HeadedNetwork, images.shape[1], study.width, classes, count, seed=derive(seed, "weights")
     ).to(images.device)  # fmt: skip
     order = torch.Generator().manual_seed(derive(seed, "batches"))
     consolidation = Consolidation(penalty.importance) if penalty else None
     optimizer, accuracies, losses = None, [], []
     for number, task in enumerate(tasks):
-        if optimizer is None or recipe.new_optimizers:
+        if optimizer is None or new_optimizers:
             optimizer = make_optimizer(
                 network.parameters_of(task.head),
-                recipe,
+                study,
                 variability,
                 # Each optimizer counts its steps from 0, so with one seed all tasks would see the same noise.
                 seed=derive(seed, f"noise of task {number}"),
                 keep_clean=penalty is not None and penalty.at_clean_weights,
             )
-        _train(network, task, optimizer, recipe, order, consolidation)
+        _train(network, task, optimizer, study, order, consolidation)
         with clean_weights(optimizer):
             if consolidation and number < len(tasks) - 1:
                 few = torch.Generator().manual_seed(derive(seed, f"Fisher of task {number}"))
                 few = torch.randperm(len(task.train), generator=few)[: penalty.fisher_images].to(images.device)
                 seen, labels = task.train.batch(few)
                 consolidation.remember(
-                    squared_batch_gradients(network, seen, labels, task.head, recipe.batch_size)
+                    squared_batch_gradients(network, seen, labels, task.head, study.batch_size)
                     if penalty.of_batches
                     else diagonal_fisher(network, seen, task.head)
                 )
-            accuracies.append([accuracy(network, seen.test, seen.head) for seen in tasks[: number + 1]])
-            losses.append(mean_loss(network, tasks[0].train, tasks[0].head))
+            accuracies.append([mean(network, seen.test, seen.head, right) for seen in tasks[: number + 1]])
+            losses.append(mean(network, tasks[0].train, tasks[0].head, partial(cross_entropy, reduction="sum")))
             after_task(network)
-        if recipe.new_optimizers and isinstance(optimizer, NVRMAdam):
+        if new_optimizers and isinstance(optimizer, NVRMAdam):
             optimizer.denoise()  # nobody else could take its noise off
         advance(1 / len(tasks))
     return {"accuracy": accuracies, "base_loss": losses}
@@ -167,7 +192,7 @@ def _train(
     network: HeadedNetwork,
     task: Task,
     optimizer: torch.optim.Optimizer,
-    recipe: Recipe,
+    study: ContinualStudy,
     order: torch.Generator,
     consolidation: Consolidation | None,
 ) -> None:
@@ -186,5 +211,5 @@ def _train(
         optimizer.step()
         return loss.detach()
 
-    for _ in fit(step, len(labels), recipe, 0, labels.device, order=order):
+    for _ in fit(step, len(labels), study, 0, labels.device, order=order):
         pass
