@@ -197,17 +197,6 @@ def _idx_data_set(name: str, folder: Path | None, remedy: str) -> ImageData:
     )
 
 
-def _mnist(folder: Path | None) -> ImageData:
-    return _idx_data_set("mnist", folder, "Put MNIST's four IDX files (plain or .gz) in a folder and name it there.")
-
-
-def _fashion_mnist(folder: Path | None) -> ImageData:
-    remedy = (
-        "Run `apt-get install dataset-fashion-mnist` (Debian, Ubuntu), or name a folder with the four IDX files there."
-    )
-    return _idx_data_set("fashion-mnist", folder or FASHION_MNIST_FOLDER, remedy)
-
-
 def _cifar(classes: int, folder: Path | None) -> ImageData:
     ten = classes == 10
     names = [f"data_batch_{number}" for number in range(1, 6)] + ["test_batch"] if ten else ["train", "test"]
@@ -236,8 +225,14 @@ def _joined(classes: int, batches: list[tuple[Tensor, Tensor]]) -> ImageData:
 #: By the names that settings.DataName has.
 LOADERS: dict[str, Callable[[Path | None], ImageData]] = {
     "mnist-5000": _mnist_5000,
-    "fashion-mnist": _fashion_mnist,
-    "mnist": _mnist,
+    "fashion-mnist": lambda folder: _idx_data_set(
+        "fashion-mnist",
+        folder or FASHION_MNIST_FOLDER,
+        "Run `apt-get install dataset-fashion-mnist` (Debian, Ubuntu), or name a folder with the four IDX files there.",
+    ),
+    "mnist": lambda folder: _idx_data_set(
+        "mnist", folder, "Put MNIST's four IDX files (plain or .gz) in a folder and name it there."
+    ),
     "cifar10": lambda folder: _cifar(10, folder),
     "cifar100": lambda folder: _cifar(100, folder),
 }

@@ -18,25 +18,12 @@ from torch import Tensor
 
 from studies import StudyError
 
-
-def _next_class(labels: Tensor, classes: int, generator: torch.Generator) -> Tensor:
-    return torch.ones_like(labels)
-
-
-def _any_other_class(labels: Tensor, classes: int, generator: torch.Generator) -> Tensor:
-    return torch.randint(1, classes, labels.shape, generator=generator)
-
-
-def _one_other_class(labels: Tensor, classes: int, generator: torch.Generator) -> Tensor:
-    return torch.randint(1, classes, (classes,), generator=generator)[labels]
-
-
 Kind = Literal["asymmetric", "symmetric", "patterned"]
 # How many classes further a flipped label moves (modulo the number of classes), for every label.
 KINDS: dict[str, Callable[[Tensor, int, torch.Generator], Tensor]] = {
-    "asymmetric": _next_class,
-    "symmetric": _any_other_class,
-    "patterned": _one_other_class,
+    "asymmetric": lambda labels, classes, generator: torch.ones_like(labels),
+    "symmetric": lambda labels, classes, generator: torch.randint(1, classes, labels.shape, generator=generator),
+    "patterned": lambda labels, classes, generator: torch.randint(1, classes, (classes,), generator=generator)[labels],
 }
 
 

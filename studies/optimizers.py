@@ -11,7 +11,7 @@ import contextlib
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,25 +31,6 @@ OptimizerName = Literal["SGD", "NVRM-SGD", "PSGD", "Adam", "NVRM-Adam", "IVON", 
 PACKAGES = {IVON: ("ivon", "ivon-opt"), SAM: ("pytorch_optimizer", "pytorch_optimizer")}
 
 
-class Recipe(Protocol):
-    """The settings that optimizers are made of."""
-
-    lr: float
-    momentum: float
-    weight_decay: float
-    variability: float
-    noise: str
-    relative: str | None
-    per: str
-    draws: str
-    noise_on_biases: bool
-    adam_lr: float
-    sam_rho: float
-    msam_rho: float
-    ivon_lr: float
-    ivon_hessian: float
-
-
 def require(names: Iterable[str]) -> None:
     """See that the packages of these optimizers are installed.
 
@@ -62,16 +43,14 @@ def require(names: Iterable[str]) -> None:
             raise StudyError(f"{name} needs the package {distribution}: pip install {distribution}")
 
 
-def make_optimizer(
-    name: str, network: nn.Module, settings: Recipe, seed: int, examples: int = 1
-) -> torch.optim.Optimizer:
+def make_optimizer(name: str, network: nn.Module, settings: Any, seed: int, examples: int = 1) -> torch.optim.Optimizer:
     """An optimizer of ``OPTIMIZERS`` with the settings' learning rate, momentum, L2 penalty and scale of noise.
 
     Args:
         name: one of ``OPTIMIZERS``.
         network: what it trains.
-        settings: hyper-parameters. Adam takes `adam_lr` and its usual moments, IVON `ivon_lr` and `ivon_hessian`, SAM
-            `sam_rho`, MSAM `msam_rho`; anti-PGD has its own noise.
+        settings: hyper-parameters, as ``TrainingSettings`` has them. Adam takes `adam_lr` and its usual moments, IVON
+            `ivon_lr` and `ivon_hessian`, SAM `sam_rho`, MSAM `msam_rho`; anti-PGD has its own noise.
         seed: of the weight noise (not of IVON's, which draws from torch's generator).
         examples: training images, which IVON needs.
 

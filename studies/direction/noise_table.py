@@ -83,11 +83,6 @@ class NoiseTable(DirectionStudy):
     search_seeds: Count = 1
     """seeds of the search"""
 
-    @property
-    def searched_sizes(self) -> tuple[int, ...]:
-        """Where strengths are searched."""
-        return self.sizes if self.search == "each" else (min(self.sizes),)
-
     presets = {
         "tiny": tiny(hidden=(8, 8, 8), sizes=(60, 100), kinds=_TINY_KINDS),
         "quick": {},
@@ -107,7 +102,8 @@ class NoiseTable(DirectionStudy):
 
     def cells(self) -> Iterator[dict[str, Any]]:
         """The search, for kinds that have strengths to choose from."""
-        for size, seed, kind in itertools.product(self.searched_sizes, range(self.search_seeds), self.kinds):
+        sizes = self.sizes if self.search == "each" else (min(self.sizes),)
+        for size, seed, kind in itertools.product(sizes, range(self.search_seeds), self.kinds):
             if len(kinds.strengths(kind)) > 1:
                 for strength in kinds.strengths(kind):
                     yield {"what": "search", "kind": kind, "size": size, "strength": list(strength), "seed": seed}
@@ -256,11 +252,6 @@ def _place(kind: str) -> str:
     return kind.split("@")[1] if "@" in kind and not kind.startswith("magn") else "reference"
 
 
-def _suffix(place: str) -> str:
-    """What tells kinds of one name apart."""
-    return "" if place == "reference" else f", {place}"
-
-
 def draw(settings: Any, runs: list[Row]) -> Figure:
     """Test accuracy of the ensembles by kind: a panel a size, a line a kind; points are seeds, bars one deviation."""
     sizes, names = sorted(settings.sizes), list(dict.fromkeys(run["kind"] for run in runs))
@@ -279,7 +270,9 @@ def draw(settings: Any, runs: list[Row]) -> Figure:
         panel.grid(axis="x")
         panel.xaxis.set_major_formatter("{x:.1f} %")
     first = panels[0, 0]
-    first.set_yticks(range(len(names)), [label(name) + _suffix(_place(name)) for name in names])
+    # What tells kinds of one name apart.
+    places = ["" if _place(name) == "reference" else f", {_place(name)}" for name in names]
+    first.set_yticks(range(len(names)), [label(name) + place for name, place in zip(names, places)])
     first.invert_yaxis()
     for place in dict.fromkeys(map(_place, names)):
         color, marker, words = PLACES[place]

@@ -170,18 +170,15 @@ def eq2(
 def eq2_table(found: dict[str, Any]) -> str:
     """One row a strength."""
 
-    def words(value: float | None, form: str) -> str:
-        return "-" if value is None else form.format(value)
+    def told(name: str, form: str) -> tables.Column:
+        return tables.words(lambda one: "-" if one[name] is None else form.format(one[name]))
 
-    lines = [
-        [
-            f"{one['sigma']:.4g}",
-            words(one["measured"], "{:.3g}"),
-            words(one["predicted"], "{:.3g}"),
-            words(one["left_out"] and 100 * one["left_out"], "{:.2g} %"),
-            words(one["hessian_share"], "{:.2g}"),
-        ]
-        for one in found["sides"]
-    ]
-    header = ["sigma", "step of W_NI, measured", "eq. 2 on this batch", "left out", "Hessian term / gradient term"]
-    return f"<Tr H> = {found['trace']:.3g} ± {found['trace_error']:.1g}\n\n{tables.markdown(header, lines)}"
+    columns = {
+        "sigma": tables.first("{sigma:.4g}"),
+        "step of W_NI, measured": told("measured", "{:.3g}"),
+        "eq. 2 on this batch": told("predicted", "{:.3g}"),
+        "left out": tables.words(lambda one: "-" if one["left_out"] is None else f"{100 * one['left_out']:.2g} %"),
+        "Hessian term / gradient term": told("hessian_share", "{:.2g}"),
+    }
+    table = tables.table(found["sides"], ["sigma"], columns)
+    return f"<Tr H> = {found['trace']:.3g} ± {found['trace_error']:.1g}\n\n{table}"

@@ -12,14 +12,18 @@ from matplotlib.figure import Figure
 from studies import figures, tables
 from studies.study import Row
 from studies.variability import looks
-from studies.variability.perturbations import means
 from studies.variability.training import last, name
 
 _BY = ("optimizer", "variability")
 
 
+def means(samples: Sequence[Sequence[float]]) -> list[float]:
+    """The mean over the samples at each scale."""
+    return [sum(row) / len(row) for row in samples]
+
+
 def measured(runs: Sequence[Row], key: str) -> list[Any]:
-    """A measure of ``Perturbations``, one value a seed."""
+    """A measure of ``WeightPerturbation.measure``, one value a seed."""
     return [run["measured"][key] for run in runs]
 
 

@@ -13,7 +13,7 @@ from studies.optimizers import NVRM_SGD, SGD
 from studies.record import FILE
 from studies.seeds import derive
 from studies.variability import perturbation_report, training
-from studies.variability.perturbations import Perturbations, means
+from studies.variability.perturbation_report import means
 from studies.variability.training import TrainingSettings
 from studies.variability.weight_perturbation import WeightPerturbation
 
@@ -40,11 +40,12 @@ def test_the_whole_study_and_going_on(mnist, tmp_path, capsys):
 def test_the_measures_are_those_of_the_probe(mnist):
     loaded = data.standardize(data.load("mnist", mnist))
     chosen = TrainingSettings(network="mlp", width=16, epochs=2, batch_size=32, variability=0.3, weight_decay=1e-2)
+    study = WeightPerturbation(scales=(0.05, 0.4), samples=3, train_scales=(0.05,), train_samples=4)
     problem, kept = training.corrupt(loaded, "asymmetric", 0.0, 3), []
 
     def measure(network, *rest):
         kept.append(copy.deepcopy(network))
-        return Perturbations((0.05, 0.4), 3, (0.05,), 4)(network, *rest)
+        return study.measure(network, *rest)
 
     run = training.train(problem, chosen, NVRM_SGD, 3, measure=measure)
     network, found = kept[0].eval(), run["measured"]
@@ -72,7 +73,7 @@ def test_a_network_that_diverged_is_told(mnist):
     chosen = TrainingSettings(network="mlp", width=16, epochs=2, batch_size=32, lr=1e30)
     with pytest.raises(StudyError, match="seed 0, b = 0.05.* diverged"):
         training.train(
-            training.corrupt(loaded, "asymmetric", 0.0, 0), chosen, SGD, 0, measure=Perturbations((0.1,), 2, (0.1,), 2)
+            training.corrupt(loaded, "asymmetric", 0.0, 0), chosen, SGD, 0, measure=WeightPerturbation().measure
         )  # fmt: skip
 
 

@@ -15,10 +15,9 @@ from studies import figures, tables
 from studies.figures import COLORS, INK
 from studies.stochastic.pruning.loop import ACTIVE, BASELINE, END, SE_SNN, WHOLE
 from studies.study import Report, Row
-from studies.tables import percent, plus_minus, select
+from studies.tables import means, plus_minus, select, shares
 
 WITHIN = "within the tolerance"  # not a stage of its own: the smallest point that has hardly more validation error
-Line = tuple[str, float, float]  # method, weight, margin
 
 #: Model size %, multiplications in millions, memory %, error %; None where the paper has none. SE-SNN, Tables 1 to 3.
 PAPER = {
@@ -65,12 +64,8 @@ def of_lines(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """The rows by the name of their line: the method; weight and margin too where a method has several."""
     lines = tables.groups(rows, "method", "weight", "margin")
     methods = [method for method, _, _ in lines]
-
-    def name(line: Line) -> str:
-        method, weight, margin = line
-        return f"{method}, weight {weight:g}, b = {margin:.2f}" if methods.count(method) > 1 else method
-
-    return {name(line): mine for line, mine in lines.items()}
+    several = {method: ", weight {weight:g}, b = {margin:.2f}" * (methods.count(method) > 1) for method in methods}
+    return {line[0] + several[line[0]].format(**mine[0]): mine for line, mine in lines.items()}
 
 
 def at(run: Row, stage: str, tolerance: float) -> dict[str, Any]:
@@ -104,53 +99,52 @@ def report(settings: Any, rows: list[Row]) -> Report:
 
 
 def _stages(settings: Any, rows: list[Row]) -> str:
-    lines = []
-    for name, mine in of_lines(rows).items():
-        first = [run["points"][0] for run in mine]
-        for stage, words in (
-            (WHOLE, "before pruning"),
-            (ACTIVE, "inactive neurons removed"),
-            (WITHIN, f"validation error within {100 * settings.tolerance:g} points"),
-            (END, "end of the loop, fine-tuned"),
-        ):
-            points = [at(run, stage, settings.tolerance) for run in mine]
-            lines.append(
-                [
-                    name,
-                    words,
-                    "-".join(map(str, points[0]["widths"])) if len(points[0]["widths"]) < 6 else "",
-                    plus_minus([100 * p["weights"] / w["weights"] for p, w in zip(points, first)], 2),
-                    plus_minus([p["multiplications"] / 1e6 for p in points], 3),
-                    plus_minus([100 * p["memory"] / w["memory"] for p, w in zip(points, first)], 2),
-                    percent([p["test_error"] for p in points]),
-                ]
-            )
+    stages = {
+        WHOLE: "before pruning",
+        ACTIVE: "inactive neurons removed",
+        WITHIN: f"validation error within {100 * settings.tolerance:g} points",
+        END: "end of the loop, fine-tuned",
+    }
+    points = [
+        at(run, stage, settings.tolerance) | {"line": name, "words": words, "whole": run["points"][0]}
+        for name, mine in of_lines(rows).items()
+        for stage, words in stages.items()
+        for run in mine
+    ]
+    columns = {
+        "method": "line",
+        "stage": "words",
+        "neurons": tables.words(lambda p: "-".join(map(str, p["widths"])) if len(p["widths"]) < 6 else ""),
+    }
+    columns |= dict(zip(_COLUMNS, (
+        means(lambda point: 100 * point["weights"] / point["whole"]["weights"], 2),
+        means(lambda point: point["multiplications"] / 1e6, 3),
+        means(lambda point: 100 * point["memory"] / point["whole"]["memory"], 2),
+        shares("test_error"),
+    )))  # fmt: skip
     return (
         f"{settings.network} on {settings.data}, mean ± standard deviation over {settings.seeds} seeds; neurons of "
-        "seed 0:\n\n" + tables.markdown(["method", "stage", "neurons", *_COLUMNS], lines)
+        f"seed 0:\n\n{tables.table(points, ['line', 'words'], columns)}"
     )
 
 
 def _inactive(rows: list[Row]) -> str:
-    lines = []
-    for name, mine in of_lines(rows).items():
-        shares = [[run["never_firing"][i] / run["neurons"][i] for run in mine] for i in range(len(mine[0]["neurons"]))]
-        logs = [[run["log_sigma"][key] for run in mine] for key in ("never firing", "firing")]
-        lines.append(
-            [
-                name,
-                ", ".join(percent(share) for share in shares) if len(shares) < 6 else "",
-                percent([sum(run["never_firing"]) / sum(run["neurons"]) for run in mine]),
-                *("-" if None in values else plus_minus(values, 2) for values in logs),
-                percent([run["points"][1]["test_changed"] for run in mine]),
-                plus_minus([sum(run["seconds"].values()) for run in mine], 0),
-            ]
-        )
-    header = [
-        "method", "never fire, % of each layer", "of all", "log sigma, never firing", "log sigma, firing",
-        "test classes changed by their removal, %", "seconds",
-    ]  # fmt: skip
-    return "Neurons that never fire on the training images:\n\n" + tables.markdown(header, lines)
+    def layers(mine: list[Row]) -> str:
+        several = range(len(mine[0]["neurons"]))
+        by_layer = [shares(lambda run, i=i: run["never_firing"][i] / run["neurons"][i])(mine) for i in several]
+        return ", ".join(by_layer) if len(by_layer) < 6 else ""
+
+    columns = {
+        "method": "line",
+        "never fire, % of each layer": layers,
+        "of all": shares(lambda run: sum(run["never_firing"]) / sum(run["neurons"])),
+        "log sigma, never firing": means(lambda run: run["log_sigma"]["never firing"], 2),
+        "log sigma, firing": means(lambda run: run["log_sigma"]["firing"], 2),
+        "test classes changed by their removal, %": shares(lambda run: run["points"][1]["test_changed"]),
+        "seconds": means(lambda run: sum(run["seconds"].values()), 0),
+    }
+    named = [run | {"line": name} for name, mine in of_lines(rows).items() for run in mine]
+    return f"Neurons that never fire on the training images:\n\n{tables.table(named, ['line'], columns)}"
 
 
 def _sweep(settings: Any, rows: list[Row]) -> str:
