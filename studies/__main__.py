@@ -18,7 +18,7 @@ generalization | variability.generalization:Generalization | gap and test accura
 batch-norm | variability.batch_norm:BatchNorm | running statistics at clean weights, of training or anew
 weight-perturbation | variability.weight_perturbation:WeightPerturbation | noise on the weights (NVRM, Figures 1 and 8)
 forgetting | variability.forgetting:Forgetting | Adam against NVRM-Adam on tasks in turn (NVRM, Figures 4, 11, 12)
-ewc | variability.ewc:Ewc | elastic weight consolidation with Adam and NVRM-Adam (NVRM, Figure 5)
+ewc | variability.forgetting:Ewc | elastic weight consolidation with Adam and NVRM-Adam (NVRM, Figure 5)
 denoising | variability.scales:Denoising | NVRM-SGD against PSGD, which keeps its noise (NVRM, Figure 6)
 noise-type | variability.scales:NoiseType | Gaussian, uniform and Laplace weight noise (NVRM, Figure 7)
 gradient-noise | variability.scales:GradientNoise | large gradient noise instead (NVRM, Figure 13)

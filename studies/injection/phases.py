@@ -136,7 +136,8 @@ def evenly(low: float, high: float, count: int) -> list[float]:
 def eq2(
     model: nn.Module, problem: Problem, loss: str, sigmas: Sequence[float], *, lr: float, batch_size: int, seed: int
 ) -> dict[str, Any]:
-    """<Tr H>, and by strength what the second order leaves out of W_NI's update and which of its two terms is larger.
+    """The two sides of eq. 2 on a real network before training: <Tr H>, and by strength what the second order leaves
+    out of W_NI's update and which of its two terms is larger.
 
     Args:
         model: at its start; layer "0" gets the node for as long as this takes.

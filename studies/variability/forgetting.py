@@ -1,15 +1,8 @@
-"""Catastrophic forgetting: tasks learned one after the other by Adam and by NVRM-Adam (NVRM paper, section 4,
-experiment 4, and appendix C.2; Figures 4, 11 and 12).
+"""Catastrophic forgetting of tasks that are learned one after the other (NVRM paper, section 4, experiment 4, and
+appendix C.2).
 
-Permuted: five tasks, each with a random permutation of the pixels, one head; after the last task the accuracy of the
-first task and of all, against b (Figure 4), and for one b after each task (Figure 11). Split: five tasks of two classes
-each, five heads of which a task trains only its own (Figure 12). At a seed all methods have the same tasks, initial
-weights and batches. Everything is measured on clean weights and test images; nothing was chosen by them.
-
-The paper does not say what becomes of Adam's moments when a new permutation comes: they are kept (--optimizer-state).
-Split tasks start with a new optimizer, as in the paper, and no weight decay.
-
-Written to --out: table.md, figure4.png, figure11.png, figure12.png and results.json.
+At a seed all methods have the same tasks, initial weights and batches. Everything is measured on clean weights and test
+images; nothing was chosen by them.
 """
 
 from __future__ import annotations
@@ -22,12 +15,12 @@ from typing import Annotated, Any, Literal
 from studies import tables
 from studies.data import ImageData
 from studies.optimizers import ADAM, NVRM_ADAM
-from studies.settings import SOME, Count, Positive
+from studies.settings import SOME, Count, NotNegative, Positive
 from studies.study import Context, Report, Row
 from studies.variability import looks
 from studies.variability.continual import report as continual
-from studies.variability.continual.tasks import TASKS
-from studies.variability.continual.training import ContinualStudy, learn, paper, tiny
+from studies.variability.continual.tasks import TASKS, permuted
+from studies.variability.continual.training import ContinualStudy, Penalty, learn, paper, tiny
 
 FIGURES = {"permuted": "figure11.png", "split": "figure12.png"}
 WORDS = {"permuted": "permuted pixels", "split": "two classes a task"}
@@ -35,7 +28,17 @@ WORDS = {"permuted": "permuted pixels", "split": "two classes a task"}
 
 @dataclass(frozen=True, kw_only=True)
 class Forgetting(ContinualStudy):
-    """The settings of forgetting."""
+    """Catastrophic forgetting: tasks learned one after the other by Adam and by NVRM-Adam (Figures 4, 11 and 12).
+
+    Permuted: five tasks, each with a random permutation of the pixels, one head; after the last task the accuracy of
+    the first task and of all, against b (Figure 4), and for one b after each task (Figure 11). Split: five tasks of two
+    classes each, five heads of which a task trains only its own (Figure 12).
+
+    The paper does not say what becomes of Adam's moments when a new permutation comes: they are kept
+    (--optimizer-state). Split tasks start with a new optimizer, as in the paper, and no weight decay.
+
+    Written to --out: table.md, figure4.png, figure11.png, figure12.png and results.json.
+    """
 
     task: Annotated[tuple[Literal["permuted", "split"], ...], SOME] = ("permuted", "split")
     """kind of tasks, one or both"""
@@ -100,3 +103,97 @@ class Forgetting(ContinualStudy):
 
     def summary(self, row: Row) -> str:
         return f"all tasks {continual.all_learned(row)[-1]:.1%}"
+
+
+#: A lambda each.
+STYLES = [
+    {"linestyle": style, "marker": marker}
+    for style, marker in (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"), ((0, (5, 1)), "v"))
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ewc(ContinualStudy):
+    """Elastic weight consolidation with Adam and with NVRM-Adam on permuted pixels (Figure 5).
+
+    After each task the diagonal of the Fisher information is taken at the clean weights (exactly over labels, a mean
+    over up to --fisher-images training images; --fisher batch: squared gradients of mini-batches, as much code has it,
+    which are about as many times smaller as a mini-batch has images, and lambda stands for as much weaker a penalty),
+    and from then on lambda / 2 * F (weight - anchor)^2 is part of the loss. With NVRM-Adam the penalty sees the noisy
+    weights like the rest of the loss (--penalty-at clean: the clean ones); in the mean over the noise both have the
+    same gradient. Tasks, weights and batches are those of the study forgetting.
+
+    Written to --out: table.md, figure5.png and results.json.
+    """
+
+    importances: Annotated[tuple[NotNegative, ...], SOME] = (0.0, 30.0, 300.0, 1000.0)
+    """lambda of the penalty, one or more; 0: without"""
+    penalty_at: Literal["noisy", "clean"] = "noisy"
+    """weights that NVRM's penalty sees"""
+    fisher: Literal["exact", "batch"] = "exact"
+    """Fisher information: its expectation over images and labels, or squared gradients of mini-batches' mean losses"""
+    fisher_images: Count = 2000
+    """images that the Fisher information takes"""
+
+    presets = {
+        "tiny": tiny(importances=(0.0, 300.0), fisher_images=50),
+        "quick": {},
+        "paper": paper(fisher_images=60_000),
+    }
+    extends = ("importances",)
+
+    def cells(self) -> Iterator[dict[str, Any]]:
+        """Seeds first, then lambdas, each with Adam and NVRM-Adam."""
+        methods = itertools.product(range(self.seeds), self.importances, (0.0, self.variability))
+        for seed, importance, b in methods:
+            yield {"variability": b, "importance": importance, "seed": seed}
+
+    def run(self, context: Context, *, variability: float, importance: float, seed: int) -> dict[str, Any]:
+        """Learn all tasks with one optimizer and one lambda."""
+        data = context.prepared
+        penalty = (
+            Penalty(importance, self.penalty_at == "clean", self.fisher_images, self.fisher == "batch")
+            if importance
+            else None
+        )
+        return learn(
+            permuted(data, self.tasks, seed), data.classes, self, variability=variability, seed=seed,
+            penalty=penalty, advance=context.advance,
+        )  # fmt: skip
+
+    def report(self, rows: list[Row]) -> Report:
+        """The tables after the last task by lambda and after each task, and the figure."""
+        lines = {
+            f"{continual.name_of(b)}, λ = {importance:g}": runs
+            for (importance, b), runs in tables.groups(rows, "importance", "variability").items()
+        }
+        by = ["importance", "variability"]
+        place = {"lambda": tables.first("{importance:g}")}
+        text = (
+            f"{self.data}, permuted, b = {self.variability:g}: test accuracy in percent after {self.tasks} "
+            f"tasks, mean ± standard deviation over seeds, their number: {self.seeds};\ngain: over Adam at the same "
+            f"lambda and seeds, with 95 % intervals\n\n{continual.final_table(rows, by, place, at_same=['importance'])}"
+            f"\n\n{best_of_each(self, rows)}\n\n{continual.curve_table(lines)}"
+        )
+        styles = [STYLES[number // 2 % len(STYLES)] for number in range(len(lines))]
+        title = looks.title(self, "permuted pixels, EWC", f"b = {self.variability:g}")
+        return Report(text, {"figure5.png": continual.draw_curves(lines, styles, title)})
+
+    def summary(self, row: Row) -> str:
+        return f"all tasks {continual.all_learned(row)[-1]:.1%}"
+
+
+def best_of_each(settings: Ewc, rows: list[Row]) -> str:
+    """Each optimizer at the lambda with the best mean of all tasks, by the test images, and their difference."""
+
+    def ends(runs: list[Row]) -> list[float]:
+        return [continual.all_learned(run)[-1] for run in runs]
+
+    words, values = [], []
+    for b in (0.0, settings.variability):
+        of_lambda = tables.groups(tables.select(rows, variability=b), "importance")
+        (importance,), runs = max(of_lambda.items(), key=lambda item: sum(ends(item[1])))
+        words.append(f"{continual.name_of(b)} at lambda {importance:g} {tables.percent(ends(runs))}")
+        values.append(ends(runs))
+    gain = tables.paired(values[1], values[0])
+    return f"All tasks, each optimizer at its best lambda of the table: {words[0]}, {words[1]}; gain {gain}."

@@ -13,14 +13,13 @@ from studies import StudyError, data, models, tables
 from studies import __main__ as command
 from studies.record import FILE
 from studies.seeds import derive
-from studies.variability import ewc, forgetting
+from studies.variability import forgetting
 from studies.variability.continual import consolidation, tasks
 from studies.variability.continual import report as continual_report
 from studies.variability.continual import training as continual
 from studies.variability.continual.consolidation import Consolidation
 from studies.variability.continual.training import ContinualStudy, HeadedNetwork, Penalty
-from studies.variability.ewc import Ewc
-from studies.variability.forgetting import Forgetting
+from studies.variability.forgetting import Ewc, Forgetting
 
 STUDY = ContinualStudy(width=8, epochs=1, batch_size=20, lr=1e-2, weight_decay=1e-4)
 STILL = replace(STUDY, lr=1e-12, weight_decay=0.0)  # weights that hardly move show the noise
@@ -299,12 +298,12 @@ def test_a_whole_study(name, options, tmp_path, capsys):
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_stopped_study_goes_on_where_it_was(name, options, tmp_path, monkeypatch):
     assert command.main([name, *options]) == 0
-    out, study = tmp_path / "out", {"forgetting": forgetting, "ewc": ewc}[name]
+    out = tmp_path / "out"
     path = out / FILE
     lines, before = path.read_text().splitlines(), json.loads((out / "results.json").read_text())
     path.write_text("\n".join(lines[:-2]) + "\n" + lines[-2][:20])  # killed while it wrote a line
-    trained, learn = [], study.learn
-    monkeypatch.setattr(study, "learn", lambda *given, **more: trained.append(1) or learn(*given, **more))
+    trained, learn = [], forgetting.learn
+    monkeypatch.setattr(forgetting, "learn", lambda *given, **more: trained.append(1) or learn(*given, **more))
     assert command.main([name, *options]) == 0
     assert len(trained) == 2
     assert json.loads((out / "results.json").read_text())["rows"] == before["rows"]

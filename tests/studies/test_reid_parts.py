@@ -11,7 +11,7 @@ from nvrm_fast import nn as noisy
 from studies import StudyError
 from studies.fit import endless
 from studies.stochastic.methods import BASELINE, METHODS, SE_SNN
-from studies.stochastic.reid import last_unit, market1501, resnet, retrieval, stages
+from studies.stochastic.reid import market1501, resnet, stages
 from studies.stochastic.reid.market1501 import DISTRACTOR, JUNK, Pictures
 from studies.stochastic.reid.stages import Stage, Task
 
@@ -70,11 +70,11 @@ def test_folders_that_are_not_market1501(market, tmp_path):
 
 def test_average_precision_by_hand():
     """Right pictures at places 1 and 3: precisions 1 and 2/3 there; one place above them 1 (by rule) and 1/2."""
-    official, steps = retrieval.average_precisions(torch.tensor([True, False, True, False]))
+    official, steps = market1501.average_precisions(torch.tensor([True, False, True, False]))
     assert steps == pytest.approx((1 + 2 / 3) / 2)
     assert official == pytest.approx(((1 + 1) / 2 + (1 / 2 + 2 / 3) / 2) / 2)
     # A single right picture at place 2: from precision 0 above it to 1/2.
-    assert retrieval.average_precisions(torch.tensor([False, True])) == pytest.approx((1 / 4, 1 / 2))
+    assert market1501.average_precisions(torch.tensor([False, True])) == pytest.approx((1 / 4, 1 / 2))
 
 
 def test_the_protocol_by_hand():
@@ -83,13 +83,13 @@ def test_the_protocol_by_hand():
     gallery = pictures([JUNK, 1, DISTRACTOR, 1, 2, 1], [2, 1, 3, 2, 1, 3])
     query = pictures([1], [1])
     features = torch.arange(1.0, 7.0)[:, None]
-    assert retrieval.ranking(features.flatten(), (1, 1), gallery).tolist() == [False, True, False, True]
-    scores = retrieval.scores(torch.zeros(1, 1), features, query, gallery)
+    assert market1501.ranking(features.flatten(), (1, 1), gallery).tolist() == [False, True, False, True]
+    scores = market1501.scores(torch.zeros(1, 1), features, query, gallery)
     assert scores["mAP_steps"] == pytest.approx((1 / 2 + 2 / 4) / 2)
     assert scores["mAP"] == pytest.approx(((0 + 1 / 2) / 2 + (1 / 3 + 2 / 4) / 2) / 2)
     assert (scores["rank1"], scores["rank5"]) == (0, 1)
     with pytest.raises(StudyError, match="nothing can be found"):
-        retrieval.scores(torch.zeros(1, 1), features, pictures([9], [1]), gallery)
+        market1501.scores(torch.zeros(1, 1), features, pictures([9], [1]), gallery)
 
 
 def official_average_precision(good, junk, ranked):
@@ -126,9 +126,9 @@ def test_the_protocol_against_the_benchmarks_program():
         average, first = official_average_precision(good, junk, ranked)
         precisions.append(average)
         firsts.append(first)
-    scores = retrieval.scores(q, g, query, gallery)
+    scores = market1501.scores(q, g, query, gallery)
     assert scores["mAP"] == pytest.approx(sum(precisions) / 20, abs=1e-12)
-    for rank in retrieval.RANKS:
+    for rank in market1501.RANKS:
         assert scores[f"rank{rank}"] == pytest.approx(sum(first < rank for first in firsts) / 20)
 
 
@@ -200,7 +200,7 @@ def test_the_second_stage_begins_with_the_first_ones_features(first):
     x = stages.standardized(task.pictures)
     counts = []
     for stochastic in (False, True):
-        new = last_unit.extended(network, stochastic, seed=0)
+        new = resnet.extended(network, stochastic, seed=0)
         # Folding the normalization rounds differently.
         torch.testing.assert_close(stages.over(new, task.pictures, new), network(x), rtol=1e-4, atol=1e-4)
         counts.append((sum(p.numel() for p in new.parameters()), sum(p.requires_grad for p in new.parameters())))
@@ -214,7 +214,7 @@ def test_the_second_stage_begins_with_the_first_ones_features(first):
 @pytest.mark.parametrize("name", [BASELINE, SE_SNN])
 def test_only_the_last_unit_and_the_classifier_are_trained(first, name):
     new, result = run_second(first, name)
-    begin = last_unit.extended(first[1], METHODS[name].stochastic, seed=0).state_dict()
+    begin = resnet.extended(first[1], METHODS[name].stochastic, seed=0).state_dict()
     changed = {key for key, value in new.state_dict().items() if not torch.equal(value, begin[key])}
     assert changed == {key for key in begin if key.startswith(("layer4.0.conv3", "fc."))}
     assert result["trained"] < result["weights"] and result["loss"] > 0
@@ -234,13 +234,13 @@ def test_the_regularizer_raises_sigma_and_weight_0_leaves_it_out(first):
     sigma = {}
     for name, weight in ((SE_SNN, 1.0), ("SE-SNN, weight 0", 1.0)):
         network, _ = run_second(first, name, weight, steps=20, lr=1e-2)
-        sigma[name] = last_unit.deviations(network, stages.standardized(task.pictures))[1].mean()
+        sigma[name] = resnet.deviations(network, stages.standardized(task.pictures))[1].mean()
     assert sigma[SE_SNN] > sigma["SE-SNN, weight 0"] + 0.2
 
 
 def test_deviations_are_those_that_the_layer_draws_with(first):
     task, network = first
-    new = last_unit.extended(network, True, seed=0)
+    new = resnet.extended(network, True, seed=0)
     seen = []
     conv = new.last_unit[1].conv3
     handle = conv.register_forward_hook(lambda module, given, output: seen.append((given[0], output)))
@@ -255,7 +255,7 @@ def test_deviations_are_those_that_the_layer_draws_with(first):
     # The mean over 256 channels and a position of the standard deviation of 400 draws: within 1 % of sigma's mean (its
     # own deviation is below 0.3 %).
     drawn = (draws - mean).square().mean(0).sqrt().mean((1, 2, 3))
-    torch.testing.assert_close(last_unit.deviations(new, x)[0], drawn, rtol=0.01, atol=0)
+    torch.testing.assert_close(resnet.deviations(new, x)[0], drawn, rtol=0.01, atol=0)
 
 
 def test_forward_correction_takes_the_argmax_over_all_pictures(first):

@@ -17,14 +17,17 @@ from studies.record import FILE
 from studies.stochastic.attacks import library as attack_library
 from studies.stochastic.attacks import measures as attack_measures
 from studies.stochastic.attacks import training as attack_training
-from studies.stochastic.attacks.expected_gradient import (
+from studies.stochastic.attacks.library import (
+    ExpectedFGS,
+    ExpectedPGD,
     attacked,
+    carlini_wagner,
     cross_entropies,
     expected_gradient,
     margins,
+    perturb,
     sampled_logits,
 )
-from studies.stochastic.attacks.library import ExpectedFGS, ExpectedPGD, carlini_wagner, perturb
 from studies.stochastic.attacks.study import Attacks
 from studies.stochastic.attacks.training import ADVERSARIAL, BASELINE, METHODS, NORMAL, SE_SNN, build
 

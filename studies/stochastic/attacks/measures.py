@@ -15,8 +15,15 @@ from torch import Tensor, nn
 from nvrm_fast import nn as noisy
 from studies.fit import seeded
 from studies.seeds import derive
-from studies.stochastic.attacks.expected_gradient import expected_gradient, margins, sampled_logits
-from studies.stochastic.attacks.library import ExpectedFGS, ExpectedPGD, carlini_wagner, perturb
+from studies.stochastic.attacks.library import (
+    ExpectedFGS,
+    ExpectedPGD,
+    carlini_wagner,
+    expected_gradient,
+    margins,
+    perturb,
+    sampled_logits,
+)
 
 SAMPLES = 10
 FGS, PGD, PGD_MARGIN = "FGS, expected gradient", "PGD, expected gradient", "PGD, expected gradient of the margin"

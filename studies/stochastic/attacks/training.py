@@ -16,7 +16,7 @@ from studies.data import ImageData
 from studies.fit import descent, fit
 from studies.models import started
 from studies.seeds import derive
-from studies.stochastic.attacks.expected_gradient import expected_gradient
+from studies.stochastic.attacks.library import expected_gradient
 
 BASELINE, DEEP_VIB, WEIGHT_0, SE_SNN = "baseline", "deep VIB", "SE-SNN, weight 0", "SE-SNN"
 #: Of the networks that are compared, in the order of the tables.

@@ -69,7 +69,10 @@ class Surgeon:
 
 
 class Branches:
-    """Deviations that are pruned along with the means.
+    """Deviations that are pruned along with the means, so that noise and regularizer stay on in the loop of pruning.
+
+    Surgery knows torch's layers only. So a stochastic network is kept as two deterministic ones, of its means and of
+    its raw deviations, from which the same neurons are cut, and is put together again for each turn of fine-tuning.
 
     Args:
         network: stochastic, trained; not changed.

@@ -14,7 +14,7 @@ from studies.fit import descent, endless, now, seeded
 from studies.seeds import derive
 from studies.stochastic import methods
 from studies.stochastic.methods import Loss, Method, loss_of
-from studies.stochastic.reid import last_unit, market1501, retrieval
+from studies.stochastic.reid import market1501, resnet
 from studies.stochastic.reid.market1501 import Market, Pictures
 from studies.stochastic.reid.resnet import ResNet
 
@@ -115,7 +115,7 @@ def second_stage(
 ) -> tuple[ResNet, dict[str, Any]]:  # fmt: skip
     """Extends the network of the first stage and trains its last unit and classifier. regularizer: weight and margin
     of equation 6. Returns the network, in eval mode, and loss, seconds, number of weights and of trained ones."""
-    network = last_unit.extended(first, method.stochastic, derive(seed, "last unit"))
+    network = resnet.extended(first, method.stochastic, derive(seed, "last unit"))
     weight, margin = regularizer
     weight *= method.weight_factor * method.stochastic
     if weight > 0:
@@ -143,12 +143,12 @@ def measure(network: ResNet, task: Task, market: Market, size: tuple[int, int]) 
     wrong ones, and the places of those with the smallest and the largest."""
     device = task.pictures.device
     sides = [features_of_files(network, part, size, device) for part in (market.query, market.gallery)]
-    result: dict[str, Any] = retrieval.scores(*sides, market.query, market.gallery)
+    result: dict[str, Any] = market1501.scores(*sides, market.query, market.gallery)
     agrees = over(network, task.pictures, lambda x: network(x).argmax(1)) == task.given
     result["train"] = _mean(agrees)
     result["memorized"] = _mean(agrees[task.flipped])
     if isinstance(network.last_unit[1].conv3, noisy.StochasticConv2d):
-        spread = over(network, task.pictures, lambda x: torch.stack(last_unit.deviations(network, x), 1))
+        spread = over(network, task.pictures, lambda x: torch.stack(resnet.deviations(network, x), 1))
         groups = {"right": ~task.flipped, "wrong": task.flipped}
         result["sigma"] = {name: _mean(spread[which, 0]) for name, which in groups.items()}
         result["log_sigma"] = {name: _mean(spread[which, 1]) for name, which in groups.items()}

@@ -118,16 +118,10 @@ def right(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def learn(
-    tasks: Sequence[Task],
-    classes: int,
-    study: ContinualStudy,
-    *,
-    variability: float,
-    seed: int,
-    penalty: Penalty | None = None,
-    advance: Callable[[float], object] = lambda share: None,
+    tasks: Sequence[Task], classes: int, study: ContinualStudy, *, variability: float, seed: int,
+    penalty: Penalty | None = None, advance: Callable[[float], object] = lambda share: None,
     after_task: Callable[[HeadedNetwork], object] = lambda network: None,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Learn the tasks in their order. At one seed all optimizers start from the same weights and see the same batches.
 
     Args:
@@ -160,14 +154,9 @@ def learn(
     optimizer, accuracies, losses = None, [], []
     for number, task in enumerate(tasks):
         if optimizer is None or new_optimizers:
-            optimizer = make_optimizer(
-                network.parameters_of(task.head),
-                study,
-                variability,
-                # Each optimizer counts its steps from 0, so with one seed all tasks would see the same noise.
-                seed=derive(seed, f"noise of task {number}"),
-                keep_clean=penalty is not None and penalty.at_clean_weights,
-            )
+            # Each optimizer counts its steps from 0, so with one seed all tasks would see the same noise.
+            own, keep_clean = derive(seed, f"noise of task {number}"), penalty is not None and penalty.at_clean_weights
+            optimizer = make_optimizer(network.parameters_of(task.head), study, variability, own, keep_clean)
         _train(network, task, optimizer, study, order, consolidation)
         with clean_weights(optimizer):
             if consolidation and number < len(tasks) - 1:
@@ -189,27 +178,18 @@ def learn(
 
 
 def _train(
-    network: HeadedNetwork,
-    task: Task,
-    optimizer: torch.optim.Optimizer,
-    study: ContinualStudy,
-    order: torch.Generator,
+    network: HeadedNetwork, task: Task, optimizer: torch.optim.Optimizer, study: ContinualStudy, order: torch.Generator,
     consolidation: Consolidation | None,
-) -> None:
-    labels = task.train.labels
-
-    def clean(parameter: nn.Parameter) -> Tensor:
-        return optimizer.state.get(parameter, {}).get("master_param", parameter)
-
+) -> None:  # fmt: skip
     def step(chosen: Tensor) -> Tensor:
         images, labels = task.train.batch(chosen)
         optimizer.zero_grad()
         loss = cross_entropy(network(images, task.head), labels)
         loss.backward()
-        if consolidation:
-            consolidation.add_gradients(clean)
+        if consolidation:  # taken at the clean weights where the optimizer has them at hand
+            consolidation.add_gradients(lambda weight: optimizer.state.get(weight, {}).get("master_param", weight))
         optimizer.step()
         return loss.detach()
 
-    for _ in fit(step, len(labels), study, 0, labels.device, order=order):
+    for _ in fit(step, len(task.train), study, 0, task.train.labels.device, order=order):
         pass
