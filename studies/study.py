@@ -78,11 +78,12 @@ class Study(Settings):
         options ask for and is not there."""
 
     def cells(self) -> Iterable[Cell]:
-        """All cells, in the order of the report; unless a study says otherwise every combination of its axes, seeds
-        first, so that a study that was stopped has whole seeds. A cell is a dictionary of plain JSON values; "seed", if
-        it has one, counts 0, 1, ..."""
+        """All cells, in the order of the report; unless a study says otherwise every combination of its axes at its
+        ``seed``, or at each of its ``seeds``, first the first, so that a study that was stopped has whole seeds. A cell
+        is a dictionary of plain JSON values; "seed", if it has one, counts 0, 1, ..."""
+        seeds = range(self.seeds) if hasattr(self, "seeds") else [self.seed]
         values = [getattr(self, of) if isinstance(of, str) else of for of in self.axes.values()]
-        for seed, *place in itertools.product(range(self.seeds), *values):
+        for seed, *place in itertools.product(seeds, *values):
             yield dict(zip(self.axes, place)) | {"seed": seed}
 
     def later_cells(self, rows: list[Row]) -> Iterable[Cell]:

@@ -10,7 +10,7 @@ Written to --out: table.md, figure11.png to figure14.png and results.json.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -57,10 +57,6 @@ class Angles(Study):
 
     presets = {"tiny": {"draws": 400}, "quick": {}, "paper": {"draws": 100_000}}
     packages = ("scipy",)
-
-    def cells(self) -> Iterator[dict[str, Any]]:
-        """One: all histograms take their vectors from one generator."""
-        yield {"seed": self.seed}
 
     def run(self, context: Context, *, seed: int) -> dict[str, Any]:
         """All histograms, in the order of the figures."""

@@ -9,7 +9,6 @@ Written to --out: table.md, decay.png and results.json.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -51,6 +50,7 @@ class Decay(InjectionStudy):
         "quick": {},
         "paper": {"train_images": None, "epochs": 100, "networks": 10, "sigmas": (0.5, 256.0), "records": 60},
     }
+    axes = {"kind": KINDS}
 
     def prepare(self) -> Problem:
         """The images; refuses a range that does not rise, and a strength that there is not."""
@@ -60,11 +60,6 @@ class Decay(InjectionStudy):
         if self.shown is not None and self.shown > self.networks:
             raise StudyError(f"--shown is {self.shown}: choose from 1 to {self.networks}")
         return problems.problem(self, "ce")
-
-    def cells(self) -> Iterator[dict[str, Any]]:
-        """A scan with either kind of noise."""
-        for kind in KINDS:
-            yield {"kind": kind, "seed": self.seed}
 
     def run(self, context: Context, *, kind: str, seed: int) -> dict[str, Any]:
         """A scan, as ``PhaseDiagram.to_dict``."""

@@ -11,7 +11,7 @@ Written to --out: table.md, phases.png and results.json.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -82,14 +82,10 @@ class Phases(InjectionStudy):
         "quick": {},
         "paper": {},
     }
+    axes = {"what": ("panels", "bar", "update")}  # both scans, and eq. 2 before the first step
 
     def prepare(self) -> problems.Problem:
         return problems.problem(self, self.loss)
-
-    def cells(self) -> Iterator[dict[str, Any]]:
-        """Both scans, and eq. 2 before the first step."""
-        for what in ("panels", "bar", "update"):
-            yield {"what": what, "seed": self.seed}
 
     def run(self, context: Context, *, what: str, seed: int) -> dict[str, Any]:
         """A scan, as ``PhaseDiagram.to_dict``, or what ``eq2`` finds."""

@@ -15,7 +15,6 @@ import importlib
 import os
 import pickle
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -85,10 +84,6 @@ class Probe(InjectionStudy):
         seed = derive(self.seed, "weights")
         model = _model(self.model) if self.model else models.build(self.network, shape, classes, seed=seed)
         return model.to(self.device), ((train[0][: self.train_images], train[1][: self.train_images]), test)
-
-    def cells(self) -> Iterator[dict[str, Any]]:
-        """One: all networks of a scan are trained at once."""
-        yield {"seed": self.seed}
 
     def run(self, context: Context, *, seed: int) -> dict[str, Any]:
         """The scan, as ``PhaseDiagram.to_dict``."""

@@ -57,12 +57,6 @@ def some(images: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return images[chosen], labels[chosen]
 
 
-def fgs_curve(network: nn.Module, images: Tensor, labels: Tensor, effort: Any) -> list[dict[str, float]]:
-    """Accuracy under FGS with expected gradients (the paper's attack) at each of the epsilons."""
-    attack = ExpectedFGS(network, effort.draws)
-    return [accuracy(network, perturb(attack, images, labels, epsilon), labels) for epsilon in effort.epsilons]
-
-
 def closer_look(
     network: nn.Module, images: Tensor, labels: Tensor, effort: Any, surrogate: nn.Module | None
 ) -> list[dict[str, Any]]:
@@ -157,9 +151,10 @@ def measure(
 ) -> dict[str, Any]:  # fmt: skip
     """Everything of one network, whose noise must have no regularizer; global generators are untouched."""
     few, cw = some(images, labels, effort.look_images), some(images, labels, effort.cw_images)
+    fgs = ExpectedFGS(network, effort.draws)  # the paper's attack
     with seeded(images.device, derive(seed, "attacks")):
         return {
-            "fgs": fgs_curve(network, images, labels, effort),
+            "fgs": [accuracy(network, perturb(fgs, images, labels, epsilon), labels) for epsilon in effort.epsilons],
             "zero_gradients": zero_gradients(network, images, labels, effort.draws),
             "looks": closer_look(network, *few, effort, surrogate),
             "cw": carlini_wagner_rows(network, *cw, effort) if with_cw else [],

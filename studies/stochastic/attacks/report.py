@@ -155,9 +155,6 @@ def _bars(panel: Any, rows: list[Row]) -> None:
                     f"{statistics.fmean(distances):.2f}", (x, mean + deviation), xytext=(0, 3),
                     textcoords="offset points", ha="center", fontsize=7.5,
                 )  # fmt: skip
-    panel.set_xticks(range(len(attacks)), [_short(attack) for attack in attacks], fontsize=9)
+    short = [attack.removeprefix("CW, ").removeprefix("CW ").replace(", ", ",\n") for attack in attacks]
+    panel.set_xticks(range(len(short)), [words.replace("the mean", "the\nmean") for words in short], fontsize=9)
     figures.name_axes(panel, "Untargeted CW-L2; numbers: mean L2", "")
-
-
-def _short(attack: str) -> str:
-    return attack.removeprefix("CW, ").removeprefix("CW ").replace(", ", ",\n").replace("on the mean", "on the\nmean")

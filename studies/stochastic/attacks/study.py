@@ -15,9 +15,7 @@ Written to --out: table.md, attacks.png and results.json.
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -98,6 +96,7 @@ class Attacks(ImageStudy):
             "cw_steps": 500, "cw_searches": 9,
         },
     }  # fmt: skip
+    axes = {"training": "trainings", "method": "methods"}
     extends = ("methods", "trainings")
     packages = ("foolbox",)
     report = report
@@ -112,11 +111,6 @@ class Attacks(ImageStudy):
             test_images=data.test_images.to(device, torch.float32) / 255,
             test_labels=data.test_labels.to(device),
         )
-
-    def cells(self) -> Iterator[dict[str, Any]]:
-        """Seeds first, then ways of training and networks."""
-        for seed, training, method in itertools.product(range(self.seeds), self.trainings, self.methods):
-            yield {"seed": seed, "training": training, "method": method}
 
     def run(self, context: Context, *, seed: int, training: str, method: str) -> dict[str, Any]:
         """Train one network and attack it. CW-L2 attacks networks of normal training only."""

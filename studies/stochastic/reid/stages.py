@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nvrm_fast import nn as noisy
 from studies.fit import descent, endless, now, seeded
@@ -128,13 +128,9 @@ def second_stage(
     return network, {
         "loss": loss,
         "seconds": now(task.pictures.device) - began,
-        "weights": _count(network, lambda p: True),
-        "trained": _count(network, lambda p: p.requires_grad),
+        "weights": sum(p.numel() for p in network.parameters()),
+        "trained": sum(p.numel() for p in network.parameters() if p.requires_grad),
     }
-
-
-def _count(network: nn.Module, which: Callable[[nn.Parameter], bool]) -> int:
-    return sum(p.numel() for p in network.parameters() if which(p))
 
 
 def measure(network: ResNet, task: Task, market: Market, size: tuple[int, int]) -> dict[str, Any]:

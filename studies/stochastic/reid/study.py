@@ -16,10 +16,9 @@ Written to --out: table.md, scores.png, sigma.png (Figure 3b), pictures.png (Fig
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -90,6 +89,7 @@ class Reid(Study):
             "seeds": 5,
         },
     }  # fmt: skip
+    axes = {"strength": "strengths", "method": "methods"}
     extends = ("strengths", "methods", "networks")
     packages = ("pillow",)
     report = report
@@ -107,11 +107,6 @@ class Reid(Study):
             raise StudyError(f"--weights {self.weights} are of ResNet-50: add --network resnet50, or leave them out")
         market = market1501.read(self.market)
         return Prepared(market, resnet.weights_file(self.weights), self.size, self.device)
-
-    def cells(self) -> Iterator[dict[str, Any]]:
-        """Seeds first, then strengths and methods."""
-        for seed, strength, method in itertools.product(range(self.seeds), self.strengths, self.methods):
-            yield {"method": method, "strength": strength, "seed": seed}
 
     def run(self, context: Context, *, method: str, strength: float, seed: int) -> dict[str, Any]:
         """Trains one method through both stages and measures it."""

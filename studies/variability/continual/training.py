@@ -156,7 +156,9 @@ def learn(
         if optimizer is None or new_optimizers:
             # Each optimizer counts its steps from 0, so with one seed all tasks would see the same noise.
             own, keep_clean = derive(seed, f"noise of task {number}"), penalty is not None and penalty.at_clean_weights
-            optimizer = make_optimizer(network.parameters_of(task.head), study, variability, own, keep_clean)
+            optimizer = make_optimizer(
+                network.parameters_of(task.head), study, variability, seed=own, keep_clean=keep_clean
+            )
         _train(network, task, optimizer, study, order, consolidation)
         with clean_weights(optimizer):
             if consolidation and number < len(tasks) - 1:
