@@ -58,7 +58,8 @@ class Study(Settings):
     presets: by name the values that differ from the fields' defaults. tiny: seconds, to see that everything runs;
         quick: at most five minutes on two cores; long, which a study may have where quick is too small for a
         conclusion: hours on two cores; paper: the paper's scale, from the user's files.
-    axes: what tells cells apart, by its name in a cell: the field that has its values, or the values.
+    axes: what tells cells apart, by its name in a cell: the attribute that has its values, or the values. A value that
+        is a dictionary tells several names at once.
     extends: fields that only say which cells there are: a folder may be run again with more of them.
     packages: distributions whose versions belong to the results.
     """
@@ -84,7 +85,10 @@ class Study(Settings):
         seeds = range(self.seeds) if hasattr(self, "seeds") else [self.seed]
         values = [getattr(self, of) if isinstance(of, str) else of for of in self.axes.values()]
         for seed, *place in itertools.product(seeds, *values):
-            yield dict(zip(self.axes, place)) | {"seed": seed}
+            cell: Cell = {}
+            for name, value in zip(self.axes, place):
+                cell |= value if isinstance(value, dict) else {name: value}
+            yield cell | {"seed": seed}
 
     def later_cells(self, rows: list[Row]) -> Iterable[Cell]:
         """Cells that depend on the rows of the first ones, such as the settings that a search chose."""

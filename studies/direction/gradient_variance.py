@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from nvrm_fast import nn as noisy
-from studies import StudyError, figures, models, tables
+from studies import figures, models, tables
 from studies.data import ImageData
 from studies.direction import kinds, training
 from studies.direction.training import LAYERS, THESIS_LAYERS, DirectionStudy, Hidden, paper, tiny
@@ -72,14 +72,7 @@ class GradientVariance(DirectionStudy):
     extends = ("laws",)
 
     def prepare(self) -> ImageData:
-        """The images; refuses mini-batches that they do not have."""
-        data = super().prepare()
-        largest, there = max(self.batches), len(data.train_labels)
-        if largest > there:
-            raise StudyError(
-                f"--batches {largest} is more than the {there} training images of {data.name}: choose fewer"
-            )
-        return data
+        return self.images_for("--batches", max(self.batches))
 
     def run(self, context: Context, *, law: str, state: str, seed: int) -> dict[str, Any]:
         """The measurements of all samplings at one network's weights."""

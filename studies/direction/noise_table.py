@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from pydantic import Field
 from torch import Tensor
 
-from studies import StudyError, figures, models, tables
+from studies import figures, models, tables
 from studies.data import ImageData
 from studies.direction import kinds, training
 from studies.direction.kinds import (
@@ -93,12 +93,7 @@ class NoiseTable(DirectionStudy):
     extends = ("kinds", "sizes", "search_seeds")
 
     def prepare(self) -> ImageData:
-        """The images; refuses sizes that they do not have."""
-        data = super().prepare()
-        largest, there = max(self.sizes), len(data.train_labels)
-        if largest > there:
-            raise StudyError(f"--sizes {largest} is more than the {there} training images of {data.name}: choose fewer")
-        return data
+        return self.images_for("--sizes", max(self.sizes))
 
     def cells(self) -> Iterator[dict[str, Any]]:
         """The search, for kinds that have strengths to choose from."""

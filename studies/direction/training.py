@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from nvrm_fast import nn as noisy
+from studies import StudyError
 from studies.data import ImageData
 from studies.fit import Epoch, descent, falling, fit, seeded
 from studies.seeds import derive
@@ -40,6 +41,16 @@ class DirectionStudy(ImageStudy):
     """Adam's learning rate during the first half"""
     samples: Count = 30
     """networks an ensemble has"""
+
+    def images_for(self, option: str, largest: int) -> ImageData:
+        """The images; refuses an option that asks for more training images than there are."""
+        data = super().prepare()
+        there = len(data.train_labels)
+        if largest > there:
+            raise StudyError(
+                f"{option} {largest} is more than the {there} training images of {data.name}: choose fewer"
+            )
+        return data
 
 
 def paper(**more: Any) -> dict[str, Any]:

@@ -9,14 +9,13 @@ Written to --out: table.md, curves.png and results.json.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from matplotlib.figure import Figure
 
 from studies import figures, tables
-from studies.optimizers import ADAM, IVON, NOISY, NVRM_SGD, SAM, SGD, OptimizerName
+from studies.optimizers import ADAM, IVON, NVRM_SGD, SAM, SGD, OptimizerName
 from studies.settings import SOME, NotNegative, Share
 from studies.study import Report, Row
 from studies.variability import looks, training
@@ -39,14 +38,8 @@ class Generalization(TrainingStudy):
         "quick": training.quick(variability=(0.02, 0.05), weight_decay=1e-4),
         "paper": training.paper(network="vgg16", momentum=0.0),
     }
+    axes = {"way": "ways"}
     extends = ("variability", "optimizers")
-
-    def cells(self) -> Iterator[dict[str, Any]]:
-        """Seeds first, then optimizers, those with noise at each b."""
-        for seed in range(self.seeds):
-            for optimizer in self.optimizers:
-                for b in self.variability if optimizer in NOISY else (0.0,):
-                    yield {"optimizer": optimizer, "variability": b, "seed": seed}
 
     def report(self, rows: list[Row]) -> Report:
         """The table, the differences from SGD and the figure."""

@@ -65,12 +65,10 @@ class LabelNoise(TrainingStudy):
 
     def cells(self) -> Iterator[dict[str, Any]]:
         """Seeds first, then kinds, rates, weight decays and optimizers, those with noise at each b."""
-        ways = [(name, b) for name in self.optimizers for b in (self.variability if name in NOISY else (0.0,))]
         for seed, kind in itertools.product(range(self.seeds), self.noise_kind):
             rates = self.noise_rate or RATES[kind]
-            for rate, decay, (optimizer, b) in itertools.product(rates, self.weight_decay, ways):
-                place = {"noise_kind": kind, "noise_rate": rate, "weight_decay": decay, "variability": b}
-                yield {"optimizer": optimizer, **place, "seed": seed}
+            for rate, decay, way in itertools.product(rates, self.weight_decay, self.ways):
+                yield way | {"noise_kind": kind, "noise_rate": rate, "weight_decay": decay, "seed": seed}
 
     def measure(self, network: nn.Module, problem: training.Problem, *how: Any) -> dict[str, Any]:
         """The calibration error on the test images, after the last epoch."""

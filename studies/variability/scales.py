@@ -8,7 +8,6 @@ Written to --out: table.md, scales.png and results.json.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -34,20 +33,13 @@ class ScaleStudy(FlippedStudy):
     weight_decay: Annotated[tuple[NotNegative, ...], SOME] = (1e-4, 1e-2)
     """L2 penalties, one or more: the paper's, and what label-noise-sweep chose"""
 
+    axes = {"weight_decay": "weight_decay", "way": "ways"}
     by = ("variability",)
     scale, across = "variability", "b"
-
-    def ways(self) -> Iterable[dict[str, Any]]:
-        """What is trained at each seed and weight decay."""
-        raise NotImplementedError
 
     def line_of(self, row: Row) -> str:
         """The line of the figure that a row belongs to; that of SGD alone has no scale."""
         return row["optimizer"]
-
-    def cells(self) -> Iterator[dict[str, Any]]:
-        for seed, decay, way in itertools.product(range(self.seeds), self.weight_decay, self.ways()):
-            yield way | {"weight_decay": decay, "seed": seed}
 
     def report(self, rows: list[Row]) -> Report:
         """The table, the differences from SGD and the figure."""
@@ -102,7 +94,8 @@ class Denoising(ScaleStudy):
     }
     extends = ("weight_decay", "variability", "psgd_variability")
 
-    def ways(self) -> Iterable[dict[str, Any]]:
+    @property
+    def ways(self) -> list[dict[str, Any]]:
         scales = ((SGD, (0.0,)), (NVRM_SGD, self.variability), (PERTURBED_SGD, self.psgd_variability))
         return [{"optimizer": optimizer, "variability": b} for optimizer, values in scales for b in values]
 
@@ -126,7 +119,8 @@ class NoiseType(ScaleStudy):
     extends = ("weight_decay", "variability", "noise")
     by = ("noise", "variability")
 
-    def ways(self) -> Iterable[dict[str, Any]]:
+    @property
+    def ways(self) -> list[dict[str, Any]]:
         ways = [(SGD, None, 0.0), *itertools.product([NVRM_SGD], self.noise, self.variability)]
         return [{"optimizer": optimizer, "noise": noise, "variability": b} for optimizer, noise, b in ways]
 
@@ -155,7 +149,8 @@ class GradientNoise(ScaleStudy):
     by = ("lr", "variability")
     scale, across = "lr", "learning rate at the start"
 
-    def ways(self) -> Iterable[dict[str, Any]]:
+    @property
+    def ways(self) -> list[dict[str, Any]]:
         ways = [(SGD, 0.0), *((NVRM_SGD, b) for b in self.variability)]
         return [{"optimizer": name, "variability": b, "lr": lr} for (name, b), lr in itertools.product(ways, self.lr)]
 

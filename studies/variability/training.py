@@ -97,11 +97,18 @@ class TrainingStudy(TrainingSettings, ImageStudy):
 
     noise_kind = "asymmetric"
     noise_rate = 0.0
+    optimizers = ()
     measure = None  # or a method, see Measure
+
+    @property
+    def ways(self) -> list[dict[str, Any]]:
+        """An axis: the optimizers, those with noise at each b."""
+        scales = {name: self.variability if name in optimizers.NOISY else (0.0,) for name in self.optimizers}
+        return [{"optimizer": name, "variability": b} for name, values in scales.items() for b in values]
 
     def prepare(self) -> ImageData:
         """The images; refuses optimizers whose packages are missing."""
-        optimizers.require(getattr(self, "optimizers", ()))
+        optimizers.require(self.optimizers)
         return super().prepare()
 
     def at(self, **place: Any) -> TrainingSettings:

@@ -14,7 +14,6 @@ Written to --out: table.md, perturbation.png and results.json.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -67,13 +66,9 @@ class WeightPerturbation(TrainingStudy):
             variability=(0.01, 0.05), scales=(0.01, 0.012, 0.014, 0.016, 0.018, 0.02), train_scales=(0.01, 0.02)
         ),
     }
+    optimizers = (SGD, NVRM_SGD)
+    axes = {"way": "ways"}
     extends = ("variability",)
-
-    def cells(self) -> Iterator[dict[str, Any]]:
-        """At each seed SGD, and NVRM-SGD at each b."""
-        for seed in range(self.seeds):
-            for optimizer, b in ((SGD, 0.0), *((NVRM_SGD, b) for b in self.variability)):
-                yield {"optimizer": optimizer, "variability": b, "seed": seed}
 
     def measure(self, network: nn.Module, problem: Problem, settings: TrainingSettings, seed: int) -> dict[str, Any]:
         """All measures of a trained network on clean weights, as plain values; its mode is evaluation afterwards.
