@@ -1,8 +1,11 @@
-"""Where random numbers come from: one function for all studies."""
+"""Where random numbers come from, for all studies."""
 
 from __future__ import annotations
 
 import hashlib
+
+import torch
+from torch import Tensor
 
 
 def derive(seed: int, purpose: str) -> int:
@@ -18,3 +21,10 @@ def derive(seed: int, purpose: str) -> int:
     """
     digest = hashlib.blake2b(f"{seed} {purpose}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+def shuffled(labels: Tensor, seed: int, purpose: str) -> Tensor:
+    """The numbers of all labels in an order for one purpose, (N,) int64 on their device. The first so many are part of
+    any more."""
+    generator = torch.Generator().manual_seed(derive(seed, purpose))
+    return torch.randperm(len(labels), generator=generator).to(labels.device)

@@ -35,7 +35,7 @@ from studies.data import ImageData
 from studies.direction import kinds, training
 from studies.direction.training import LAYERS, THESIS_LAYERS, DirectionStudy, Hidden, paper, tiny
 from studies.fit import seeded
-from studies.seeds import derive
+from studies.seeds import derive, shuffled
 from studies.settings import SOME, Count
 from studies.study import Context, Report, Row
 
@@ -85,7 +85,7 @@ class GradientVariance(DirectionStudy):
             for _ in training.train(trained, data.train_images, data.train_labels, self, seed):
                 pass
         largest = max(self.batches)
-        order = training.shuffled(data, seed)
+        order = shuffled(data.train_labels, seed, "training images")
         given, labels = data.train_images[order], data.train_labels[order]
         found = []
         for place in PLACES:

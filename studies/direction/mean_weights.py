@@ -33,7 +33,7 @@ from studies.direction.angles import cosines_by_law
 from studies.direction.training import LAYERS, THESIS_LAYERS, DirectionStudy, Hidden, paper, tiny
 from studies.figures import FAINT, INK
 from studies.fit import seeded
-from studies.seeds import derive
+from studies.seeds import derive, shuffled
 from studies.settings import SOME, Count, Positive
 from studies.study import Context, Report, Row
 
@@ -81,12 +81,10 @@ class MeanWeights(DirectionStudy):
     def run(self, context: Context, *, seed: int) -> dict[str, Any]:
         """All that is measured on one network: curves by part and way, accuracies by variance, softmaxes of images."""
         data = context.prepared
-        used = training.shuffled(data, seed)[: self.size]
+        used = shuffled(data.train_labels, seed, "training images")[: self.size]
         images, labels = data.train_images[used], data.train_labels[used]
         # A data set's test images may be sorted.
-        generator = torch.Generator().manual_seed(derive(0, "judged images"))
-        shown = torch.randperm(len(data.test_labels), generator=generator)[: self.judged]
-        shown = shown.to(used.device)
+        shown = shuffled(data.test_labels, 0, "judged images")[: self.judged]
         parts = {
             "train": (images[: self.judged], labels[: self.judged]),
             "test": (data.test_images[shown], data.test_labels[shown]),

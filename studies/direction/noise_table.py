@@ -43,7 +43,7 @@ from studies.direction.kinds import (
     label,
 )
 from studies.direction.training import LAYERS, THESIS_LAYERS, WAYS, DirectionStudy, Hidden, paper, tiny
-from studies.seeds import derive
+from studies.seeds import derive, shuffled
 from studies.settings import SOME, Count
 from studies.study import Context, Report, Row
 
@@ -172,7 +172,7 @@ def split(data: ImageData, size: int, seed: int, validated: bool) -> tuple[Tenso
     Smaller training sets of a seed are parts of its larger ones. Where hardly any training images are left for
     validation, a fifth of the chosen ones is held out.
     """
-    order = training.shuffled(data, seed)
+    order = shuffled(data.train_labels, seed, "training images")
     used, rest = order[:size], order[size : size + _VALIDATION]
     if not validated:
         return data.train_images[used], data.train_labels[used], data.test_images, data.test_labels

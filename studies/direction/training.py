@@ -63,14 +63,6 @@ def tiny(**more: Any) -> dict[str, Any]:
     return {"epochs": 1, "seeds": 1, "samples": 2, "batch_size": 50} | more
 
 
-def shuffled(data: ImageData, seed: int) -> Tensor:
-    """The numbers of all training images in the order of a seed, so that small training sets are parts of larger."""
-    order = torch.randperm(
-        len(data.train_labels), generator=torch.Generator().manual_seed(derive(seed, "training images"))
-    )
-    return order.to(data.train_labels.device)
-
-
 def train(
     network: nn.Module, images: Tensor, labels: Tensor, settings: DirectionStudy, seed: int, *,
     loss: Callable[[Tensor, Tensor, int], Tensor] = lambda logits, labels, step: cross_entropy(logits, labels),

@@ -32,7 +32,7 @@ from nvrm_fast.nn.variational import Variational
 from studies import figures, models, tables
 from studies.direction import kinds, training
 from studies.direction.training import DirectionStudy, paper, tiny
-from studies.seeds import derive
+from studies.seeds import derive, shuffled
 from studies.settings import SOME, Count, NotNegative, Positive
 from studies.study import Context, Report, Row
 
@@ -82,7 +82,7 @@ class VariationalModel(DirectionStudy):
     def run(self, context: Context, *, network: str, model: str, seed: int) -> dict[str, Any]:
         """Train one model. Accuracies on the test images as fractions, what was pruned, the first layer's posterior."""
         data = context.prepared
-        used = training.shuffled(data, seed)[: self.size]
+        used = shuffled(data.train_labels, seed, "training images")[: self.size]
         plain = models.started(LENETS[network], data.shape, data.classes, seed=derive(seed, "weights")).to(used.device)
         made = make_model(plain, model, self.gauss)
         steps = self.epochs * -(-len(used) // self.batch_size)

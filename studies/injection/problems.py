@@ -16,7 +16,7 @@ from nvrm_fast.probe import CheckpointMismatch, PhaseDiagram, Plan, scan
 from studies import StudyError
 from studies.data import ImageData, load, standardize
 from studies.fit import now
-from studies.seeds import derive
+from studies.seeds import derive, shuffled
 from studies.settings import Count, DataName, Positive
 from studies.study import Context, DataStudy
 
@@ -77,7 +77,7 @@ def problem(settings: InjectionStudy, loss: str) -> Problem:
     data = load(settings.data, settings.data_dir)
     images = torch.cat([data.train_images, data.test_images])
     labels = torch.cat([data.train_labels, data.test_labels])
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(derive(settings.seed, "split")))
+    order = shuffled(labels, settings.seed, "split")
     cut = int(TRAINING_SHARE * len(order))
     train, test = order[:cut][: settings.train_images], order[cut:]
     data = replace(

@@ -27,7 +27,7 @@ from nvrm_fast import NVRMSGD
 from studies import figures, tables
 from studies.labels import Kind
 from studies.optimizers import NVRM_ADAM, NVRM_SGD, SGD
-from studies.seeds import derive
+from studies.seeds import derive, shuffled
 from studies.settings import SOME, Count, Positive
 from studies.study import Context, Report, Row
 from studies.variability import looks, training
@@ -119,9 +119,7 @@ def gradient_variances(context: Context, seed: int, *, state: str, b: float) -> 
         training.train(
             problem, replace(chosen, epochs=settings.gradient_epochs), SGD, seed, every_epoch=False, network=network
         )  # fmt: skip
-    order = torch.Generator().manual_seed(derive(seed, "fixed batch"))
-    batch = torch.randperm(len(problem.train_labels), generator=order)[: settings.gradient_batch]
-    batch = batch.to(problem.train_labels.device)
+    batch = shuffled(problem.train_labels, seed, "fixed batch")[: settings.gradient_batch]
     inputs, labels = problem.train_images[batch], problem.train_labels[batch]
     found = {}
     for draws in DRAWS:

@@ -27,7 +27,7 @@ from studies import figures, models, tables
 from studies.data import ImageData
 from studies.models import NetworkName
 from studies.optimizers import NVRM_SGD, SGD
-from studies.seeds import derive
+from studies.seeds import derive, shuffled
 from studies.settings import SOME, Count, Positive
 from studies.study import Context, Report, Row
 from studies.variability import looks, training
@@ -142,9 +142,7 @@ def fitted(state: dict[str, Any], problem: Problem, settings: TrainingSettings, 
 def tuning_problem(context: Context, seed: int) -> Problem:
     """Few images of the lower half of the classes, a share of their labels flipped."""
     settings, data = context.settings, of_classes(context.prepared, upper=False)
-    order = torch.Generator().manual_seed(derive(seed, "tuning images"))
-    chosen = torch.randperm(len(data.train_labels), generator=order)[: settings.tuning_images]
-    chosen = chosen.to(data.train_labels.device)
+    chosen = shuffled(data.train_labels, seed, "tuning images")[: settings.tuning_images]
     few = replace(data, train_images=data.train_images[chosen], train_labels=data.train_labels[chosen])
     return training.corrupt(few, settings.noise_kind, settings.noise_rate, seed)
 

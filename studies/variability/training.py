@@ -20,7 +20,7 @@ from studies.data import AUGMENTATIONS, ImageData
 from studies.fit import fit, predict
 from studies.labels import Kind, flip_labels
 from studies.optimizers import clean_weights
-from studies.seeds import derive
+from studies.seeds import derive, shuffled
 from studies.settings import Count, NotNegative, Positive, Settings, Share
 from studies.study import Context, ImageStudy, Row
 
@@ -199,8 +199,7 @@ def corrupt(data: ImageData, kind: str, rate: float, seed: int) -> Problem:
 
 def validation_problem(whole: Problem, seed: int) -> Problem:
     """The training images less a random quarter, which with its corrupted labels takes the test set's place."""
-    order = torch.Generator().manual_seed(derive(seed, "validation"))
-    order = torch.randperm(len(whole.train_labels), generator=order).to(whole.train_labels.device)
+    order = shuffled(whole.train_labels, seed, "validation")
     held_out, kept = order[: len(order) // VALIDATION_PART], order[len(order) // VALIDATION_PART :]
     images, labels = whole.train_images, whole.train_labels
     return Problem(images[kept], labels[kept], whole.flipped[kept], images[held_out], labels[held_out], whole.classes)

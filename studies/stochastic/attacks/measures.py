@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nvrm_fast import nn as noisy
 from studies.fit import seeded
-from studies.seeds import derive
+from studies.seeds import derive, shuffled
 from studies.stochastic.attacks.library import (
     ExpectedFGS,
     ExpectedPGD,
@@ -52,8 +52,7 @@ def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, fl
 
 def some(images: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """So many test images at most, the same for every network: test sets may be sorted by class."""
-    generator = torch.Generator().manual_seed(derive(0, "some images"))
-    chosen = torch.randperm(len(labels), generator=generator)[:count].to(labels.device)
+    chosen = shuffled(labels, 0, "some images")[:count]
     return images[chosen], labels[chosen]
 
 

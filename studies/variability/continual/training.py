@@ -16,7 +16,7 @@ from nvrm_fast.optim import NVRMAdam
 from studies import models
 from studies.fit import fit
 from studies.optimizers import clean_weights
-from studies.seeds import derive
+from studies.seeds import derive, shuffled
 from studies.settings import Count, NotNegative, Positive
 from studies.study import ImageStudy
 from studies.variability.continual.consolidation import Consolidation, diagonal_fisher, squared_batch_gradients
@@ -162,8 +162,7 @@ def learn(
         _train(network, task, optimizer, study, order, consolidation)
         with clean_weights(optimizer):
             if consolidation and number < len(tasks) - 1:
-                few = torch.Generator().manual_seed(derive(seed, f"Fisher of task {number}"))
-                few = torch.randperm(len(task.train), generator=few)[: penalty.fisher_images].to(images.device)
+                few = shuffled(task.train.labels, seed, f"Fisher of task {number}")[: penalty.fisher_images]
                 seen, labels = task.train.batch(few)
                 consolidation.remember(
                     squared_batch_gradients(network, seen, labels, task.head, study.batch_size)
