@@ -131,9 +131,9 @@ def draw(settings: LabelNoise, rows: list[Row], closer: float) -> Figure:
 class LabelSweeps(LabelStudy):
     """On what that depends (appendix B), with 40 % of the labels wrong unless said otherwise.
 
-    The regularizer's weight and margin, one at a time (Figure B.1); none, one or both of the hidden layers stochastic
-    (Figure B.3, the penultimate one first; none is the baseline of as many weights); and every method's training loss
-    by epochs (Figure B.4), with all that a method adds to it.
+    The regularizer's weight and margin, one at a time (Figure B.1); none, one or both of the hidden layers stochastic,
+    the penultimate one first, none being the baseline of as many weights (Figure B.3); and every method's training loss
+    by epochs, with all that a method adds to it (Figure B.4).
 
     Written to --out: table.md, sweeps.png and results.json.
     """

@@ -34,8 +34,8 @@ class Forgetting(ContinualStudy):
     the first task and of all, against b (Figure 4), and for one b after each task (Figure 11). Split: five tasks of two
     classes each, five heads of which a task trains only its own (Figure 12).
 
-    The paper does not say what becomes of Adam's moments when a new permutation comes: they are kept
-    (--optimizer-state). Split tasks start with a new optimizer, as in the paper, and no weight decay.
+    The paper does not say what becomes of Adam's moments when a new permutation comes: here they are kept, unless
+    --optimizer-state says otherwise. Split tasks start with a new optimizer, as in the paper, and no weight decay.
 
     Written to --out: table.md, figure4.png, figure11.png, figure12.png and results.json.
     """

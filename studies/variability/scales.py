@@ -78,8 +78,10 @@ class ScaleStudy(FlippedStudy):
 
 @dataclass(frozen=True, kw_only=True)
 class Denoising(ScaleStudy):
-    """Does taking the noise off help? NVRM-SGD against PSGD, which leaves its noise in the weights, by b (section 4
-    (5), Figure 6). PSGD adds noise of scale b to the gradient, so its weights move by lr * b a step."""
+    """Does taking the noise off help? NVRM-SGD against PSGD, which leaves its noise in the weights, by b.
+
+    Section 4 (5), Figure 6. PSGD adds noise of scale b to the gradient, so its weights move by lr * b a step.
+    """
 
     variability: Annotated[tuple[NotNegative, ...], SOME] = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1)
     """NVRM-SGD's b, one or more"""
@@ -102,8 +104,10 @@ class Denoising(ScaleStudy):
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseType(ScaleStudy):
-    """Which noise? NVRM-SGD with Gaussian, uniform and Laplace noise on the weights, by b (section 4 (6), Figure 7). b
-    is each distribution's scale; their standard deviations are b, b / sqrt(3) and b * sqrt(2)."""
+    """Which noise? NVRM-SGD with Gaussian, uniform and Laplace noise on the weights, by b.
+
+    Section 4 (6), Figure 7. b is the scale of each; their standard deviations are b, b / sqrt(3) and b * sqrt(2).
+    """
 
     variability: Annotated[tuple[NotNegative, ...], SOME] = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1)
     """b, one or more"""
@@ -130,8 +134,10 @@ class NoiseType(ScaleStudy):
 
 @dataclass(frozen=True, kw_only=True)
 class GradientNoise(ScaleStudy):
-    """Is it only gradient noise? SGD's own noise, which grows with the learning rate, against NVRM-SGD, by learning
-    rate (appendix E, Figure 13). The preset long has several b."""
+    """Is it only gradient noise? SGD's own noise, which grows with the learning rate, against NVRM-SGD.
+
+    Appendix E, Figure 13, by learning rate; the preset long has several b.
+    """
 
     variability: Annotated[tuple[NotNegative, ...], SOME] = (0.05,)
     """NVRM-SGD's b, one or more"""
