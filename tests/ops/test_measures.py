@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from covering import covering
 from measuring import extreme, run_measure, run_measured, run_relative_reperturb, same_bits, with_measures
 from native import each_instruction_set
 from step_checks import ELEMENTS, columns_of, misalign, spread, transpose
@@ -68,18 +69,18 @@ def test_what_is_off_and_on(measure, per):
             same_bits(*(run_relative_reperturb(lists, backend, old, new) for backend in backends))
 
 
-@BOTH
-@PER
-@MASTERS
-def test_cycles(measure, per, masters):
+@pytest.mark.parametrize(
+    "step, dtype, measure, per, masters",
+    covering((4, 5, 6, 7), (torch.float32, torch.bfloat16), (RMS, ABSMAX), ("tensor", "row"), (False, True)),
+    ids=str,
+)
+def test_cycles(step, dtype, measure, per, masters):
     """Another turn of one draw comes off by the measures that it was put on with."""
-    for step in (4, 5, 6, 7):
-        for dtype in (torch.float32, torch.bfloat16):
-            lists = with_measures(make_lists(SIZES, "adam", dtype, masters, step=step), per)
-            for was_relative in (False, True):
-                compare(lists, "adam", measure, cycle=True, old_cycle=True, was_relative=was_relative)
-            compare(lists, "adam", 0, cycle=True, old_cycle=True)
-            same_bits(*(run_measure(lists, backend, measure, old_cycle=True) for backend in ("native", "reference")))
+    lists = with_measures(make_lists(SIZES, "adam", dtype, masters, step=step), per)
+    for was_relative in (False, True):
+        compare(lists, "adam", measure, cycle=True, old_cycle=True, was_relative=was_relative)
+    compare(lists, "adam", 0, cycle=True, old_cycle=True)
+    same_bits(*(run_measure(lists, backend, measure, old_cycle=True) for backend in ("native", "reference")))
 
 
 @BOTH
