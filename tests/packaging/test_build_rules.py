@@ -1,7 +1,10 @@
-"""What setup.py tells ninja, on systems that are not at hand, too; nothing is compiled."""
+"""What setup.py tells ninja, on systems that are not at hand, too, and answers pip; nothing is compiled."""
 
 import re
 import runpy
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,6 +62,17 @@ def test_an_old_setuptools_is_refused_in_one_line(rules, monkeypatch):
     monkeypatch.setattr("setuptools.__version__", "65.5.0")
     with pytest.raises(SystemExit, match="setuptools 65.5.0 is too old: pip install 'setuptools>=77'"):
         rules()
+
+
+def test_what_pip_asks_first_leaves_nothing_among_the_sources(tmp_path):
+    """They may be read only; it asks this before it builds a wheel."""
+    shutil.copytree(ROOT / "nvrm_fast", tmp_path / "nvrm_fast", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    told = subprocess.run([sys.executable, "setup.py", "egg_info"], cwd=tmp_path, capture_output=True, text=True)
+    assert told.returncode == 0 and "writing" in told.stdout + told.stderr, told.stderr
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_no_flag_is_of_one_processor(rules):
