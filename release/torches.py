@@ -40,7 +40,7 @@ def tests(python, wheel):
 
 
 def row(wheel, version, with_tests):
-    environment = FOLDER / f"torch-{version}"
+    environment = FOLDER / f"{sys.implementation.cache_tag}-torch-{version}"
     python, is_there = environment / "bin/python", environment.exists()
     if not is_there:
         run(sys.executable, "-m", "venv", environment)
