@@ -96,16 +96,20 @@ MARKS = {
 #: The files that take longest, the longest first. Where several processes share the tests, by whole files, they begin
 #: with these, so that none runs alone at the end; all others follow in their order.
 LONGEST = [
-    "csrc/test_launch_emulation.py",
-    "packaging/test_install.py",
     "triton_kernels/test_interpreted.py",
-    "csrc/test_cuda_compiles.py",
     "ptx/test_ptx.py",
+    "packaging/test_install.py",
+    "csrc/test_cuda_compiles.py",
+    "csrc/test_launch_emulation.py",
     "ptx/test_layers.py",
     "docs/test_tutorial.py",
+    "triton_kernels/test_compiled.py",
     "docs/test_examples.py",
     "bench/test_bench_gpu.py",
+    "nn/test_transforms.py",
+    "ops/test_step.py",
     "optim/test_distributed.py",
+    "nn/test_layer_ops.py",
 ]
 
 

@@ -41,12 +41,13 @@ def ptx(folder):
 
 @pytest.fixture(scope="module")
 def recording_of(folder):
-    """All cases of a program beside this file, by its name and arguments; optimized, it compiles longer."""
+    """All cases of a program beside this file, by its name and arguments. -O0: optimized, it compiles longer than it
+    runs."""
 
-    def cases(name, *arguments, optimized=True):
+    def cases(name, *arguments):
         program, path = folder / name, folder / f"{name}.bin"
         sources = [Path(__file__).with_name(f"{name}.cpp"), ROOT / "csrc/cpu/kernels_portable.cpp"]
-        flags = ["-std=c++17", f"-O{int(optimized)}", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-Wno-psabi"]
+        flags = ["-std=c++17", "-O0", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-Wno-psabi"]
         subprocess.run([COMPILER, *flags, "-I", str(ROOT / "csrc"), *sources, "-o", program], check=True)
         subprocess.run([program, path, *map(str, arguments)], check=True)
         return list(recording.cases(path))

@@ -32,7 +32,7 @@ def programs(ptx):
 
 @pytest.fixture(scope="module")
 def recorded(recording_of):
-    return recording_of("recorded_layers", optimized=False)
+    return recording_of("recorded_layers")
 
 
 @pytest.mark.parametrize("layer", ["stochastic", "direction"])
