@@ -13,7 +13,8 @@ struct Avx512Lanes {
   typedef uint32_t U __attribute__((vector_size(64)));
   typedef int32_t I __attribute__((vector_size(64)));
   typedef uint64_t W __attribute__((vector_size(64)));
-  using M = I;  // of a comparison
+  // Of a comparison: on Windows clang makes it of long, which is int32_t there, but another type.
+  using M = decltype(F{} > F{});
   static constexpr int width = 16;
 
   NVRM_INLINE static F broadcast(float x) { return (F)_mm512_set1_ps(x); }
