@@ -61,8 +61,12 @@ inline int64_t fill_table(const StepPlan& plan, int64_t next, LaunchTable& table
   for (; next < plan.entry_count; ++next) {
     const TensorEntry& entry = plan.entries[next];
     if (entry.numel == 0) continue;
-    const size_t used = sizeof(CudaTensor) * static_cast<size_t>(header.tensor_count + 1) +
-                        (entry.layout != nullptr ? sizeof(Layout) : 0) + (plan.has_measures ? sizeof(MeasurePlace) : 0);
+    Walk walk;
+    const auto has_operand = [&](int o) { return entry.data[o] != nullptr; };
+    const bool is_walked = entry.layout != nullptr && find_walk(*entry.layout, entry.numel, has_operand, walk);
+    const size_t layout_bytes = is_walked ? sizeof(Walk) : entry.layout != nullptr ? sizeof(Layout) : 0;
+    const size_t used = sizeof(CudaTensor) * static_cast<size_t>(header.tensor_count + 1) + layout_bytes +
+                        (plan.has_measures ? sizeof(MeasurePlace) : 0);
     const int64_t ctas = (superblocks_of(entry) + superblocks_per_cta - 1) / superblocks_per_cta;
     if (ctas > most_ctas) throw std::length_error("a parameter has more elements than one launch can reach");
     if (used > free_bytes || header.cta_count + ctas > most_ctas) break;
@@ -74,7 +78,11 @@ inline int64_t fill_table(const StepPlan& plan, int64_t next, LaunchTable& table
     tensor.offset = entry.offset;
     tensor.first_cta = header.cta_count;
     tensor.layout = rows_are_aligned(entry, plan) ? contiguous_in_rows : contiguous;
-    if (entry.layout != nullptr) tensor.layout = put(*entry.layout);
+    if (is_walked) {
+      tensor.layout = static_cast<int16_t>(walked + put(walk));
+    } else if (entry.layout != nullptr) {
+      tensor.layout = put(*entry.layout);
+    }
     if (plan.has_measures) tensor.measure = put(entry.measure);
     header.cta_count += static_cast<uint32_t>(ctas);
   }

@@ -8,6 +8,7 @@
 
 #include "../math/tensor_table.h"
 #include "element_map.h"
+#include "walk.h"
 
 namespace nvrm {
 
@@ -25,6 +26,8 @@ constexpr int argument_bytes = 32764;
 // operand.
 constexpr int16_t contiguous = -1;
 constexpr int16_t contiguous_in_rows = -2;
+// Added to the place of a Walk, which is there instead of a Layout where it can be.
+constexpr int16_t walked = 1 << 14;
 
 // Where a layout or a measure lies in the pool is counted in this many bytes.
 constexpr int pool_unit = 8;
@@ -35,10 +38,11 @@ struct CudaTensor {
   int64_t numel;
   int64_t offset;
   uint32_t first_cta;  // running count of the launch's CTAs before this tensor
-  int16_t layout;      // its place in the pool, or one of those above
+  int16_t layout;      // the place of its Layout or Walk in the pool, or one of those above
   int16_t measure;     // the place of its MeasurePlace in the pool, where the launch has measures
 
   NVRM_INLINE bool takes_rows() const { return layout == contiguous_in_rows; }
+  NVRM_INLINE bool is_walked() const { return layout >= walked; }
 };
 
 // Whether a GradScaler found infinite gradients: then nothing at all is written.
@@ -67,6 +71,9 @@ struct LaunchTable {
   NVRM_INLINE const Layout& layout(int16_t place) const {
     return *reinterpret_cast<const Layout*>(pool + place * pool_unit);
   }
+  NVRM_INLINE const Walk& walk(int16_t layout) const {
+    return *reinterpret_cast<const Walk*>(pool + (layout - walked) * pool_unit);
+  }
   NVRM_INLINE const MeasurePlace& measure(int16_t place) const {
     return *reinterpret_cast<const MeasurePlace*>(pool + place * pool_unit);
   }
@@ -86,9 +93,10 @@ struct LaunchTable {
   }
 };
 
-static_assert(sizeof(CudaTensor) % pool_unit == 0 && sizeof(Layout) % pool_unit == 0 &&
+static_assert(sizeof(CudaTensor) % pool_unit == 0 && sizeof(Layout) % pool_unit == 0 && sizeof(Walk) % pool_unit == 0 &&
                   sizeof(MeasurePlace) % pool_unit == 0,
               "they share one pool");
+static_assert(pool_bytes / pool_unit < walked, "a place in the pool and the mark of a Walk are one number");
 static_assert(sizeof(LaunchTable) <= argument_bytes, "kernel arguments have a limit");
 
 // For the launch that writes the records and the step counters: few bytes, because it follows every step.

@@ -114,53 +114,139 @@ NVRM_INLINE bool has_nothing_to_do(const LaunchTable& table, int tensor_position
   return !Rule::reads_gradient && stays_clean(place);
 }
 
+// How two rows of 4 are read and written.
+enum class Access {
+  rows,      // each as one vector
+  elements,  // all are there, each on its own, one after the other in memory or where a Walk says
+  single     // in a loop, those that are there, wherever they lie
+};
+
+// Calls visit(a constant of the value of `access`): what follows is compiled for each.
+template <class Visit>
+NVRM_INLINE void by(Access access, Visit visit) {
+  switch (access) {
+    case Access::rows:
+      return visit(std::integral_constant<Access, Access::rows>{});
+    case Access::elements:
+      return visit(std::integral_constant<Access, Access::elements>{});
+    case Access::single:
+      return visit(std::integral_constant<Access, Access::single>{});
+  }
+}
+
+// A thread's own bytes of shared memory, for either of two things, of which its neighbors may use the other. Where the
+// elements of two rows lie, if they are walked: in registers that would cost every tensor places on the multiprocessor.
+// Or two rows on their way through a loop over single elements: a loop over registers would be unrolled, and then be
+// most of the kernel's code.
+template <class Math>
+union Scratch {
+  WordRow place[2];
+  Math element[2 * row_elements];
+};
+
 // One tensor as this thread sees it.
+template <class Math>
 struct View {
   const CudaTensor& tensor;
   const LaunchTable& table;
+  Scratch<Math>& scratch;
 
   NVRM_INLINE bool has(int64_t i) const { return i >= 0 && i < tensor.numel; }
   NVRM_INLINE const MeasurePlace& measure() const { return table.measure(tensor.measure); }
+  NVRM_INLINE const Walk& walk() const { return table.walk(tensor.layout); }
+  // Whether elements lie one after the other in their row-major order.
+  NVRM_INLINE bool is_row_major(int operand) const {
+    return tensor.layout < 0 || (operand == gradient_operand && tensor.is_walked() && walk().row_major_gradient);
+  }
   NVRM_INLINE int64_t at(int operand, int64_t i) const {
-    return tensor.layout < 0 ? i : position(table.layout(tensor.layout), operand, i);
+    if (is_row_major(operand)) return i;
+    return tensor.is_walked() ? walk().position(static_cast<uint32_t>(i))
+                              : position(table.layout(tensor.layout), operand, i);
   }
 
-  // The two rows of 4 from element i on. whole: they are all there and aligned; else those not there read as 0.
-  template <bool whole, class T, class Math>
+  NVRM_INLINE Access access(int64_t i) const {
+    if (!is_whole(i, tensor.numel) || (tensor.layout >= 0 && !tensor.is_walked())) return Access::single;
+    return tensor.takes_rows() ? Access::rows : Access::elements;
+  }
+  NVRM_INLINE void find_places(int64_t i) const {
+    NVRM_UNROLL(2)
+    for (int r = 0; r < 2; ++r) {
+      WordRow row;
+      walk().row_positions(static_cast<uint32_t>(i) + static_cast<uint32_t>(r * blocks_per_superblock), row.value);
+      scratch.place[r] = row;
+    }
+  }
+
+  // The two rows of 4 from element i on. Elements that are not there read as 0.
+  template <Access access, class T>
   NVRM_INLINE void load(int operand, int64_t i, Math (*out)[row_elements]) const {
     const T* data = static_cast<const T*>(tensor.data[operand]);
+    if constexpr (access == Access::single) {
+      NVRM_UNROLL(1)
+      for (int n = 0; n < 2 * row_elements; ++n) {
+        const int64_t place = i + place_in_rows(n);
+        scratch.element[n] = has(place) ? CudaLanes::widen(data[at(operand, place)]) : Math(0);
+      }
+      NVRM_UNROLL(8)
+      for (int n = 0; n < 2 * row_elements; ++n) {
+        out[n / row_elements][n % row_elements] = scratch.element[n];
+      }
+      return;
+    }
+    const bool is_in_order = is_row_major(operand);
     NVRM_UNROLL(2)
     for (int r = 0; r < 2; ++r, i += blocks_per_superblock) {
-      if constexpr (whole) {
+      if constexpr (access == Access::rows) {
         const Row<T> row = *reinterpret_cast<const Row<T>*>(data + i);
         NVRM_UNROLL(4)
         for (int e = 0; e < row_elements; ++e) out[r][e] = CudaLanes::widen(row.value[e]);
       } else {
+        const T* first = is_in_order ? data + i : data;
+        const WordRow row = places_of(r, is_in_order);
         NVRM_UNROLL(4)
-        for (int e = 0; e < row_elements; ++e) {
-          out[r][e] = has(i + e) ? CudaLanes::widen(data[at(operand, i + e)]) : Math(0);
-        }
+        for (int e = 0; e < row_elements; ++e) out[r][e] = CudaLanes::widen(first[row.value[e]]);
       }
     }
   }
 
-  template <bool whole, class T, class Math>
+  template <Access access, class T>
   NVRM_INLINE void store(int operand, int64_t i, const Math (*in)[row_elements]) const {
     T* data = static_cast<T*>(tensor.data[operand]);
+    if constexpr (access == Access::single) {
+      NVRM_UNROLL(8)
+      for (int n = 0; n < 2 * row_elements; ++n) {
+        scratch.element[n] = in[n / row_elements][n % row_elements];
+      }
+      NVRM_UNROLL(1)
+      for (int n = 0; n < 2 * row_elements; ++n) {
+        const int64_t place = i + place_in_rows(n);
+        if (has(place)) CudaLanes::narrow(scratch.element[n], data[at(operand, place)]);
+      }
+      return;
+    }
+    const bool is_in_order = is_row_major(operand);
     NVRM_UNROLL(2)
     for (int r = 0; r < 2; ++r, i += blocks_per_superblock) {
-      if constexpr (whole) {
+      if constexpr (access == Access::rows) {
         Row<T> row;
         NVRM_UNROLL(4)
         for (int e = 0; e < row_elements; ++e) CudaLanes::narrow(in[r][e], row.value[e]);
         store_row(data + i, row);
       } else {
+        T* first = is_in_order ? data + i : data;
+        const WordRow row = places_of(r, is_in_order);
         NVRM_UNROLL(4)
-        for (int e = 0; e < row_elements; ++e) {
-          if (has(i + e)) CudaLanes::narrow(in[r][e], data[at(operand, i + e)]);
-        }
+        for (int e = 0; e < row_elements; ++e) CudaLanes::narrow(in[r][e], first[row.value[e]]);
       }
     }
+  }
+
+ private:
+  // Element n of two rows, counted from the first.
+  static NVRM_INLINE int place_in_rows(int n) { return n / row_elements * blocks_per_superblock + n % row_elements; }
+  NVRM_INLINE WordRow places_of(int r, bool is_in_order) const {
+    if (!is_in_order) return scratch.place[r];
+    return {{0, 1, 2, 3}};
   }
 };
 
@@ -172,36 +258,39 @@ struct TwoRows {
   Math g[2][row_elements];
   Math s[Rule::states + 1][2][row_elements];
 
-  template <bool whole>
-  NVRM_INLINE void load(const View& view, int64_t i) {
-    view.load<whole, State>(master ? master_operand : parameter_operand, i, x);
-    if constexpr (Rule::reads_gradient) view.load<whole, Param>(gradient_operand, i, g);
+  template <Access access>
+  NVRM_INLINE void load(const View<Math>& view, int64_t i) {
+    view.template load<access, State>(master ? master_operand : parameter_operand, i, x);
+    if constexpr (Rule::reads_gradient) view.template load<access, Param>(gradient_operand, i, g);
     NVRM_UNROLL(3)
-    for (int n = 0; n < Rule::states; ++n) view.load<whole, State>(state_operand + n, i, s[n]);
+    for (int n = 0; n < Rule::states; ++n) view.template load<access, State>(state_operand + n, i, s[n]);
   }
 
   // States, and the clean weights where they are kept.
-  template <bool whole>
-  NVRM_INLINE void store_clean(const View& view, int64_t i, bool keep_noise) const {
+  template <Access access>
+  NVRM_INLINE void store_clean(const View<Math>& view, int64_t i, bool keep_noise) const {
     if constexpr (Rule::writes) {
       NVRM_UNROLL(3)
-      for (int n = 0; n < Rule::states; ++n) view.store<whole, State>(state_operand + n, i, s[n]);
-      if (master && Rule::reads_gradient && !keep_noise) view.store<whole, State>(master_operand, i, x);
+      for (int n = 0; n < Rule::states; ++n) view.template store<access, State>(state_operand + n, i, s[n]);
+      if (master && Rule::reads_gradient && !keep_noise) view.template store<access, State>(master_operand, i, x);
     }
   }
 
-  template <bool whole>
-  NVRM_INLINE void store_noisy(const View& view, int64_t i, bool keep_noise) const {
+  template <Access access>
+  NVRM_INLINE void store_noisy(const View<Math>& view, int64_t i, bool keep_noise) const {
     if constexpr (Rule::writes) {
-      if (master && keep_noise) view.store<whole, State>(master_operand, i, x);
-      view.store<whole, Param>(parameter_operand, i, x);
+      if (master && keep_noise) view.template store<access, State>(master_operand, i, x);
+      view.template store<access, Param>(parameter_operand, i, x);
     }
   }
 };
 
-struct NoiseWords {
+// What the threads of a CTA keep in shared memory, each for itself.
+template <class Math>
+struct CtaWords {
   WordStore off;
   WordStore on;
+  Scratch<Math> scratch[threads_per_cta];
 };
 
 // Scales the noise that two rows have, turned, from noise of unit scale.
@@ -241,8 +330,8 @@ NVRM_INLINE void recall_rows(const WordStore& words, int thread, const TurnedSca
 // Measures the two rows of clean weights from element i on. Through the words of their noise, which are used up: a loop
 // over registers would move them.
 template <class Math>
-NVRM_INLINE void measure_rows(const View& view, int64_t i, bool whole, const Math (*x)[row_elements], int k, int thread,
-                              NoiseWords& words, uint32_t place, ThreadMeasure& measure) {
+NVRM_INLINE void measure_rows(const View<Math>& view, int64_t i, bool whole, const Math (*x)[row_elements], int k,
+                              int thread, CtaWords<Math>& words, uint32_t place, ThreadMeasure& measure) {
   WordRow* const rows_of_words[2] = {&words.off.row[k][thread], &words.on.row[k][thread]};
   NVRM_UNROLL(2)
   for (int r = 0; r < 2; ++r) {
@@ -262,13 +351,14 @@ NVRM_INLINE void measure_rows(const View& view, int64_t i, bool whole, const Mat
 
 // One part of one superblock.
 template <class Rule, class Param, class Math, bool master, bool relative>
-NVRM_INLINE void step_part(const View& view, const CtaArguments<Rule, Math>& cta, const CtaRelation* relation,
-                           const Part& part, int thread, NoiseWords& words, uint32_t place, ThreadMeasure* measure) {
+NVRM_INLINE void step_part(const View<Math>& view, const CtaArguments<Rule, Math>& cta, const CtaRelation* relation,
+                           const Part& part, int thread, CtaWords<Math>& words, uint32_t place,
+                           ThreadMeasure* measure) {
   const CudaTensor& tensor = view.tensor;
   const LaunchHeader& header = view.table.header;
   int64_t i = first_element(part, tensor.offset);
   if (i >= tensor.numel) return;
-  const bool whole = tensor.takes_rows() && is_whole(i, tensor.numel);
+  const Access access = view.access(i);
   const bool has_off = !master && cta.old_noise.scale != 0, has_on = Rule::writes && cta.new_noise.scale != 0;
   const bool one_draw = !master && cta.one_draw;
   const bool keep_noise = Rule::reads_gradient && header.noise.keep_noise;
@@ -284,11 +374,8 @@ NVRM_INLINE void step_part(const View& view, const CtaArguments<Rule, Math>& cta
   NVRM_UNROLL(1)
   for (int k = 0; k < 4; ++k) {
     TwoRows<Rule, Param, Math, master> two;
-    if (whole) {
-      two.template load<true>(view, i);
-    } else {
-      two.template load<false>(view, i);
-    }
+    if (access == Access::elements && tensor.is_walked()) view.find_places(i);
+    by(access, [&](auto how) { two.template load<how.value>(view, i); });
 
     float noise[2][row_elements];
     if (has_off) {
@@ -329,11 +416,7 @@ NVRM_INLINE void step_part(const View& view, const CtaArguments<Rule, Math>& cta
         for (int n = 0; n < Rule::states; ++n) two.s[n][r][e] = state[n];
       }
     }
-    if (whole) {
-      two.template store_clean<true>(view, i, keep_noise);
-    } else {
-      two.template store_clean<false>(view, i, keep_noise);
-    }
+    by(access, [&](auto how) { two.template store_clean<how.value>(view, i, keep_noise); });
     if (has_on) {
       if (one_draw) {
         recall_rows(words.on, thread, cta.new_scale, noise);
@@ -344,7 +427,7 @@ NVRM_INLINE void step_part(const View& view, const CtaArguments<Rule, Math>& cta
       if constexpr (relative) scale_rows(view.measure(), relation->rows, relation->new_scale, place, noise);
     }
     if constexpr (can_measure && (master || !Rule::writes)) {
-      if (measures) measure_rows(view, i, whole, two.x, k, thread, words, place, *measure);
+      if (measures) measure_rows(view, i, access != Access::single, two.x, k, thread, words, place, *measure);
     }
     if (has_on) {
       NVRM_UNROLL(8)
@@ -353,11 +436,7 @@ NVRM_INLINE void step_part(const View& view, const CtaArguments<Rule, Math>& cta
         x = x + static_cast<Math>(noise[e / row_elements][e % row_elements]);
       }
     }
-    if (whole) {
-      two.template store_noisy<true>(view, i, keep_noise);
-    } else {
-      two.template store_noisy<false>(view, i, keep_noise);
-    }
+    by(access, [&](auto how) { two.template store_noisy<how.value>(view, i, keep_noise); });
     if constexpr (can_measure && !master && Rule::writes) {
       if (measures) {
         // The clean weights are what is left when the noise is taken off again.
@@ -369,7 +448,7 @@ NVRM_INLINE void step_part(const View& view, const CtaArguments<Rule, Math>& cta
           x = CudaLanes::widen(stored);
           if (has_on) x = x - static_cast<Math>(noise[e / row_elements][e % row_elements]);
         }
-        measure_rows(view, i, whole, two.x, k, thread, words, place, *measure);
+        measure_rows(view, i, access != Access::single, two.x, k, thread, words, place, *measure);
       }
     }
     i += 2 * blocks_per_superblock;
@@ -382,8 +461,8 @@ NVRM_INLINE void step_part(const View& view, const CtaArguments<Rule, Math>& cta
 template <class Rule, class Param, class Math, bool master, bool relative>
 NVRM_INLINE void step_thread(const LaunchTable& table, const CtaArguments<Rule, Math>& arguments,
                              const CtaRelation* relation, int tensor_position, uint32_t cta, int thread,
-                             NoiseWords& words, CtaSums* sums) {
-  const View view{table.tensor(tensor_position), table};
+                             CtaWords<Math>& words, CtaSums* sums) {
+  const View<Math> view{table.tensor(tensor_position), table, words.scratch[thread]};
   const int64_t first = cta_element(table, view.tensor, cta) / superblock_size;
   const auto step_rounds = [&](ThreadMeasure* measure) {
     NVRM_UNROLL(1)

@@ -18,7 +18,8 @@
 
 using namespace nvrm;
 
-static NoiseWords words;
+template <class Math>
+static CtaWords<Math> words;
 static CtaSums cta_sums;
 
 static int kind_bytes(ScalarKind kind) { return bytes_of(kind); }
@@ -28,6 +29,7 @@ struct Parameter {
   static constexpr size_t margin = 64;
   int64_t numel, offset;
   std::vector<int64_t> sizes, strides;  // empty: contiguous
+  bool has_row_major_gradient;          // where the others are not contiguous
   std::vector<unsigned char> data[operand_count];
   int64_t step;
   int64_t record[record_words];
@@ -155,7 +157,7 @@ static const std::vector<float>& normal_numbers() {
 }
 
 // most: elements of the longest.
-static std::vector<Parameter> make_parameters(const Case& c, uint32_t seed, int64_t most = 70001) {
+[[maybe_unused]] static std::vector<Parameter> make_parameters(const Case& c, uint32_t seed, int64_t most = 70001) {
   std::vector<Parameter> list;
   const int64_t lengths[] = {1, 7, 0, 127, 128, 129, 4096, 4099, 8321, 70001};
   const int64_t offsets[] = {0, 3, 128, 4, 1000, (int64_t{1} << 36) + 5, (int64_t{1} << 36) + 4};
@@ -192,10 +194,11 @@ static std::vector<Parameter> make_parameters(const Case& c, uint32_t seed, int6
     }
     p.target[record_rule_steps] = p.target[record_numel] = -1;  // not to be copied
     p.scale = c.scale_on * static_cast<float>(n % 4);
-    if (n % 6 == 5) {  // the strides of channels_last: 3 x 5 x 4 x 9
-      p.sizes = {3, 5, 36};
-      p.strides = {180, 1, 5};
+    if (n % 6 == 5) {  // the strides of channels_last: 3 x 5 x 4 x 9; and some that no Walk has
+      p.sizes = n == 17 ? std::vector<int64_t>{27, 10, 2} : std::vector<int64_t>{3, 5, 36};
+      p.strides = n == 17 ? std::vector<int64_t>{20, 1, 10} : std::vector<int64_t>{180, 1, 5};
       p.numel = 540;
+      p.has_row_major_gradient = n == 11;
     }
     p.record[record_numel] = p.numel;
     for (int o = 0; o < operand_count; ++o) {
@@ -254,6 +257,12 @@ struct Table {
           p.layout.sizes[d] = p.sizes[static_cast<size_t>(d)];
           for (auto& strides : p.layout.strides) strides[d] = p.strides[static_cast<size_t>(d)];
         }
+        if (p.has_row_major_gradient) {
+          int64_t below = 1;
+          for (int d = p.layout.dims - 1; d >= 0; below *= p.layout.sizes[d--]) {
+            p.layout.strides[gradient_operand][d] = below;
+          }
+        }
         e.layout = &p.layout;
       }
       e.place.record = p.record;
@@ -311,7 +320,7 @@ static void emulate_launch(const LaunchTable& launch) {
     CtaRelation relation{};
     if constexpr (relative) relation = cta_relation(launch, position, cta, arguments);
     for (int thread = 0; thread < threads_per_cta; ++thread) {
-      step_thread<Rule, Param, Math, master, relative>(launch, arguments, &relation, position, cta, thread, words,
+      step_thread<Rule, Param, Math, master, relative>(launch, arguments, &relation, position, cta, thread, words<Math>,
                                                        &cta_sums);
     }
     if constexpr (relative) {

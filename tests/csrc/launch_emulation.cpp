@@ -225,11 +225,15 @@ static void plan_long_lists() {
       ++seen[n];
       CHECK(t.first_cta == ctas, "running count of CTAs");
       const bool strided = table.entries[n].layout != nullptr;
-      CHECK((t.layout >= 0) == strided, "layout");
-      if (strided) {
-        ++layouts;
+      const bool is_walked = strided && list[n].sizes.back() > 2;
+      CHECK((t.layout >= 0) == strided && t.is_walked() == is_walked, "layout");
+      layouts += strided;
+      if (strided && !is_walked) {
         CHECK(memcmp(&launch.layout(t.layout), table.entries[n].layout, sizeof(Layout)) == 0, "layout of tensor %zu",
               n);
+      }
+      if (is_walked) {
+        CHECK(launch.walk(t.layout).row_major_gradient == list[n].has_row_major_gradient, "layout of tensor %zu", n);
       }
       const int64_t per_cta = int64_t{launch.header.rounds} * superblocks_per_round;
       ctas += static_cast<uint32_t>((superblocks_of(table.entries[n]) + per_cta - 1) / per_cta);
@@ -243,6 +247,87 @@ static void plan_long_lists() {
       "table: %d bytes of arguments, %zu a tensor, %zu tensors a launch; %zu tensors (%d strided) in %d launches\n",
       argument_bytes, sizeof(CudaTensor), sizeof(LaunchTable::pool) / sizeof(CudaTensor), list.size(), layouts,
       launches);
+}
+
+// Divisions by multiplication: around all multiples of small numbers, and at the ends for others.
+static void divide() {
+  constexpr uint32_t limit = 1u << 31;
+  std::mt19937 random(11);
+  for (int n = 0; n < 3000; ++n) {
+    const uint32_t value = n < 2000   ? static_cast<uint32_t>(n) + 2
+                           : n < 2031 ? (1u << (n - 1999)) - n % 2
+                                      : random() / 2 + 2;
+    const Divisor divisor = divisor_of(value);
+    const auto check = [&](uint32_t i) { CHECK(divisor.quotient(i) == i / value, "%u / %u", i, value); };
+    for (int k = 0; k < 200; ++k) {
+      const uint32_t multiple =
+          (k < 100 ? static_cast<uint32_t>(k) : (limit - 1) / value - static_cast<uint32_t>(k - 100)) * value;
+      if (multiple >= limit) continue;
+      check(multiple);
+      if (multiple > 0) check(multiple - 1);
+    }
+    for (int k = 0; k < 200; ++k) check(random() / 2);
+    check(limit - 1);
+  }
+}
+
+// Layouts that are walked: every row of 4, and every element alone, lies where the layout says. And those that are not.
+static void walk_layouts() {
+  struct Shape {
+    std::vector<int64_t> sizes, strides;
+    bool is_walked;
+  };
+  const Shape shapes[] = {
+      {{3, 5, 36}, {180, 1, 5}, true},         // channels_last
+      {{64, 32, 9}, {288, 1, 32}, true},       //
+      {{4, 6, 3}, {18, 1, 6}, true},           //
+      {{7, 11}, {1, 7}, true},                 // transposed
+      {{7, 11}, {16, 1}, true},                // columns of a larger matrix
+      {{2, 3, 5}, {1000, 40, 7}, true},        // not dense
+      {{5, 7, 4}, {0, 1, 0}, true},            // expanded, which the host refuses
+      {{7, 2}, {1, 7}, false},                 // a row of 4 in more than two stretches
+      {{2, 3, 4, 5}, {1, 2, 6, 24}, false},    // too many dimensions
+      {{3, 4}, {-4, 1}, false},                //
+      {{3, int64_t{1} << 30}, {1, 3}, false},  // too many elements
+      {{2, 4}, {int64_t{1} << 31, 1}, false},  // too far apart
+      {{3, 4}, {int64_t{3} << 29, 1}, false},  //
+  };
+  for (const Shape& shape : shapes) {
+    Layout layout{};
+    layout.dims = static_cast<int>(shape.sizes.size());
+    int64_t numel = 1;
+    for (int d = 0; d < layout.dims; ++d) {
+      layout.sizes[d] = shape.sizes[static_cast<size_t>(d)];
+      numel *= layout.sizes[d];
+      for (auto& strides : layout.strides) strides[d] = shape.strides[static_cast<size_t>(d)];
+    }
+    Walk walk;
+    const auto all = [](int) { return true; };
+    CHECK(find_walk(layout, numel, all, walk) == shape.is_walked, "a layout of %d dimensions", layout.dims);
+    if (!shape.is_walked) continue;
+    CHECK(!walk.row_major_gradient, "gradient");
+    for (uint32_t i = 0; i < numel; ++i) {
+      CHECK(walk.position(i) == position(layout, 0, i), "position of %u", i);
+      uint32_t row[row_elements];
+      walk.row_positions(i, row);
+      for (uint32_t e = 0; e < row_elements && i + e < numel; ++e) {
+        CHECK(row[e] == position(layout, 0, i + e), "position of %u in the row of %u", e, i);
+      }
+    }
+    // A gradient in row-major order, then a state in an order of its own, which does not matter where it is not there.
+    Layout other = layout;
+    other.strides[gradient_operand][layout.dims - 1] = 1;
+    for (int d = layout.dims - 1; d > 0; --d) {
+      other.strides[gradient_operand][d - 1] = other.strides[gradient_operand][d] * other.sizes[d];
+    }
+    CHECK(find_walk(other, numel, all, walk) && walk.row_major_gradient, "gradient in row-major order");
+    other.strides[state_operand][0] += 1;
+    CHECK(!find_walk(other, numel, all, walk), "a state with strides of its own");
+    CHECK(find_walk(other, numel, [](int o) { return o != state_operand; }, walk), "no state");
+    other = layout;
+    other.strides[gradient_operand][0] += 1;
+    CHECK(!find_walk(other, numel, all, walk), "a gradient with strides of its own");
+  }
 }
 
 // grad_scale divides the gradients, as on the CPU; found_inf stops everything: weights, states, records and counters.
@@ -330,6 +415,8 @@ int main(int count, char** arguments) {
   kind_count = std::atoi(arguments[1]);
   visit_every_element();
   plan_long_lists();
+  divide();
+  walk_layouts();
   compare_with_the_cpu();
   compare_cycles();
   replay();

@@ -122,8 +122,21 @@ static void record_relative(const std::string& rules, ScalarKind kind, bool has_
   if (has_master && turn % 2 == 0) record_rules();
 }
 
-// Every rule on every kind, with and without master weights; distributions and options take turns. Arguments: the file,
-// turns without measures, turns with measures, the codes of the rules that get those, in one word, and their kinds.
+static Case case_of(ScalarKind kind, bool has_master, int turn) {
+  const int distribution = turn % distribution_count, other = (distribution + turn % 2) % distribution_count;
+  Case c{kind, has_master, 0, turn % 4 == 3, other, distribution, 0.02f, 0.01f, turn % 5 == 0};
+  c.denoise_every = turn % 4 == 1 ? 2 : 0;
+  c.scales_on_device = turn % 3 == 2;
+  c.hyper_on_device = turn % 2 == 1;
+  // Twice in three; what comes off and what goes on is then mostly one draw.
+  c.cycle = !c.keep_noise && turn % 3 != 0;
+  if (c.cycle) c.distribution_off = distribution;
+  return c;
+}
+
+// Every rule on every kind, with and without master weights; distributions and options take turns. The shortest rule
+// has one turn more in place. Arguments: the file, turns without measures, turns with measures, the codes of the rules
+// that get those, in one word, and their kinds.
 int main(int argc, char** argv) {
   out = std::fopen(argv[1], "wb");
   const int turns = std::atoi(argv[2]), relative_turns = std::atoi(argv[3]);
@@ -133,27 +146,13 @@ int main(int argc, char** argv) {
   for (int k = 0; k < 4; ++k) {
     for (int master = 0; master < 2; ++master) {
       for (int n = 0; n < turns; ++n, ++turn) {
-        const int distribution = turn % distribution_count;
-        Case c{static_cast<ScalarKind>(k),
-               master != 0,
-               0,
-               turn % 4 == 3,
-               (distribution + turn % 2) % distribution_count,
-               distribution,
-               0.02f,
-               0.01f,
-               turn % 5 == 0};
-        c.denoise_every = turn % 4 == 1 ? 2 : 0;
-        c.scales_on_device = turn % 3 == 2;
-        c.hyper_on_device = turn % 2 == 1;
-        // Twice in three; what comes off and what goes on is then mostly one draw.
-        c.cycle = !c.keep_noise && turn % 3 != 0;
-        if (c.cycle) c.distribution_off = distribution;
+        Case c = case_of(static_cast<ScalarKind>(k), master != 0, turn);
         for (c.rule = 0; c.rule < rule_count; ++c.rule) record(c, turn);
         c.rule = no_rule;
         c.keep_noise = false;
         record(c, turn);
       }
+      if (!master) record(case_of(static_cast<ScalarKind>(k), false, turn), turn);
       const bool is_relative = std::count(relative_kinds.begin(), relative_kinds.end(), kinds[k]) != 0;
       for (int n = 0; n < relative_turns && is_relative; ++n, ++relative_turn) {
         record_relative(argv[4], static_cast<ScalarKind>(k), master != 0, relative_turn);

@@ -27,8 +27,10 @@ TURNS = {"step": 3, "relative": 2}
 #: What runs with measures, where not everything does: ../csrc/measure_emulation.cpp runs every instance's own code.
 RELATIVE_KINDS = KINDS if EVERY_KERNEL else ("float32", "bfloat16")
 RELATIVE_RULES = range(5) if EVERY_KERNEL else (1,)
-#: Share of each kernel's blocks that is executed at least. Noise alone has the blocks of a step without a target, too.
+#: Share of each kernel's blocks that is executed at least. Noise alone has the blocks of a step without a target, too,
+#: up to a fifth of all its blocks.
 EXECUTED = {"step": 0.9, "relative": 0.88}
+NOISE_ALONE_EXECUTED = {"step": 0.88, "relative": 0.8}
 
 
 @pytest.fixture(scope="module")
@@ -80,15 +82,16 @@ def test_steps_are_the_cpu_kernels_byte_for_byte(source, kind, recorded, program
     for case in cases:
         assert run(case, programs) == [], case.name
     made = programs(f"{source}_{kind}")
-    if source == "step":  # nothing to measure
-        rules, noise_that_stays = (*range(5), -1), 0
+    if source == "step":
+        rules, more = (*range(5), -1), 1  # a turn of SGD
         assert len(made) == 2 * (len(RULES) - 1)
     else:
-        rules, noise_that_stays = (*RELATIVE_RULES, -2, -1), len(RELATIVE_RULES)
+        rules, more = (*RELATIVE_RULES, -2, -1), len(RELATIVE_RULES)  # noise that stays
         assert len(made) == 2 * len(RULES)
-    assert len(cases) == 2 * TURNS[source] * len(rules) + noise_that_stays
+    assert len(cases) == 2 * TURNS[source] * len(rules) + more
     own = {name: made[name] for rule in rules for name in ((RULES[rule], True), (RULES[rule], False))}
-    assert min(running.report(f"{source}, {kind}", own).values()) >= EXECUTED[source]
+    for (rule, _), share in running.report(f"{source}, {kind}", own).items():
+        assert share >= (NOISE_ALONE_EXECUTED if rule == "NoUpdate" else EXECUTED)[source]
     if source == "relative":
         assert min(running.report("finish", programs("finish")).values()) >= 0.9
 
