@@ -14,7 +14,7 @@ WHEEL ?=
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f) nvrm_fast/_version.py
 CPP = $(shell find csrc tests/csrc release -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test test-fast bench bench-step bench-compare lint format docs dist coverage clean cuda-check battery fuzz
+.PHONY: demo test test-fast bench bench-step bench-compare lint format docs dist coverage clean cuda-check gpu-model battery fuzz
 
 # DEMO_ARGS, for instance: DEMO_ARGS="--network mlp --variability 0.02" (python -m studies label-noise --help).
 demo: $(VENV)/demo
@@ -52,6 +52,10 @@ $(VENV)/bench: $(VENV)/installed
 cuda-check: $(VENV)/installed
 	NVRM_FAST_EVERY_KERNEL=1 $(RUN) -m pytest -s tests/csrc/test_cuda_compiles.py tests/csrc/test_launch_emulation.py \
 		tests/ptx tests/triton_kernels/test_interpreted.py
+
+# What a step costs on a GPU as the model has it, without one: instructions, registers, bounds. Writes docs/gpus.md.
+gpu-model: $(VENV)/installed
+	$(RUN) tests/helpers/gpu_model.py --write docs/gpus.md
 
 # The noise through dieharder and PractRand, about an hour (python release/noise_battery.py --help).
 battery:

@@ -7,6 +7,7 @@ CTA can come to it any more without passing it.
 
 from __future__ import annotations
 
+import collections
 import struct
 from collections.abc import Callable
 
@@ -17,6 +18,8 @@ from .memory import Bytes, Fault, Memory
 from .source import SIZES, Block, Instruction, Kernel
 
 DONE = np.int32(1 << 30)
+#: Threads that a GPU runs together.
+WARP = 32
 #: Where a launch's arguments lie; no address of a process is there.
 ARGUMENTS = 1 << 62
 REGISTERS = {"rd": np.uint64, "rs": np.uint16, "r": np.uint32, "fd": np.float64, "f": np.float32, "p": np.bool_}
@@ -67,6 +70,7 @@ class Launch:
                     continue
                 lanes = np.flatnonzero(at == place)
                 self.program.covered.add(int(place))
+                self.program.warps[int(place)] += np.count_nonzero(np.diff(lanes // WARP)) + 1
                 try:
                     self.program.function(int(place))(self, lanes)
                 except Fault as fault:
@@ -164,11 +168,13 @@ class Launch:
 
 
 class Program:
-    """A kernel made executable. ``covered``: which of its blocks were ever run."""
+    """A kernel made executable. ``covered``: which of its blocks were ever run. ``warps``: how many warps have run each
+    block, if threads that parted meet again as soon as they can."""
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
         self.covered: set[int] = set()
+        self.warps: collections.Counter[int] = collections.Counter()
         self._functions: dict[int, Callable[[Launch, np.ndarray], None]] = {}
 
     def function(self, place: int) -> Callable[[Launch, np.ndarray], None]:

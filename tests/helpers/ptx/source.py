@@ -18,8 +18,9 @@ GAP = 64
 
 @dataclass
 class Instruction:
-    """One line: opcode parts, operands as text, and the predicate that guards it."""
+    """One line: its number in the file, from 1, opcode parts, operands as text, and the predicate that guards it."""
 
+    line: int
     text: str
     parts: list[str]
     operands: list[str]
@@ -61,9 +62,9 @@ def _operands(text: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
-def _blocks(body: str) -> list[Block]:
+def _blocks(body: str, first_line: int) -> list[Block]:
     blocks = [Block("entry")]
-    for raw in body.splitlines():
+    for number, raw in enumerate(body.splitlines(), first_line):
         line = re.sub(r"//.*", "", raw).strip()
         if not line or line.startswith("."):
             continue
@@ -77,7 +78,9 @@ def _blocks(body: str) -> list[Block]:
         if match is None:
             raise ValueError(f"cannot read PTX: {line}")
         negated, guard, opcode, rest = match.groups()
-        blocks[-1].instructions.append(Instruction(line, opcode.split("."), _operands(rest), guard, negated == "!"))
+        blocks[-1].instructions.append(
+            Instruction(number, line, opcode.split("."), _operands(rest), guard, negated == "!")
+        )
         if opcode.split(".")[0] in ("bra", "ret", "bar", "exit"):
             blocks.append(Block(f"after {len(blocks)}"))
     return [block for block in blocks if block.instructions or not block.label.startswith(("after", "entry"))]
@@ -90,7 +93,8 @@ def kernels_of(ptx: str) -> dict[str, Kernel]:
         ValueError: for a line that it cannot read.
     """
     found = {}
-    for name, head, _, body in _ENTRY.findall(ptx):
+    for entry in _ENTRY.finditer(ptx):
+        name, head, _, body = entry.groups()
         params, at = {}, 0
         for alignment, kind, param, count in _PARAM.findall(head):
             size = SIZES[kind] * int(count or 1)
@@ -102,7 +106,8 @@ def kernels_of(ptx: str) -> dict[str, Kernel]:
             top = _aligned(top + GAP, max(16, int(alignment)))
             shared[variable] = (top, SIZES[kind] * int(count or 1))
             top += shared[variable][1]
+        first_line = ptx.count("\n", 0, entry.start(4)) + 1
         if ".local" in body:
             raise ValueError(f"{name} has a stack, which is not expected of these kernels")
-        found[name] = Kernel(name, params, at, shared, top + GAP, _blocks(body))
+        found[name] = Kernel(name, params, at, shared, top + GAP, _blocks(body, first_line))
     return found
