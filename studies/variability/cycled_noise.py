@@ -95,10 +95,13 @@ class CycledNoise(FlippedStudy):
             ),
         }
         ratios = {"weights": "state", "b": "b", "variance, cycle / independent": tables.means(ratio, 3)}
+        ordered = sorted(trained, key=lambda run: (run["noise_kind"], run["optimizer"], run["seed"]))
+        pairs = [of(ordered, draws) for draws in reversed(DRAWS)]
         text = (
             f"{self.data}, {self.network}, {100 * self.noise_rate:g} % flips, {self.epochs} epochs, b = "
             f"{self.variability:g}. {training.means_of_last(self)}:\n\n"
             f"{tables.table(trained, ('noise_kind', 'optimizer'), columns)}\n\n"
+            f"All {len(pairs[0])} pairs together, cycle less independent: {tables.paired(*pairs)}.\n\n"
             f"Variance of the mean gradient over four steps ({self.repetitions} repetitions, a fixed batch of "
             f"{self.gradient_batch} images):\n\n{tables.table(variances, ('state', 'b'), ratios)}"
         )
