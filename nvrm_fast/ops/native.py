@@ -7,6 +7,7 @@ checks them. So the module needs no torch to be compiled, and one of them serves
 from __future__ import annotations
 
 import ctypes
+import operator
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -20,6 +21,7 @@ from ..contract.arguments import MeasureArguments, ReperturbArguments, StepArgum
 from ..contract.laws import NO_DIRECTION
 from ..contract.layers import (
     NEURON,
+    NOTHING,
     direction_arguments,
     neuron_gradients,
     sq_norm_gradient,
@@ -56,7 +58,7 @@ def connect(module: Any) -> None:
 def are_plain(tensors: Iterable[Any]) -> bool:
     """Whether kernels may take the tensors as they are: none is of a subclass (Parameter is none), and of none torch
     has only noted that it is to be negated."""
-    tensors = list(tensors)
+    tensors = tensors if isinstance(tensors, list) else list(tensors)
     return PLAIN_TENSORS.issuperset(map(type, tensors)) and True not in map(Tensor.is_neg, tensors)
 
 
@@ -65,12 +67,16 @@ def _may_go_around(args: Iterable[Any]) -> bool:
     no mode or transform is at work that has to see the operator, and no tensor needs what the dispatcher does first."""
     if torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active():
         return False
-    if not _PLAIN.issuperset(map(type, args)):
-        return False
-    tensors = [x for x in args if isinstance(x, Tensor)]
+    tensors = []
     for x in args:
-        if type(x) is list and x and isinstance(x[0], Tensor):
-            tensors += x
+        kind = type(x)
+        if kind in PLAIN_TENSORS:
+            tensors.append(x)
+        elif kind is list:
+            if x and isinstance(x[0], Tensor):
+                tensors += x
+        elif kind not in _PLAIN:
+            return False
     # Without memory of its own: a batch of gradients (torch.autograd.grad's is_grads_batched), a sparse tensor.
     return are_plain(tensors) and False not in map(torch._C._has_storage, tensors)
 
@@ -101,8 +107,20 @@ def behind_dispatcher(kernel: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+def hold(dicts: list[dict[str, Any]], keys: tuple[str, ...], objects: list[Any]) -> bool:
+    """Whether the dicts hold these very objects under the keys, dict by dict."""
+    if _native is not None:
+        return bool(_native.hold(dicts, keys, objects))
+    found = (each.get(key) for each in dicts for key in keys)
+    return len(objects) == len(dicts) * len(keys) and all(map(operator.is_, found, objects))
+
+
 def _note_writes(*lists: list[Tensor]) -> None:
-    """Whoever saved one of these tensors for a backward pass must hear that it was written."""
+    """Whoever saved one of these tensors for a backward pass must hear that it was written.
+
+    Steps and records are left out: integers that no loss is made of, and for many small tensors it takes longer to note
+    them than to write them.
+    """
     for tensors in lists:
         torch.autograd.graph.increment_version(tensors)
 
@@ -119,7 +137,7 @@ def steps_(calls: list[StepArguments]) -> list[int]:
     profiled = torch._C._autograd._profiler_enabled()
     places = _native.steps_(calls, _step_in_a_profile if profiled else None)
     for a in calls:
-        _note_writes(a.params, a.states, a.masters, a.steps, a.records)
+        _note_writes(a.params, a.states, a.masters)
         if a.measure:
             _note_writes(a.measures, a.sums)
     return places
@@ -132,7 +150,7 @@ def step_(*args: Any) -> None:
 def reperturb_(*args: Any) -> None:
     a = ReperturbArguments(*args)
     _native.reperturb_(a)
-    _note_writes(a.params, a.records)
+    _note_writes(a.params)
 
 
 def measure_(*args: Any) -> None:
@@ -193,6 +211,8 @@ def stochastic_activation(z: Tensor, key: Tensor, *settings: Any) -> tuple[Tenso
     y = z.new_empty(outer, doubled // 2, inner)
     parts = _native.stochastic_activation((z.contiguous(), key, *settings), y)
     sums = settings[4]
+    if parts is None and sums == NOTHING:
+        return y, y.new_empty(0, dtype=torch.float32)
     if parts is None:
         return y, torch.zeros(sums_shape(z, sums), dtype=torch.float32, device=z.device)
     if sums == NEURON:

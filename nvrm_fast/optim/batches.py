@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..contract.measures import SUM_WORDS, row_length
 from ..contract.rules import Rule
-from ..ops.native import are_plain
+from ..ops.native import are_plain, hold
 from .shards import Place, is_distributed, local_gradient, local_tensor
 
 #: Keys of a parameter's state beside the rule's.
@@ -163,9 +163,12 @@ class Plan:
         self.devices = [param.device for param in self.params]
         self.sizes = [len(state) for state in self.states]
         self.batches = make_batches(self.refs, self.states)
-        # As state_tensors finds them, and as the operator takes them: spares most steps to sort them again.
-        self.getters = [operator.itemgetter(*batch.keys(self.rule)) for batch in self.batches]
-        self.tensors = [list(self.state_tensors(k)) for k in range(len(self.batches))]
+        # Of each batch: under which keys its states hold what, parameter by parameter, and that as the operator takes
+        # it. Spares most steps to sort them again.
+        self.keys = [batch.keys(self.rule) for batch in self.batches]
+        self.tensors = [
+            [state[key] for state in batch.states for key in keys] for batch, keys in zip(self.batches, self.keys)
+        ]
         self.lists = [batch.state_lists(self.rule) for batch in self.batches]
         self.batch_devices = [local_tensor(self.params[batch.members[0]]).device for batch in self.batches]
         #: Whether no tensor but the gradients is of a subclass.
@@ -222,10 +225,6 @@ class Plan:
             and self.has_state()
         )
 
-    def state_tensors(self, k: int) -> Iterator[Tensor]:
-        """What batch k's states hold now, parameter by parameter. KeyError where something is missing."""
-        return itertools.chain.from_iterable(map(self.getters[k], self.batches[k].states))
-
     def sums_of(self, k: int) -> list[Tensor]:
         """Where batch k's shards leave the sums of their weights; none where nothing is sharded."""
         if self.has_shards and k not in self._sums:
@@ -236,10 +235,7 @@ class Plan:
 
     def has_state_of(self, k: int) -> bool:
         """Whether batch k's tensors are the ones that were there when the plan was made."""
-        try:
-            return all(map(operator.is_, self.state_tensors(k), self.tensors[k]))
-        except KeyError:
-            return False
+        return hold(self.batches[k].states, self.keys[k], self.tensors[k])
 
     def has_state(self) -> bool:
         return all(map(self.has_state_of, range(len(self.batches))))

@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nvrm_fast import NVRMSGD, use_backend
 from nvrm_fast.contract.arguments import StepArguments
-from nvrm_fast.ops import registry
+from nvrm_fast.ops import native, registry
 from nvrm_fast.ops.step import serves_at_once, steps_
 
 pytestmark = pytest.mark.skipif(registry._native is None, reason="native kernels not built")
@@ -155,3 +155,47 @@ def test_the_profiler_sees_every_step():
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         optimizer.step()
     assert sum(event.count for event in profile.key_averages() if event.key == "nvrm_fast::step_") == 2
+
+
+@pytest.mark.parametrize("by", ["native", "Python"])
+def test_states_hold_these_very_objects(by, monkeypatch):
+    """What a plan asks before each step: an equal tensor in another one's place is another tensor."""
+    if by == "Python":
+        monkeypatch.setattr(native, "_native", None)
+    keys = "step", "moment"
+    states = [{"moment": torch.ones(i), "step": torch.tensor(3), "other": None} for i in range(3)]
+    objects = [state[key] for state in states for key in keys]
+    assert native.hold(states, keys, objects)
+    assert native.hold([], keys, [])
+    assert not native.hold(states, keys, objects[:-1])
+    assert not native.hold(states[:2], keys, objects)
+    assert not native.hold(states, keys[::-1], objects)
+    for key in keys:
+        kept = states[1][key]
+        states[1][key] = kept.clone()
+        assert not native.hold(states, keys, objects)
+        del states[1][key]
+        assert not native.hold(states, keys, objects)
+        states[1][key] = kept
+    assert native.hold(states, keys, objects)
+
+
+@pytest.mark.parametrize("step", ["at once", "by the operator"])
+def test_state_that_was_replaced_is_the_one_that_is_stepped(step):
+    """By a tensor with the same values: the old one keeps them, and the new one has the next step's."""
+    param = torch.nn.Parameter(torch.ones(5))
+    param.grad = torch.ones(5)
+    optimizer = NVRMSGD([param], lr=0.1, momentum=0.9, variability=0.0)
+    optimizer.step()
+    state = optimizer.state[param]
+    old = dict(state)
+    for key in ("step", "momentum_buffer"):
+        state[key] = state[key].clone()
+    before = {key: old[key].clone() for key in ("step", "momentum_buffer")}
+    if step == "by the operator":
+        with Watcher():
+            optimizer.step()
+    else:
+        optimizer.step()
+    for key, value in before.items():
+        assert torch.equal(old[key], value) and not torch.equal(state[key], value)
