@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 
 def normalized_product(x: Tensor, v: Tensor, with_sq_norm: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -34,8 +35,9 @@ def normalized_product(x: Tensor, v: Tensor, with_sq_norm: bool) -> tuple[Tensor
 
 def beyond_float32(sums: Tensor) -> bool:
     """Whether sums of squares have left float32's range, as those of inputs of 1e25 or 1e-25 do: all too small, or one
-    too large. Only on the CPU, where asking does not wait for a device; float64 and compiled graphs are not asked."""
-    if sums.dtype != torch.float32 or sums.device.type != "cpu" or sums.numel() == 0:
+    too large. Only on the CPU, where asking does not wait for a device; float64, compiled graphs and fake tensors,
+    which have no values, are not asked."""
+    if sums.dtype != torch.float32 or sums.device.type != "cpu" or sums.numel() == 0 or isinstance(sums, FakeTensor):
         return False
     total = (sums.detach() if sums.requires_grad else sums).sum().item()
     return not 1e-30 < total < 3e38
