@@ -1,12 +1,14 @@
 """Is cycled noise, one draw turned by a quarter at each of four steps, as good as independent draws?
 
 Trainings on wrong labels with NVRM-SGD and NVRM-Adam, by independent draws and by cycles, at the same seeds: initial
-weights, labels and batches are shared, so the differences are paired. Beside them the variance of the gradient that the
-noise makes: at fixed weights and a fixed batch, the mean gradient over four steps' noise is taken again and again, by
-cycles and by independent draws, and the trace of its covariance over the repetitions is compared. A cycle sums to
-zero, so the part of the gradient that is linear in the noise cancels. Of a smooth network what is left is of the order
-of b^2, and the ratio tends to 0 with b. At the kinks of ReLUs and of max pooling the gradient jumps, by as much for
-small noise as for large, only more rarely, and no cycle cancels that.
+weights, labels and batches are shared, so the differences are paired. Likewise the accuracy under noise on the weights
+after NVRM-SGD on right labels, and that of all tasks after NVRM-Adam has learned them in turn.
+
+Beside them the variance of the gradient that the noise makes: at fixed weights and a fixed batch, the mean gradient over
+four steps' noise is taken again and again, by cycles and by independent draws, and the trace of its covariance over the
+repetitions is compared. A cycle sums to zero, so the part of the gradient that is linear in the noise cancels. Of a
+smooth network what is left is of the order of b^2, and the ratio tends to 0 with b. At the kinks of ReLUs and of max
+pooling the gradient jumps, by as much for small noise as for large, only more rarely, and no cycle cancels that.
 
 Written to --out: table.md, cycles.png and results.json.
 """
@@ -20,10 +22,12 @@ from typing import Annotated, Any, Literal
 
 import torch
 from matplotlib.figure import Figure
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from nvrm_fast import NVRMSGD
+from nvrm_fast.probe import accuracy_against_noise
 from studies import figures, tables
 from studies.labels import Kind
 from studies.optimizers import NVRM_ADAM, NVRM_SGD, SGD
@@ -31,10 +35,16 @@ from studies.seeds import derive, shuffled
 from studies.settings import SOME, Count, Positive
 from studies.study import Context, Report, Row
 from studies.variability import looks, training
+from studies.variability.continual.report import all_learned
+from studies.variability.continual.tasks import permuted
+from studies.variability.continual.training import learn
+from studies.variability.forgetting import Forgetting
 from studies.variability.training import FlippedStudy, accuracy
 
 DRAWS = ("independent", "cycle")
 CYCLE = 4  # steps
+#: What is measured beside accuracy after wrong labels, a fraction of a row each.
+MEASURES = {"perturbed": lambda row: row["measured"]["perturbed"], "forgetting": lambda row: all_learned(row)[-1]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +63,22 @@ class CycledNoise(FlippedStudy):
     """images of the fixed batch"""
     gradient_epochs: Count = 4
     """epochs of training before the second measurement of the variance"""
+    perturbation: Positive = 0.1
+    """noise on the weights at which accuracy is measured, after training on right labels"""
+    perturbed_copies: Count = 16
+    """perturbed networks over whose accuracies the mean is taken"""
+    tasks: Annotated[int, Field(ge=2)] = 5
+    """tasks of permuted pixels that are learned in turn"""
+    task_epochs: Count = 15
+    """passes over the images of a task"""
+    task_variability: Positive = 0.03
+    """b of NVRM-Adam there"""
 
     presets = {
-        "tiny": training.tiny(repetitions=3, gradient_batch=20, gradient_epochs=1, gradient_scales=(0.01,)),
+        "tiny": training.tiny(
+            repetitions=3, gradient_batch=20, gradient_epochs=1, gradient_scales=(0.01,), perturbed_copies=2, tasks=2,
+            task_epochs=1,
+        ),
         "quick": {"epochs": 24, "seeds": 2, "noise_kind": ("asymmetric",), "optimizers": (NVRM_SGD,)},
         "long": {"epochs": 24, "seeds": 5},
         "paper": training.paper(),
@@ -63,20 +86,48 @@ class CycledNoise(FlippedStudy):
     extends = ("noise_kind", "optimizers", "gradient_scales")
 
     def cells(self) -> Iterator[dict[str, Any]]:
-        """Seeds first: the trainings, then the variances."""
+        """Seeds first: the trainings on wrong labels, then the variances, then what else is trained."""
         for seed in range(self.seeds):
             for kind, name, draws in itertools.product(self.noise_kind, self.optimizers, DRAWS):
                 yield {"what": "accuracy", "noise_kind": kind, "optimizer": name, "draws": draws, "seed": seed}
             for state, b in itertools.product(("start", "trained"), self.gradient_scales):
                 yield {"what": "variance", "state": state, "b": b, "seed": seed}
+            for what, draws in itertools.product(MEASURES, DRAWS):
+                yield {"what": what, "draws": draws, "seed": seed}
 
     def run(self, context: Context, *, what: str, seed: int, **place: Any) -> dict[str, Any]:
         """One training, or one variance."""
         if what == "variance":
             return gradient_variances(context, seed, **place)
+        if what == "perturbed":
+            return self.trained_on_right_labels(context, seed, **place)
+        if what == "forgetting":
+            return self.tasks_in_turn(context, seed, **place)
         problem = training.corrupt(context.prepared, place["noise_kind"], self.noise_rate, seed)
         chosen = self.at(draws=place["draws"])
         return training.train(problem, chosen, place["optimizer"], seed, advance=context.advance)
+
+    def trained_on_right_labels(self, context: Context, seed: int, *, draws: str) -> dict[str, Any]:
+        """One training, and the mean accuracy of perturbed copies."""
+
+        def measure(network: nn.Module, problem: training.Problem, *_: Any) -> dict[str, float]:
+            curve = accuracy_against_noise(
+                network.eval(), (problem.test_images, problem.test_labels), [self.perturbation],
+                samples=self.perturbed_copies, seed=derive(seed, "perturbed copies"), batch_size=500,
+            )  # fmt: skip
+            return {"perturbed": float(curve.mean[0])}
+
+        problem = training.corrupt(context.prepared, self.noise_kind[0], 0.0, seed)
+        chosen = self.at(draws=draws)
+        return training.train(problem, chosen, NVRM_SGD, seed, advance=context.advance, measure=measure)
+
+    def tasks_in_turn(self, context: Context, seed: int, *, draws: str) -> dict[str, Any]:
+        """The tasks of the study forgetting, learned by NVRM-Adam."""
+        size = {} if self.width is None else {"width": self.width}
+        how = Forgetting(tasks=self.tasks, epochs=self.task_epochs, draws=draws, **size)
+        tasks = permuted(context.prepared, self.tasks, seed)
+        b = self.task_variability
+        return learn(tasks, context.prepared.classes, how, variability=b, seed=seed, advance=context.advance)
 
     def report(self, rows: list[Row]) -> Report:
         """Accuracies with paired differences; variances as ratios."""
@@ -105,10 +156,35 @@ class CycledNoise(FlippedStudy):
             f"Variance of the mean gradient over four steps ({self.repetitions} repetitions, a fixed batch of "
             f"{self.gradient_batch} images):\n\n{tables.table(variances, ('state', 'b'), ratios)}"
         )
+        others = [row for row in rows if row["what"] in MEASURES]
+        if others:  # results of earlier versions have none
+            text += f"\n\nTest accuracy after other trainings, in percent:\n\n{self.table_of_others(others)}"
         return Report(text, {"cycles.png": draw(self, trained, variances)})
+
+    def table_of_others(self, rows: list[Row]) -> str:
+        """What was trained on right labels."""
+        words = {
+            "perturbed": f"NVRM-SGD, right labels, at noise of {self.perturbation:g} on the weights",
+            "forgetting": f"NVRM-Adam, b = {self.task_variability:g}, all of {self.tasks} permuted tasks in turn",
+        }
+
+        def of(runs: list[Row], draws: str) -> list[float]:
+            return [MEASURES[run["what"]](run) for run in tables.select(runs, draws=draws)]
+
+        columns: dict[str, Any] = {
+            "measured": tables.words(lambda row: words[row["what"]]),
+            "independent": lambda runs: tables.percent(of(runs, "independent")),
+            "cycle": lambda runs: tables.percent(of(runs, "cycle")),
+            "cycle less independent, 95 % interval": lambda runs: tables.paired(
+                of(runs, "cycle"), of(runs, "independent")
+            ),
+        }
+        return tables.table(rows, ("what",), columns)
 
     def summary(self, row: Row) -> str:
         """``test 87.4%`` or ``ratio 0.123``."""
+        if row["what"] in MEASURES:
+            return f"test {MEASURES[row['what']](row):.1%}"
         return f"test {accuracy(row):.1%}" if "test_accuracy" in row else f"ratio {ratio(row):.3f}"
 
 

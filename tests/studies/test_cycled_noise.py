@@ -7,9 +7,10 @@ import torch
 
 from nvrm_fast import NVRMSGD
 from studies import __main__ as command
-from studies import data
+from studies import data, optimizers
 from studies.study import Context
 from studies.variability import cycled_noise, training
+from studies.variability.continual.training import make_optimizer
 from studies.variability.cycled_noise import CycledNoise
 
 
@@ -20,6 +21,13 @@ def test_the_whole_study(mnist, tmp_path):
     places = [(row["optimizer"], row["draws"]) for row in rows if row["what"] == "accuracy"]
     assert places == [(name, draws) for name in ("NVRM-SGD", "NVRM-Adam") for draws in ("independent", "cycle")]
     assert [row["state"] for row in rows if row["what"] == "variance"] == ["start", "trained"]
+    others = [(row["what"], row["draws"]) for row in rows if row["what"] in cycled_noise.MEASURES]
+    assert others == [(what, draws) for what in ("perturbed", "forgetting") for draws in ("independent", "cycle")]
+    for what, measure in cycled_noise.MEASURES.items():
+        one, other = [measure(row) for row in rows if row["what"] == what]
+        assert 0 <= one <= 1 and 0 <= other <= 1
+    one, other = [row for row in rows if row["what"] == "forgetting"]
+    assert one["base_loss"] != other["base_loss"] and [len(after) for after in one["accuracy"]] == [1, 2]
 
 
 def test_a_mean_is_over_a_whole_cycle():
@@ -67,10 +75,15 @@ def test_draws_reach_the_optimizer(mnist, tmp_path, monkeypatch):
         place = {"noise_kind": "symmetric", "optimizer": "NVRM-SGD", "draws": draws}
         context.settings.run(context, what="accuracy", seed=0, **place)
     assert [settings.draws for settings in seen] == ["independent", "cycle"]
-    from studies import optimizers
-
     made = optimizers.make_optimizer("NVRM-Adam", torch.nn.Linear(2, 2), seen[1], 0)
     assert made.param_groups[0]["draws"] == "cycle" and not isinstance(made, NVRMSGD)
+    seen_by_tasks = []
+    monkeypatch.setattr(cycled_noise, "learn", lambda tasks, classes, study, **rest: seen_by_tasks.append(study) or {})
+    for draws in cycled_noise.DRAWS:
+        context.settings.run(context, what="forgetting", seed=0, draws=draws)
+        context.settings.run(context, what="perturbed", seed=0, draws=draws)
+        noisy = make_optimizer([torch.nn.Parameter(torch.zeros(2))], seen_by_tasks[-1], 0.1, 0)
+        assert seen[-1].draws == noisy.param_groups[0]["draws"] == draws
 
 
 def test_table_and_figure_show_the_rows():
@@ -80,10 +93,17 @@ def test_table_and_figure_show_the_rows():
         if cell["what"] == "accuracy":
             value = 0.8 + 0.02 * (cell["draws"] == "cycle") + 0.1 * cell["seed"]
             rows.append({**cell, "test_accuracy": [0.0] + 3 * [value]})
+        elif cell["what"] == "perturbed":
+            rows.append({**cell, "measured": {"perturbed": 0.5 - 0.03 * (cell["draws"] == "cycle")}})
+        elif cell["what"] == "forgetting":
+            rows.append({**cell, "accuracy": [[0.1], [0.6, 0.8 + 0.02 * (cell["draws"] == "cycle")]]})
         else:
             rows.append({**cell, "cycle": 10 * cell["b"], "independent": 2.0})
     made = settings.report(rows)
     assert "+2.0 [+2.0, +2.0]" in made.text and "85.0 ± 7.1" in made.text and "0.500 ± 0.000" in made.text
+    assert "-3.0 [-3.0, -3.0]" in made.text and "+1.0 [+1.0, +1.0]" in made.text
+    before = [row for row in rows if row["what"] in ("accuracy", "variance")]
+    assert "other trainings" in made.text and "other trainings" not in settings.report(before).text
     left, right = made.figures["cycles.png"].axes
     assert [label.get_text() for label in left.get_xticklabels()] == ["symmetric\nNVRM-SGD", "symmetric\nNVRM-Adam"]
     assert right.lines[0].get_ydata() == pytest.approx([0.05, 0.5])

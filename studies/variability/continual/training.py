@@ -63,6 +63,8 @@ class ContinualStudy(ImageStudy):
     """L2 penalty with permuted pixels"""
     variability: Positive = 0.03
     """b of the curves, the scale of NVRM's weight noise"""
+    draws: Literal["independent", "cycle"] = "independent"
+    """draws of the weight noise: each step its own, or one for four steps"""
     optimizer_state: Literal["kept", "new"] = "kept"
     """Adam's moments when a new permutation comes: as they are, or zero"""
 
@@ -97,7 +99,8 @@ def make_optimizer(
     if variability == 0:
         return torch.optim.Adam(parameters, **shared, fused=True)
     masters = True if keep_clean else None
-    return NVRMAdam(parameters, **shared, variability=variability, seed=seed, master_weights=masters)
+    noise = {"variability": variability, "draws": study.draws, "seed": seed}
+    return NVRMAdam(parameters, **shared, **noise, master_weights=masters)
 
 
 @torch.no_grad()
