@@ -4,11 +4,12 @@ Trainings on wrong labels with NVRM-SGD and NVRM-Adam, by independent draws and 
 weights, labels and batches are shared, so the differences are paired. Likewise the accuracy under noise on the weights
 after NVRM-SGD on right labels, and that of all tasks after NVRM-Adam has learned them in turn.
 
-Beside them the variance of the gradient that the noise makes: at fixed weights and a fixed batch, the mean gradient over
-four steps' noise is taken again and again, by cycles and by independent draws, and the trace of its covariance over the
-repetitions is compared. A cycle sums to zero, so the part of the gradient that is linear in the noise cancels. Of a
-smooth network what is left is of the order of b^2, and the ratio tends to 0 with b. At the kinks of ReLUs and of max
-pooling the gradient jumps, by as much for small noise as for large, only more rarely, and no cycle cancels that.
+Beside them the variance of the gradient that the noise makes: at fixed weights and a fixed batch, the mean gradient
+over four steps' noise is taken again and again, by cycles and by independent draws, and the trace of its covariance
+over the repetitions is compared. A cycle sums to zero, so the part of the gradient that is linear in the noise
+cancels. Of a smooth network what is left is of the order of b^2, and the ratio tends to 0 with b. At the kinks of
+ReLUs and of max pooling the gradient jumps, by as much for small noise as for large, only more rarely, and no cycle
+cancels that.
 
 Written to --out: table.md, cycles.png and results.json.
 """
