@@ -133,6 +133,7 @@ class Comparison(FlippedStudy):
             columns["passes a step"] = tables.words(lambda row: str(METHODS[row["method"]].passes))
             columns["state, bytes per weight"] = tables.first("{state_bytes_a_parameter:.1f}")
             parts.append(f"{heading(self, rate)}:\n\n{tables.table(mine, ['method'], columns)}")
+        parts.append(f"What the search saw, accuracy on the images held out:\n\n{table_of_search(rows)}")
         found = {
             "chosen": [{"rate": rate, "method": name, "value": value} for (rate, name), value in choose(rows).items()]
         }
@@ -154,6 +155,27 @@ def choose(rows: list[Row]) -> dict[tuple[float, str], float]:
 def score(runs: list[Row]) -> float:
     """Mean over seeds of the accuracy on the validation split."""
     return statistics.fmean(map(accuracy, runs))
+
+
+def table_of_search(rows: list[Row]) -> str:
+    """A line a method, a column a rate: each value of the grid and its score in percent."""
+    searched = tables.select(rows, judged_by="validation")
+
+    def grid_at(rate: float) -> tables.Column:
+        def cell(mine: list[Row]) -> str:
+            values = tables.groups(tables.select(mine, noise_rate=rate), "value")
+            return ", ".join(f"{value:g}: {100 * score(runs):.1f}" for (value,), runs in values.items())
+
+        return cell
+
+    columns: dict[str, str | tables.Column] = {
+        "method, its strength": tables.words(
+            lambda row: f"{METHODS[row['method']].label}, {METHODS[row['method']].strength}"
+        )
+    }
+    for (rate,) in tables.groups(searched, "noise_rate"):
+        columns[f"{100 * rate:g} % wrong labels" if rate else "clean labels"] = grid_at(rate)
+    return tables.table(searched, ["method"], columns)
 
 
 def heading(settings: Comparison, rate: float) -> str:

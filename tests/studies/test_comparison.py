@@ -49,6 +49,9 @@ def test_the_rule_takes_the_best_validation_score():
     settings = Comparison(methods=("sgd", "nvrm"), noise_rate=(0.4,), seeds=1, search_seeds=1)
     found = rows(settings, {("sgd", 0.1): 0.5, ("sgd", 0.3): 0.5, ("nvrm", 0.03): 0.4})
     assert comparison.choose(found) == {(0.4, "sgd"): 0.1, (0.4, "nvrm"): 0.03}
+    heading, _, sgd, nvrm = comparison.table_of_search(found).splitlines()
+    assert "40 % wrong labels" in heading
+    assert "0.1: 50.0, 0.3: 50.0" in sgd and "0.03: 40.0" in nvrm
 
 
 def test_each_strength_reaches_the_training(context, monkeypatch):
