@@ -102,7 +102,7 @@ def conclusion(rows: list[Row]) -> str:
 
     def told(runs: list[Row]) -> str:
         memorized = training.last(runs, "memorized")
-        words = f"{tables.percent(training.last(runs, 'test_accuracy'))} % of the test images right"
+        words = f"{tables.percent(list(map(training.accuracy, runs)))} % of the test images right"
         return words if None in memorized else f"{words} and repeats {tables.percent(memorized)} % of the wrong labels"
 
     (sgd,), (noisy,) = ([runs for (name, _), runs in ways.items() if name == which] for which in (SGD, NVRM_SGD))

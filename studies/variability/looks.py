@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
 from studies.figures import COLORS as PALETTE
 from studies.figures import FAINT, INK
 from studies.optimizers import ADAM, ANTI_PGD, IVON, M_RWP, MSAM, NVRM_ADAM, NVRM_SGD, PERTURBED_SGD, SAM, SGD
+from studies.variability.training import LAST
 
 COLORS = dict(zip((SGD, NVRM_SGD, PERTURBED_SGD, SAM, IVON, ADAM, NVRM_ADAM), PALETTE))
 COLORS |= {ANTI_PGD: "#7a5195", M_RWP: "#2f6f4f", MSAM: "#8c564b"}
@@ -31,11 +33,12 @@ def mark_drops(panel: Any, drops: Sequence[int], epochs: int, *, told: bool = Tr
 
 
 def name_lines(panel: Any, epochs: int) -> None:
-    """Write each line's label and last value beside its end, moved apart where they would overlap."""
+    """Write each line's label and the mean of its last values, as tables have it, beside its end; moved apart where
+    they would overlap."""
     lines = [line for line in panel.lines if not line.get_label().startswith("_")]
     low, high = panel.get_ylim()
     gap = 0.1 * (high - low)
-    ends = sorted(((line.get_ydata()[-1], line) for line in lines), key=lambda end: end[0])
+    ends = sorted(((statistics.fmean(line.get_ydata()[-LAST:]), line) for line in lines), key=lambda end: end[0])
     places: list[float] = []
     for value, _ in ends:
         places.append(max(value, places[-1] + gap) if places else value)

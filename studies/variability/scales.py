@@ -1,4 +1,4 @@
-"""What training on wrong labels leaves after the last epoch against a scale of noise: three studies of the NVRM paper.
+"""What training on wrong labels leaves at its end against a scale of noise: three studies of the NVRM paper.
 
 On 40 % asymmetric wrong labels, at the paper's weight decay and at a hundred times it.
 
@@ -19,7 +19,7 @@ from studies.optimizers import NVRM_SGD, PERTURBED_SGD, SGD
 from studies.settings import SOME, NotNegative, Positive
 from studies.study import Report, Row
 from studies.variability import looks, training
-from studies.variability.training import FlippedStudy, last
+from studies.variability.training import LAST, FlippedStudy, accuracy, last
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +48,8 @@ class ScaleStudy(FlippedStudy):
         return Report(text, {"scales.png": self.draw(rows)})
 
     def draw(self, rows: list[Row]) -> Figure:
-        """Test error after the last epoch (the paper's Figures 6 and 7; 13 shows accuracies) and the share of wrong
-        labels that were memorized, against the scale; a row of panels for each weight decay."""
+        """Test error, the mean of the last epochs (the paper's Figures 6 and 7; 13 shows accuracies) and the share of
+        wrong labels that were memorized, against the scale; a row of panels for each weight decay."""
         title = looks.title(self, self.network, f"{100 * self.noise_rate:g} % wrong labels")
         decays = tables.groups(rows, "weight_decay")
         figure, panels = figures.new_figure(
@@ -57,7 +57,7 @@ class ScaleStudy(FlippedStudy):
         )
         look = dict(zip(dict.fromkeys(map(self.line_of, rows)), zip(figures.COLORS, figures.MARKERS)))
         measures = (
-            ("Test error after the last epoch", lambda runs: [1 - value for value in last(runs, "test_accuracy")]),
+            (f"Test error, last {LAST} epochs", lambda runs: [1 - accuracy(run) for run in runs]),
             ("Wrong labels memorized", lambda runs: [value or 0.0 for value in last(runs, "memorized")]),
         )
         scales = {row[self.scale] for row in rows} - ({0.0} if self.scale == "variability" else set())

@@ -367,7 +367,7 @@ def report_text(
     place |= {"optimizer": "optimizer"}
     flipped = any(row["memorized"][-1] is not None for row in rows)
     columns = place | {
-        "test, last epoch": tables.shares(end("test_accuracy")),
+        f"test, last {LAST} epochs": tables.shares(accuracy),
         "test, best epoch": tables.shares(lambda row: max(row["test_accuracy"])),
         **(measured or {}),
         "training, corrupted labels" if flipped else "training": tables.shares(end("train_accuracy")),
@@ -377,13 +377,13 @@ def report_text(
     }
     by = (*by, "optimizer")
     text = (
-        f"{settings.data}, {settings.network}, {settings.epochs} epochs. In percent, on weights clean of noise; mean ± "
-        f"standard deviation over seeds, their number: {settings.seeds}:\n\n{tables.table(rows, by, columns)}"
+        f"{settings.data}, {settings.network}, {settings.epochs} epochs. {means_of_last(settings)}:\n\n"
+        f"{tables.table(rows, by, columns)}"
     )
     base = tables.select(rows, optimizer=optimizers.SGD)
     others = [row for row in rows if row not in base]
     if not others or len({row["seed"] for row in base}) < 2:
         return text
-    above = tables.above(end("test_accuracy"), base, at_same)
+    above = tables.above(accuracy, base, at_same)
     differences = tables.table(others, by, place | {"test accuracy above SGD's, 95 % interval": above})
-    return f"{text}\n\nPaired by seeds, after the last epoch:\n\n{differences}"
+    return f"{text}\n\nPaired by seeds, the last {LAST} epochs:\n\n{differences}"
