@@ -13,23 +13,20 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
 from ..contract import record
-from ..contract.arguments import StepArguments
-from ..contract.checks import wide_dtype
-from ..contract.distributions import DISTRIBUTIONS, NOISE_CONTRACT, distribution_code
-from ..contract.record import Record
-from ..contract.rules import Hyper, Rule
+from ..contract.distributions import NOISE_CONTRACT, distribution_code
+from ..contract.rules import Rule
 from ..contract.seeds import default_seed, signed_seed
 from ..contract.streams import assign_streams
 from ..ops.by_way_of_cpu import to_cpu
 from ..ops.native import are_plain
 from ..ops.registry import check_backend
 from ..ops.step import serves_at_once, step_, steps_
-from . import amp, backward, capture, carried, checkpoint, compiled, measures, outer, written
+from . import amp, backward, capture, carried, checkpoint, compiled, measures, outer, parameter_state, written
 from .batches import MASTER, MEASURE, PERTURBATION, STEP, ParamRef, Part, Plan, StalePlan
 from .checks import check_flag, check_number, check_overlap, check_pair, check_param, check_step_of
 from .description import Description, ParameterDescription, describe_param
-from .memory import allocate
 from .shards import local_gradient, local_tensor, place_of
+from .step_arguments import arguments_of, has_started, option_of
 
 LOW_PRECISION = (torch.bfloat16, torch.float16)
 #: So many plans are kept: one for each set of parameters that had gradients together.
@@ -140,9 +137,9 @@ class NoisyOptimizer(Optimizer):
             if hyper.item == 0:
                 check_pair(group[hyper.option], hyper.option)
             if hyper.is_flag:
-                check_flag(_option(group, hyper), hyper.name)
+                check_flag(option_of(group, hyper), hyper.name)
             else:
-                check_number(_option(group, hyper), hyper.title or hyper.name, low=hyper.low, high=hyper.high)
+                check_number(option_of(group, hyper), hyper.title or hyper.name, low=hyper.low, high=hyper.high)
 
     # Groups.
 
@@ -293,7 +290,7 @@ class NoisyOptimizer(Optimizer):
             for part in parts:
                 self._check_part(part)
             states = [(part.group, param, self.state[param]) for part in parts for param in part.params]
-            if not isinstance(error, StalePlan) and all(self._is_ready(*each) for each in states):
+            if not isinstance(error, StalePlan) and all(parameter_state.is_ready(self, *each) for each in states):
                 raise
             # Somebody has put state in. Nothing is written yet: the operator was not called, or refused it.
             self._apply(parts, [self._make_plan(part) for part in parts], grad_scale, found_inf, at_once=False)
@@ -321,7 +318,7 @@ class NoisyOptimizer(Optimizer):
         positions = {id(group): i for i, group in enumerate(self.param_groups)}
         capture.check_step(
             ((positions[id(part.group)], part.group, list(part.params)) for part in parts),
-            lambda group, param: self._is_ready(group, param, self.state.get(param, {})),
+            lambda group, param: parameter_state.is_ready(self, group, param, self.state.get(param, {})),
             self._name_of,
         )
 
@@ -332,7 +329,7 @@ class NoisyOptimizer(Optimizer):
         self, parts: list[Part], plans: list[Plan], grad_scale: Tensor | None, found_inf: Tensor | None, at_once: bool
     ) -> None:
         calls = [
-            (self._step_arguments(part, plan, k, grad_scale, found_inf), part.group["backend"])
+            (arguments_of(self, part, plan, k, grad_scale, found_inf), part.group["backend"])
             for part, plan in zip(parts, plans)
             for k in range(len(plan.batches))
         ]
@@ -368,8 +365,7 @@ class NoisyOptimizer(Optimizer):
             first += len(plan.batches)
             if part.data is None and plan.places != own:
                 if plan.places is not None:
-                    for ref, state in zip(plan.refs, plan.states):
-                        carried.note(ref.param, state)
+                    _note_carried(plan)
                 plan.places = own
 
     def _may_be_clean(self, group: dict[str, Any], plan: Plan) -> bool:
@@ -381,7 +377,7 @@ class NoisyOptimizer(Optimizer):
             or scale == 0
             or bool(group.get("denoise_every"))
             # One more: these are the steps after the last one.
-            or not all(_has_started(lists.steps, group.get("start_step", 0) + 1) for lists in plan.lists)
+            or not all(has_started(lists.steps, group.get("start_step", 0) + 1) for lists in plan.lists)
             or not all(batch.is_selected for batch in plan.batches)
         )
 
@@ -400,66 +396,8 @@ class NoisyOptimizer(Optimizer):
         for ref, own in zip(refs, data):
             state = self.state[ref.param]
             if MASTER in state and PERTURBATION in state:
-                self._widen_master(ref.param, state)
+                parameter_state.widen_master(ref.param, state)
                 written.take_over(own, local_tensor(state[MASTER]), state, ref, group["backend"])
-
-    def _widen_master(self, param: Tensor, state: dict[str, Any]) -> None:
-        """The master in the dtype that goes with the parameter's, if the model was cast."""
-        if MASTER in state and state[MASTER].dtype != wide_dtype(param.dtype):
-            state[MASTER] = allocate(param, wide_dtype(param.dtype)).copy_(state[MASTER])
-
-    def _step_arguments(
-        self, part: Part, plan: Plan, k: int, grad_scale: Tensor | None, found_inf: Tensor | None
-    ) -> StepArguments:
-        group, rule, batch = part.group, plan.rule, plan.batches[k]
-        data, grads = plan.data(part), plan.grads(part)
-        if not plan.has_state_of(k):
-            raise StalePlan
-        states, masters, steps, records, own_measures = plan.lists[k]
-        measure = measures.code_of(group) if batch.is_selected else 0
-        if plan.has_shards:
-            states, masters = [local_tensor(x) for x in states], [local_tensor(x) for x in masters]
-        if len(plan.batches) > 1:
-            data, grads = [data[i] for i in batch.members], [grads[i] for i in batch.members]
-        device = data[0].device
-        scale = self._noise_scale(group) if batch.is_selected else 0.0
-        scale_tensors: list[Tensor] = []
-        if batch.is_selected and not _has_started(steps, group.get("start_step", 0)):
-            scale_tensors = _after_start(scale, steps, group["start_step"])
-        elif isinstance(scale, Tensor):
-            scale_tensors = [scale.detach().to(device, torch.float32)] * len(data)
-        hyper = [_option(group, each) for each in rule.hyper]
-        hyper_tensor = None
-        if any(_stays_on_device(value, group) for value in hyper):
-            hyper_tensor = torch.stack([_on_device(value, device) for value in hyper])
-            hyper = [0.0 if _stays_on_device(value, group) else value for value in hyper]
-        return StepArguments(
-            rule=rule.code,
-            params=data,
-            grads=grads,
-            states=states,
-            masters=masters,
-            steps=steps,
-            records=records,
-            hyper=[float(value) for value in hyper],
-            offsets=batch.offsets,
-            scale=0.0 if isinstance(scale, Tensor) or scale_tensors else scale,
-            seed=signed_seed(self._seed(group)),
-            distribution=DISTRIBUTIONS[group["noise"]],
-            keep_noise=self.keep_noise,
-            denoise_every=group.get("denoise_every") or 0,
-            cycle=group.get("draws") == "cycle",
-            hyper_tensor=hyper_tensor,
-            scale_tensors=scale_tensors,
-            grad_scale=None if grad_scale is None else grad_scale.to(device),
-            found_inf=None if found_inf is None else found_inf.to(device),
-            run_lengths=batch.run_lengths,
-            run_strides=batch.run_strides,
-            measures=own_measures,
-            row_lengths=batch.row_lengths,
-            measure=measure,
-            sums=plan.sums_of(k) if measure else [],
-        )
 
     @torch.no_grad()
     def describe(self) -> Description:
@@ -474,14 +412,14 @@ class NoisyOptimizer(Optimizer):
         """
         rows: list[ParameterDescription] = []
         for group in self.param_groups:
-            hyper = [float(_option(group, each)) for each in self._rule(group).hyper]
+            hyper = [float(option_of(group, each)) for each in self._rule(group).hyper]
             for i, param in enumerate(group["params"]):
                 if torch.nn.parameter.is_lazy(param):
                     continue
                 ref = self._ref(group, i)
                 state = dict(self.state.get(param, {}))
                 if PERTURBATION not in state:
-                    state[PERTURBATION] = self._new_record(ref, set(), int(state.get(STEP, 0)))
+                    state[PERTURBATION] = parameter_state.new_record(ref, set(), int(state.get(STEP, 0)))
                 data = local_tensor(param)
                 if MASTER in state:
                     clean = local_tensor(state[MASTER])
@@ -536,14 +474,13 @@ class NoisyOptimizer(Optimizer):
         refs, group = self._refs(part), part.group
         new = [ref for ref in refs if PERTURBATION not in self.state.get(ref.param, {})]
         self._take_known_noise_off(group, new)
-        taken = self._taken_streams() if new else set()
-        states = [self._ready_state(group, ref, taken) for ref in refs]
+        taken = parameter_state.taken_streams(self.state.values()) if new else set()
+        states = [parameter_state.complete(self, group, ref, taken) for ref in refs]
         plan = Plan(refs, self._rule(group), self._options(group), list(part.params), states)
         if len(self._plans) >= MOST_PLANS:
             self._plans.clear()
         self._plans[id(group), part.positions] = plan
-        for ref, state in zip(refs, states):
-            carried.note(ref.param, state)
+        _note_carried(plan)
         return plan
 
     def _take_known_noise_off(self, group: dict[str, Any], refs: list[ParamRef]) -> None:
@@ -582,68 +519,6 @@ class NoisyOptimizer(Optimizer):
                 self._streams.update(zip(group["params"], streams))
         return self._streams[param]
 
-    def _taken_streams(self) -> set[int]:
-        """The streams of all records."""
-        records = [state[PERTURBATION] for state in self.state.values() if PERTURBATION in state]
-        return {words[record.STREAM] for words in read_records(records)}
-
-    def _new_record(self, ref: ParamRef, taken: set[int], rule_steps: int) -> Tensor:
-        """A record without noise, with a stream that no other parameter has (which is noted in `taken`)."""
-        stream = ref.stream
-        while stream in taken:
-            stream = (stream + 1) % 2**32
-        taken.add(stream)
-        words = Record(0.0, 0, 0, stream, 0, 0, rule_steps, ref.param.numel())
-        return torch.tensor(record.pack(words), device=local_tensor(ref.param).device)
-
-    def _is_ready(self, group: dict[str, Any], param: Tensor, state: dict[str, Any]) -> bool:
-        """Whether a step needs no other state than this."""
-        home, wide = local_tensor(param).device, wide_dtype(param.dtype)
-        step, like = state.get(STEP), state.get(MASTER, param)
-        return (
-            isinstance(step, Tensor)
-            and step.dtype == torch.int64
-            and step.device == home
-            and PERTURBATION in state
-            and (state[MASTER].dtype == wide if MASTER in state else not self._wants_master(group, param))
-            and all(state.get(key) is not None and state[key].dtype == like.dtype for key in self._rule(group).states)
-            and measures.is_ready(group, param, state)
-        )
-
-    def _ready_state(self, group: dict[str, Any], ref: ParamRef, taken: set[int]) -> dict[str, Any]:
-        """The parameter's state, completed where a step needs more than there is.
-
-        Whatever interrupts it, what is there then is true: a record says that the rule's state is new before it is.
-        """
-        param, rule = ref.param, self._rule(group)
-        state = self.state[param]
-        home = local_tensor(param).device
-        step = state.get(STEP)
-        if not isinstance(step, Tensor) or step.dtype != torch.int64 or step.device != home:
-            # It may be a number in what an old torch saved. int64, because noise must stay fresh beyond the 2^24 steps
-            # that a float32 counter counts.
-            state[STEP] = torch.tensor(0 if step is None else int(step), dtype=torch.int64, device=home)
-        is_complete = all(state.get(key) is not None for key in rule.states)
-        if PERTURBATION not in state:
-            # A state of torch's, say: it has seen steps if it is complete.
-            steps = max(int(state[STEP]), 1) if is_complete and rule.states else 0
-            state[PERTURBATION] = self._new_record(ref, taken, steps)
-        if self._wants_master(group, param) and MASTER not in state:
-            self._take_noise_off(group, [ref])
-            state[MASTER] = allocate(param, wide_dtype(param.dtype)).copy_(param)
-        self._widen_master(param, state)
-        measures.complete(group, ref, state, self._take_noise_off)
-        like = state.get(MASTER, param)
-        if not is_complete:
-            state[PERTURBATION][record.RULE_STEPS] = 0
-        for key in rule.states:
-            value = state.get(key)
-            if value is None:
-                state[key] = allocate(like).zero_()
-            elif value.dtype != like.dtype:  # the model was cast, or the checkpoint is of a run without masters
-                state[key] = allocate(like).copy_(value)
-        return state
-
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch.optim's; also takes checkpoints of the torch.optim class of the same rule.
 
@@ -663,40 +538,6 @@ class NoisyOptimizer(Optimizer):
             vars(self).pop("_loading", None)
 
 
-def _option(group: dict[str, Any], hyper: Hyper) -> Any:
-    value = group[hyper.option or hyper.name]
-    return value if hyper.item is None else value[hyper.item]
-
-
-def _has_started(steps: list[Tensor], start_step: int) -> bool:
-    """Whether so many steps are known to be done of all these parameters; the host waits for no device to find out."""
-    return start_step <= 0 or (steps[0].device.type == "cpu" and int(torch.stack(steps).min()) >= start_step)
-
-
-def _after_start(scale: float | Tensor, steps: list[Tensor], start_step: int) -> list[Tensor]:
-    """The scale for each parameter: 0 up to and with step number start_step. The host reads nothing."""
-    on = (torch.stack(steps).flatten() >= start_step).to(torch.float32)
-    return list((on * (scale.detach().to(on.device) if isinstance(scale, Tensor) else scale)).unbind())
-
-
-def _stays_on_device(value: Any, group: dict[str, Any]) -> bool:
-    """Whether kernels read the value there: it may change within a captured graph, and the host does not wait."""
-    return isinstance(value, Tensor) and (value.device.type != "cpu" or bool(group.get("capturable")))
-
-
-def _on_device(value: Any, device: torch.device) -> Tensor:
-    if isinstance(value, Tensor):
-        return value.detach().to(device, torch.float64).reshape(())
-    return torch.full((), float(value), dtype=torch.float64, device=device)
-
-
-def read_records(records: list[Tensor]) -> list[list[int]]:
-    """The words of records, with one transfer a device."""
-    by_device: dict[torch.device, list[int]] = {}
-    for i, words in enumerate(records):
-        by_device.setdefault(words.device, []).append(i)
-    found: list[list[int]] = [[] for _ in records]
-    for positions in by_device.values():
-        for i, words in zip(positions, torch.stack([records[i] for i in positions]).tolist()):
-            found[i] = words
-    return found
+def _note_carried(plan: Plan) -> None:
+    for ref, state in zip(plan.refs, plan.states):
+        carried.note(ref.param, state)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from ..contract.rules import Rule
-from .batches import Part
+from .batches import ParamRef, Part
 
 
 class SteppedOptimizer(Protocol):
@@ -28,7 +28,18 @@ class SteppedOptimizer(Protocol):
     _has_shards: bool
     _in_backward: Any
 
+    @property
+    def keep_noise(self) -> bool: ...
+
     def _rule(self, group: dict[str, Any]) -> Rule: ...
+
+    def _noise_scale(self, group: dict[str, Any]) -> float | Tensor: ...
+
+    def _seed(self, group: dict[str, Any]) -> int: ...
+
+    def _wants_master(self, group: dict[str, Any], param: Tensor) -> bool: ...
+
+    def _take_noise_off(self, group: dict[str, Any], refs: list[ParamRef]) -> None: ...
 
     def _stream(self, param: Tensor) -> int: ...
 

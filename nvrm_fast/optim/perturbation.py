@@ -19,10 +19,11 @@ from ..contract.seeds import check_integer, seed_of_rank, signed_seed
 from ..ops.step import reperturb_
 from ..prediction import Prediction
 from . import averaging, capture, carried, ensemble, measures, outer, written
-from .base import NoisyOptimizer, read_records
+from .base import NoisyOptimizer
 from .batches import MASTER, MEASURE, PERTURBATION, ParamRef, Part, Plan, make_batches
 from .checkpoint import SUSPENDED, SUSPENDED_PARAM
 from .checks import FLOAT32_LIMIT, check_denoise_every, check_flag, check_number, check_record
+from .parameter_state import new_record, read_records, widen_master
 from .selection import Choice, Choices, as_choices, is_selected, needs_names
 from .shards import is_distributed, local_tensor
 
@@ -200,7 +201,7 @@ class NeuralVariableOptimizer(NoisyOptimizer):
             for _, refs in by_group:
                 taken: set[int] = set()
                 for ref in refs:
-                    self.state[ref.param][PERTURBATION] = self._new_record(ref, taken, 0)
+                    self.state[ref.param][PERTURBATION] = new_record(ref, taken, 0)
         for _, refs in by_group:
             carries_noise = self._carry_noise(refs)
             for ref, noisy in zip(refs, carries_noise):
@@ -333,7 +334,7 @@ class NeuralVariableOptimizer(NoisyOptimizer):
             return
         states = [self.state[ref.param] for ref in refs]
         for ref, state in zip(refs, states):
-            self._widen_master(ref.param, state)
+            widen_master(ref.param, state)
         for batch in make_batches(refs, states):
             arguments = ReperturbArguments(
                 params=[local_tensor(refs[i].param) for i in batch.members],

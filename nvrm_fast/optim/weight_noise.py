@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..contract.checks import wide_dtype
 from ..contract.cycles import draw_and_turn
 from ..contract.distributions import DISTRIBUTIONS
 from ..contract.record import DISTRIBUTION, RULE_STEPS, SCALE, SEED, STEP, TURN, scale_bits
@@ -19,7 +18,7 @@ from ..contract.seeds import signed_seed
 from . import capture, checkpoint, measures, written
 from .batches import MASTER, MEASURE, PERTURBATION, ParamRef, Part
 from .checks import check_record
-from .memory import allocate
+from .parameter_state import complete_master, new_record, taken_streams
 from .perturbation import NeuralVariableOptimizer
 from .selection import Choices
 from .shards import is_distributed, local_tensor
@@ -222,14 +221,12 @@ class WeightNoise(NeuralVariableOptimizer):
         if new:
             self._notice_averages()
         self._take_known_noise_off(group, new)
-        taken = self._taken_streams() if new else set()
+        taken = taken_streams(self.state.values()) if new else set()
         for ref in new:
-            self.state[ref.param][PERTURBATION] = self._new_record(ref, taken, 0)
+            self.state[ref.param][PERTURBATION] = new_record(ref, taken, 0)
         for ref in refs:
             state = self.state[ref.param]
-            if self._wants_master(group, ref.param) and MASTER not in state:
-                self._take_noise_off(group, [ref])
-                state[MASTER] = allocate(ref.param, wide_dtype(ref.param.dtype)).copy_(ref.param)
+            complete_master(self, group, ref, state)
             measures.complete(group, ref, state, self._take_noise_off)
 
     def _keep_writes(self, group: dict[str, Any], refs: list[ParamRef]) -> None:
