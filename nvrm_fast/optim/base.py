@@ -341,12 +341,17 @@ class NoisyOptimizer(Optimizer):
                 skipped = found_inf is not None
                 measures.refresh(part, plan, scale, may_be_clean=may_be_clean, may_be_skipped=skipped)
         places: list[Any]
-        if at_once:
-            places = list(steps_([arguments for arguments, _ in calls]))
-        else:
-            for arguments, backend in calls:
-                step_(arguments, backend=backend)
-            places = [[param.data_ptr() for param in arguments.params] for arguments, _ in calls]
+        try:
+            if at_once:
+                places = list(steps_([arguments for arguments, _ in calls]))
+            else:
+                for arguments, backend in calls:
+                    step_(arguments, backend=backend)
+                places = [[param.data_ptr() for param in arguments.params] for arguments, _ in calls]
+        except BaseException:
+            for plan in plans:  # a signal may have come after the operator
+                _note_carried(plan)
+            raise
         self._note_places(parts, plans, places)
         for plan in plans:
             if plan.has_shards:  # the kernels have told the local tensors' versions only

@@ -233,6 +233,7 @@ class NeuralVariableOptimizer(NoisyOptimizer):
                 if MASTER in state:
                     self._take_writes_over(group, [ref], [data])
                 elif noisy is not None and self._is_left_of(group, ref, local_tensor(noisy), state[SUSPENDED]):
+                    carried.note(ref.param, state)  # it may lie in other memory now
                     values += [(data, local_tensor(noisy))]
                     values += [(state[PERTURBATION][:NOISE_WORDS], state[SUSPENDED][:NOISE_WORDS])]
                     continue
@@ -335,6 +336,7 @@ class NeuralVariableOptimizer(NoisyOptimizer):
         states = [self.state[ref.param] for ref in refs]
         for ref, state in zip(refs, states):
             widen_master(ref.param, state)
+            carried.note(ref.param, state)  # now: a signal may come between the operator and what follows it
         for batch in make_batches(refs, states):
             arguments = ReperturbArguments(
                 params=[local_tensor(refs[i].param) for i in batch.members],
@@ -348,8 +350,6 @@ class NeuralVariableOptimizer(NoisyOptimizer):
                 row_lengths=batch.row_lengths,
             )
             reperturb_(arguments, backend=group["backend"])
-        for ref, state in zip(refs, states):
-            carried.note(ref.param, state)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch.optim's; see NoisyOptimizer. Load the parameters first: where ranks carry noise of their own, each

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from nvrm_fast import NVRMSGD
+from nvrm_fast.contract.record import SCALE
 from nvrm_fast.ops import registry
 from nvrm_fast.optim import base, perturbation
 
@@ -174,3 +175,64 @@ def test_after_an_interrupted_train_every_way_on_is_right(interrupter, then, cal
     optimizer.step()
     optimizer.denoise()
     assert_off()
+
+
+def train_in_new_memory(optimizer, params, interrupter):
+    """Other weights in evaluation mode: train() calls the operator, which is interrupted."""
+    optimizer.eval()
+    for p in params:
+        p.data = p.data + 1
+    # In place two calls before look whether these are the weights that eval() left.
+    interrupter.arm("reperturb_", 1 if optimizer.param_groups[0]["master_weights"] else 3, True)
+    with pytest.raises(KeyboardInterrupt):
+        optimizer.train()
+    return 1.0
+
+
+def train_in_a_copy(optimizer, params, interrupter):
+    """The same weights in other memory: in place train() copies, and calls no operator."""
+    optimizer.eval()
+    for p in params:
+        p.data = p.data.clone()
+    optimizer.train()
+    return 0.0
+
+
+def step_in_new_memory(optimizer, params, interrupter):
+    with optimizer.denoised():
+        for p in params:
+            p.data = p.data + 1
+    interrupter.arm("step_", 0, True)
+    with pytest.raises(KeyboardInterrupt):
+        optimizer.step()
+    return 1.0
+
+
+def step_in_a_copy(optimizer, params, interrupter):
+    """Noise and all is moved, and the step's plan is still good."""
+    optimizer.step()
+    for p in params:
+        p.data = p.data.clone()
+    interrupter.arm("step_", 0, True)
+    with pytest.raises(KeyboardInterrupt):
+        optimizer.step()
+    return 0.0
+
+
+@STORAGES
+@pytest.mark.parametrize("backend", [None, "reference"], ids=["fastest", "reference"])
+@pytest.mark.parametrize("move", [train_in_new_memory, train_in_a_copy, step_in_new_memory, step_in_a_copy])
+def test_noise_in_new_memory_is_known_at_once(interrupter, move, backend, masters):
+    """Parameters get other memory, noise comes on it, and the state is lost: what the process knows takes it off."""
+    params, clean, optimizer = make(masters, backend=backend)
+    optimizer.step()
+    more = move(optimizer, params, interrupter)
+    interrupter.disarm()
+    assert any(optimizer.state[p]["perturbation"][SCALE] != 0 for p in params)
+    optimizer.state.clear()
+    with pytest.warns(UserWarning, match="carried noise that this optimizer's state does not know"):
+        optimizer.param_groups[0]["lr"] = 1e-30  # with 0 a first step only makes the state
+        optimizer.step()
+    optimizer.denoise()
+    for p, before in zip(params, clean):
+        torch.testing.assert_close(p.detach(), before + more, rtol=0, atol=1e-6)
