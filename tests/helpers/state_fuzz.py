@@ -16,7 +16,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from nvrm_fast import NVRMSGD, NVRMAdam
+from nvrm_fast import NVRMSGD, NVRMAdam, WeightNoise
 from nvrm_fast.contract.cycles import DRAWS
 from nvrm_fast.contract.distributions import DISTRIBUTIONS
 from nvrm_fast.optim import base, measures, perturbation
@@ -80,6 +80,7 @@ class Run:
         self.random = random.Random(seed)
         self.generator = torch.Generator().manual_seed(seed)
         self.is_adam = self.random.random() < 0.5
+        self.is_wrapper = self.random.random() < 0.33  # WeightNoise around torch's optimizer of the rule
         self.masters = self.random.choice([False, True])
         self.relative = self.random.choice([None, None, "rms", "absmax"])
         self.per = self.random.choice(["tensor", "row"])
@@ -95,15 +96,20 @@ class Run:
         self.optimizer = self.make(self.held)
         self.log: list[str] = []
 
-    def make(self, names: list[str], **options):
-        cls = NVRMAdam if self.is_adam else NVRMSGD
-        rule = dict(betas=BETAS, eps=EPS) if self.is_adam else dict(momentum=MOMENTUM)
+    def make(self, names: list[str]):
         params = [(name, self.params[name]) if self.names else self.params[name] for name in names]
         cut = self.random.randrange(1, len(params) + 1)
         groups = [{"params": part} for part in (params[:cut], params[cut:]) if part]
-        options = {"lr": 0.01, "variability": 0.1, "seed": self.random.randrange(2**64), **options}
-        options = {"relative": self.relative, "per": self.per, "draws": self.draws, **options}
-        return cls(groups, master_weights=self.masters, **rule, **options)
+        options = {"seed": self.random.randrange(2**64), "relative": self.relative, "per": self.per}
+        return self.optimizer_of(groups, draws=self.draws, **options)
+
+    def optimizer_of(self, groups, **options):
+        rule = dict(betas=BETAS, eps=EPS) if self.is_adam else dict(momentum=MOMENTUM)
+        options = {"variability": 0.1, "master_weights": self.masters, **options}
+        if self.is_wrapper:
+            inner = torch.optim.Adam if self.is_adam else torch.optim.SGD
+            return WeightNoise(inner(groups, lr=0.01, **rule), **options)
+        return (NVRMAdam if self.is_adam else NVRMSGD)(groups, lr=0.01, **rule, **options)
 
     def is_evaluating(self) -> bool:
         return self.optimizer._is_evaluating()
@@ -118,13 +124,22 @@ class Run:
             p.grad = torch.randn(p.shape, generator=self.generator) if name in chosen else None
         lrs = {id(p): group["lr"] for group in self.optimizer.param_groups for p in group["params"]}
         before = {name: self.steps_of(name) for name in chosen}
+        inner_steps: list[object] = []
+        if self.is_wrapper:
+            hook = self.optimizer.optimizer.register_step_post_hook(lambda *_: inner_steps.append(None))
+
+        def is_done(name: str) -> bool:
+            return len(inner_steps) == 1 if self.is_wrapper else self.steps_of(name) == before[name] + 1
+
         try:
             self.optimizer.step()
         finally:  # an interrupted step has been done for the parameters of some operator calls
+            if self.is_wrapper:
+                hook.remove()
             for name in chosen:
-                if self.steps_of(name) > before[name]:
+                if is_done(name):
                     self.twin.step(name, self.params[name].grad, lrs[id(self.params[name])])
-        assert all(self.steps_of(name) == before[name] + 1 for name in chosen)
+        assert all(map(is_done, chosen))
 
     def steps_of(self, name: str) -> int:
         return int(self.optimizer.state.get(self.params[name], {}).get("step", 0))
@@ -192,15 +207,14 @@ class Run:
         torch.save(self.optimizer.state_dict(), file)
         file.seek(0)
         old = self.optimizer
-        new = self.empty_like(old, [[p for p in group["params"]] for group in old.param_groups])
+        new = self.empty([[p for p in group["params"]] for group in old.param_groups])
         new.load_state_dict(torch.load(file, weights_only=True))
         self.optimizer = new
 
-    def empty_like(self, old, lists):
+    def empty(self, lists):
         by_id = {id(p): name for name, p in self.params.items()}
         groups = [{"params": [(by_id[id(p)], p) if self.names else p for p in params]} for params in lists if params]
-        rule = dict(betas=BETAS, eps=EPS) if self.is_adam else dict(momentum=MOMENTUM)
-        return type(old)(groups, lr=0.01, variability=0.1, master_weights=self.masters, **rule)
+        return self.optimizer_of(groups)
 
     def load_by_name(self) -> None:
         """Into another order and other groups: the states are matched by the parameters that they belong to."""
@@ -209,7 +223,7 @@ class Run:
         flat = [p for group in old.param_groups for p in group["params"]]
         order = list(flat)
         self.random.shuffle(order)
-        new = self.empty_like(old, [order])
+        new = self.empty([order])
         place = {id(p): i for i, p in enumerate(flat)}
         mine = new.state_dict()
         mine["state"] = {i: saved["state"][place[id(p)]] for i, p in enumerate(order) if place[id(p)] in saved["state"]}
@@ -251,6 +265,8 @@ class Run:
         if self.is_evaluating():
             self.optimizer.train()
         self.optimizer.state.clear()
+        if self.is_wrapper:
+            self.optimizer.optimizer.state.clear()
         self.twin.state.clear()
         for p in self.params.values():
             p.grad = None
