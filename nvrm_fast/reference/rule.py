@@ -15,18 +15,7 @@ import torch
 from torch import Tensor
 
 from ..contract import rules
-from .special_functions import rounded, square_root
-
-
-def power(base: float, exponent: int) -> float:
-    """base^exponent in float64 by repeated squaring: the same bits wherever it is computed."""
-    result = 1.0
-    while exponent > 0:
-        if exponent & 1:
-            result *= base
-        base *= base
-        exponent >>= 1
-    return result
+from .special_functions import power, rounded, square_root
 
 
 def sgd(

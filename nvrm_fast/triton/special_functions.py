@@ -111,11 +111,8 @@ def power(base, exponent):
 
 
 @triton.jit
-def negative_ln(n, SHIFT: tl.constexpr, FACTOR: tl.constexpr):
-    """FACTOR * -ln(n / 2^SHIFT) as float32, for odd uint32 n in (0, 2^SHIFT); FACTOR is a power of two."""
-    bits = n.to(tl.int32).to(tl.float32).to(tl.uint32, bitcast=True) - (TWO_THIRDS + (SHIFT << 23))
-    exponent = (bits.to(tl.int32, bitcast=True) >> 23).to(tl.float32)
-    f = ((bits & 0x7FFFFF) + TWO_THIRDS).to(tl.float32, bitcast=True) - 1.0
+def logarithm_over(f, FACTOR: tl.constexpr):
+    """FACTOR * -ln(1 + f) / f for f in [-1/3, 1/3]; FACTOR is a power of two."""
     q = tl.fma(f, FACTOR * L0, FACTOR * L1)
     q = tl.fma(q, f, FACTOR * L2)
     q = tl.fma(q, f, FACTOR * L3)
@@ -124,7 +121,16 @@ def negative_ln(n, SHIFT: tl.constexpr, FACTOR: tl.constexpr):
     q = tl.fma(q, f, FACTOR * L6)
     q = tl.fma(q, f, FACTOR * L7)
     q = tl.fma(q, f, FACTOR * L8)
-    return tl.fma(exponent, FACTOR * MINUS_LN_2, q * f)
+    return q
+
+
+@triton.jit
+def negative_ln(n, SHIFT: tl.constexpr, FACTOR: tl.constexpr):
+    """FACTOR * -ln(n / 2^SHIFT) as float32, for odd uint32 n in (0, 2^SHIFT); FACTOR is a power of two."""
+    bits = n.to(tl.int32).to(tl.float32).to(tl.uint32, bitcast=True) - (TWO_THIRDS + (SHIFT << 23))
+    exponent = (bits.to(tl.int32, bitcast=True) >> 23).to(tl.float32)
+    f = ((bits & 0x7FFFFF) + TWO_THIRDS).to(tl.float32, bitcast=True) - 1.0
+    return tl.fma(exponent, FACTOR * MINUS_LN_2, logarithm_over(f, FACTOR) * f)
 
 
 @triton.jit
@@ -133,15 +139,7 @@ def negative_ln_of(x):
     bits = x.to(tl.uint32, bitcast=True) - TWO_THIRDS
     exponent = (bits.to(tl.int32, bitcast=True) >> 23).to(tl.float32)
     f = ((bits & 0x7FFFFF) + TWO_THIRDS).to(tl.float32, bitcast=True) - 1.0
-    q = tl.fma(f, L0, L1)
-    q = tl.fma(q, f, L2)
-    q = tl.fma(q, f, L3)
-    q = tl.fma(q, f, L4)
-    q = tl.fma(q, f, L5)
-    q = tl.fma(q, f, L6)
-    q = tl.fma(q, f, L7)
-    q = tl.fma(q, f, L8)
-    return tl.fma(exponent, MINUS_LN_2, q * f)
+    return tl.fma(exponent, MINUS_LN_2, logarithm_over(f, 1.0) * f)
 
 
 @triton.jit

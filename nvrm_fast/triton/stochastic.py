@@ -16,7 +16,7 @@ from ..contract.layers import StochasticSettings, check_stochastic_activation
 from ..reference import special_functions, stochastic
 from .angles import words_of
 from .distribution import gaussian
-from .special_functions import L0, L1, L2, L3, L4, L5, L6, L7, L8, divide, exponential, negative_ln_of
+from .special_functions import divide, exponential, logarithm_over, negative_ln_of
 
 RELU = tl.constexpr(layers.RELU)
 NOTHING, NEURON, SAMPLE, ELEMENT, DIVERGENCE = (tl.constexpr(code) for code in layers.SUMS.values())
@@ -35,15 +35,7 @@ def deviation(raw):
     grown, _ = exponential(tl.abs(raw))
     small = grown < THIRD
     f = tl.where(small, grown, (grown - 1.0) * 0.5)
-    q = tl.fma(f, L0, L1)
-    q = tl.fma(q, f, L2)
-    q = tl.fma(q, f, L3)
-    q = tl.fma(q, f, L4)
-    q = tl.fma(q, f, L5)
-    q = tl.fma(q, f, L6)
-    q = tl.fma(q, f, L7)
-    q = tl.fma(q, f, L8)
-    sigma = tl.where(raw < 0.0, 0.0, raw) + (tl.where(small, 0.0, LN_2) - q * f)
+    sigma = tl.where(raw < 0.0, 0.0, raw) + (tl.where(small, 0.0, LN_2) - logarithm_over(f, 1.0) * f)
     log = tl.where(raw > TAIL, -negative_ln_of(sigma), raw)
     slope = divide(tl.where(raw < 0.0, grown, 1.0), 1.0 + grown)
     return sigma, log, slope, divide(slope, sigma)
