@@ -35,6 +35,7 @@ direction-gradients | direction.gradient_variance:GradientVariance | the gradien
 injection-linear | injection.linear:Linear | the linear model of noise injection (Levi et al., Figure 2)
 injection-phases | injection.phases:Phases | the four phases on Fashion-MNIST (Levi et al., Figures 2 and 3)
 injection-decay | injection.decay:Decay | decay times of noise weights and losses (Levi et al., Figure 1)
+injection-regularizer | injection.regularizer:Regularizer | nodes against perturbed inputs, beside dropout and L2 (Levi et al., 2023)
 probe | injection.probe_model:Probe | the phase diagram of your own model around a noise strength
 """  # noqa: E501
 STUDIES = {

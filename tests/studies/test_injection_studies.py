@@ -7,10 +7,10 @@ import official_files
 import pytest
 import torch
 
-from nvrm_fast.probe import PhaseDiagram
+from nvrm_fast.probe import NoiseInjection, PhaseDiagram
 from studies import StudyError, data, tables
 from studies import __main__ as command
-from studies.injection import decay, drawing, linear, phases, probe_model, problems
+from studies.injection import decay, drawing, linear, phases, probe_model, problems, regularizer
 
 
 @pytest.fixture
@@ -195,3 +195,47 @@ def test_the_papers_network_and_split(mnist):
     assert len(x) == 156 and len(x_test) == 104 and problem.inputs == 36
     assert torch.equal(torch.cat([y, y_test]).sum(0), torch.bincount(torch.cat([both.train_labels, both.test_labels])))
     assert torch.allclose(x.mean(0), torch.zeros(36), atol=1e-5) and abs(float(x.std()) - 1) < 1e-4
+
+
+def test_regularizer(mnist, tmp_path):
+    options = f"{mnist} --width 16 --batch-size 40 --epochs 2 --train-images 80 --test-images 60 --seeds 2 --lr 0.05"
+    content, rows, text = run("injection-regularizer", options, tmp_path / "out")
+    kinds = [(method, strength) for method, (_, strengths) in regularizer.METHODS.items() for strength in strengths]
+    assert [(row["method"], row["strength"]) for row in rows] == kinds * 2
+    assert len({len(strengths) for method, (_, strengths) in regularizer.METHODS.items() if method != "sgd"}) == 1
+    assert list(rows[0]["accuracy"]) == ["0", "0.25", "0.5", "1", "2", "shifted"]
+    # Another remedy is another training; the weights at the start are the seed's.
+    plain, *others = (row for row in rows if row["seed"] == 0)
+    assert all(other["loss"] != plain["loss"] for other in others)
+    assert [row["node_norm"] is not None for row in rows] == [row["method"] == "node" for row in rows]
+    starts = {row["seed"]: row["node_norm"][0] for row in rows if row["method"] == "node"}
+    assert len(set(starts.values())) == 2 and "Norm of the node's weights" in text
+    settings = regularizer.Regularizer(**content["settings"])
+    panels = settings.report(rows).figures["robustness.png"].axes
+    assert [panel.get_title("left") for panel in panels] == [name for name, _ in list(regularizer.METHODS.values())[1:]]
+    drawn = panels[0].containers
+    assert [line.get_label() for line in drawn] == ["SGD", "0.03", "0.1", "0.3"]
+    means = [100 * sum(row["accuracy"][key] for row in rows if row["method"] == "sgd") / 2 for key in ("0", "0.25")]
+    assert list(drawn[0].lines[0].get_ydata()[:2]) == pytest.approx(means)
+    assert list(drawn[0].lines[0].get_xdata()) == [0, 0.25, 0.5, 1, 2]
+
+
+def test_regularizer_perturbs_the_test_inputs(mnist, tmp_path):
+    """A network that says which pixel is the largest sees moved pixels, and noise that is the same for everybody."""
+    settings = regularizer.Regularizer(test_images=4, shift=1, noise=(0.5, 4.0))
+    inputs = torch.eye(4).repeat(1, 1)  # 2 x 2 pixels; moved by one to the right and down, 0 becomes 3 and 1 becomes 2
+    problem = problems.Problem((inputs, torch.arange(4)), (inputs, torch.arange(4)), 4)
+    found = settings.accuracies(torch.nn.Identity(), problem, seed=1)
+    assert found["0"] == 1.0 and found["shifted"] == 0.0 and found["4"] < 1.0
+    moved = problems.Problem(problem.train, (inputs, torch.tensor([3, 2, 1, 0])), 4)
+    assert settings.accuracies(torch.nn.Identity(), moved, seed=1)["shifted"] == 1.0
+    assert found == settings.accuracies(torch.nn.Identity(), problem, seed=1)
+
+
+def test_a_node_that_diverged_has_no_norm():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2))
+    node = NoiseInjection(model, "0", sigma=1.0)
+    assert regularizer.norm(node) > 0
+    with torch.no_grad():
+        next(iter(node.parameters())).fill_(float("nan"))
+    assert regularizer.norm(node) is None
