@@ -14,6 +14,7 @@ from . import averaging, capture
 from .checks import FLOAT32_LIMIT, check_number
 from .perturbation import NeuralVariableOptimizer
 from .shards import is_distributed
+from .uninterrupted import uninterrupted
 from .weight_noise import set_groups
 
 #: Where optimizers keep their momentum.
@@ -48,12 +49,13 @@ class _Moved(NamedTuple):
 
     def restore(self, factor: Tensor) -> None:
         """Takes the perturbation off. What somebody wrote meanwhile counts as perturbed weights."""
-        clean = self.state.pop(CLEAN, None)
+        clean = self.state.get(CLEAN)
         if clean is None:
             self.param.addcmul_(self.direction, factor.to(self.param.device))
         else:  # exact where nobody wrote
             untouched = self.param == self.at(clean, -factor)
             self.param.copy_(torch.where(untouched, clean, self.at(self.param, factor)))
+            del self.state[CLEAN]
 
 
 class MomentumSAM(Optimizer):
@@ -164,7 +166,7 @@ class MomentumSAM(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        with torch.no_grad():
+        with torch.no_grad(), uninterrupted():
             self._restore()
         result = self.optimizer.step()
         with torch.no_grad():
@@ -199,12 +201,13 @@ class MomentumSAM(Optimizer):
         averaging.watch()
         norms = [torch.linalg.vector_norm(each.direction, dtype=_norm_dtype(each.direction)) for each in every]
         norm = torch.linalg.vector_norm(torch.stack([each.to(norms[0].device) for each in norms]))
-        for group, some in by_group:
-            factor = group["rho"] / (norm + TINY)
-            group[ASCENDED] = len(some)
-            group[ASCENT] = factor if some else 0.0
-            for moved in some:
-                moved.perturb(factor)
+        with uninterrupted():
+            for group, some in by_group:
+                factor = group["rho"] / (norm + TINY)
+                group[ASCENDED] = len(some)
+                group[ASCENT] = factor if some else 0.0
+                for moved in some:
+                    moved.perturb(factor)
 
     def _restore(self) -> None:
         for group in self.param_groups:
@@ -232,12 +235,13 @@ class MomentumSAM(Optimizer):
     @torch.no_grad()
     def denoise(self) -> None:
         """Takes the perturbation off until the next step puts the new one on."""
-        for group in self.param_groups:
-            group[SUSPENDED] = None
-            for param in group["params"]:
-                self.state.get(param, {}).pop(KEPT, None)
         self._complete_groups()
-        self._restore()
+        with uninterrupted():
+            for group in self.param_groups:
+                group[SUSPENDED] = None
+                for param in group["params"]:
+                    self.state.get(param, {}).pop(KEPT, None)
+            self._restore()
 
     @contextlib.contextmanager
     def denoised(self) -> Iterator[None]:
@@ -271,25 +275,31 @@ class MomentumSAM(Optimizer):
                     if not moved.keeps_clean():
                         moved.state[KEPT] = moved.param.detach().clone()
         factors = [group[ASCENT] for group in self.param_groups]
-        self._restore()
-        for group, factor in zip(self.param_groups, factors):
-            group[SUSPENDED] = factor
+        with uninterrupted():
+            self._restore()
+            for group, factor in zip(self.param_groups, factors):
+                group[SUSPENDED] = factor
 
     @torch.no_grad()
     def train(self) -> None:
         """Puts on again what `eval()` took off; twice changes nothing."""
-        for group in self.param_groups:
-            factor = group.get(SUSPENDED)
-            if isinstance(factor, Tensor):
-                for moved in self._moved(group):
-                    param, kept = moved.param, moved.state.pop(KEPT, None)
-                    if kept is None:
-                        moved.perturb(factor)
-                    else:  # exact where nobody wrote
-                        untouched = param == moved.at(kept, factor)
-                        param.copy_(torch.where(untouched, kept, moved.at(param, -factor)))
-                group[ASCENT] = factor
-            group[SUSPENDED] = None
+        with uninterrupted():
+            for group in self.param_groups:
+                factor = group.get(SUSPENDED)
+                if isinstance(factor, Tensor):
+                    for moved in self._moved(group):
+                        self._put_on_again(moved, factor)
+                    group[ASCENT] = factor
+                group[SUSPENDED] = None
+
+    def _put_on_again(self, moved: _Moved, factor: Tensor) -> None:
+        param, kept = moved.param, moved.state.get(KEPT)
+        if kept is None:
+            moved.perturb(factor)
+        else:  # exact where nobody wrote
+            untouched = param == moved.at(kept, factor)
+            param.copy_(torch.where(untouched, kept, moved.at(param, -factor)))
+            del moved.state[KEPT]
 
     # Copies and checkpoints.
 
