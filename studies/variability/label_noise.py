@@ -122,7 +122,7 @@ def draw(settings: LabelNoise, kind: str, decay: float, rows: list[Row]) -> Figu
         f"{100 * rows[0]['noise_rate']:g} % of the training labels are wrong" if alone else "Training labels are wrong"
     )
     figure, panels = figures.new_figure(
-        *((1, 2) if alone else (2, len(rates))), width=9.6 if alone else 3.1 * len(rates) + 0.6,
+        *((1, 2) if alone else (2, len(rates))), width=9.6 if alone else max(9.6, 3.1 * len(rates) + 0.6),
         height=4.2 if alone else 6.2, sharex=True, sharey=False if alone else "row",
         title=f"{share} ({kind} flips): does the network learn them?\n"
         f"{looks.title(settings, settings.network, f'weight decay {decay:g}')}{BANDS * (settings.seeds > 1)}",
