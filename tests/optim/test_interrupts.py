@@ -40,6 +40,13 @@ class Interrupter:
     def disarm(self):
         self.name = ""
 
+    def interrupts(self, action, name, call, after=True):
+        """The action ends in KeyboardInterrupt around this call."""
+        self.arm(name, call, after)
+        with pytest.raises(KeyboardInterrupt):
+            action()
+        self.disarm()
+
 
 @pytest.fixture
 def interrupter(monkeypatch):
@@ -130,9 +137,7 @@ def test_an_interrupted_eval_has_not_happened(interrupter, masters):
     params, _, optimizer = make(masters)
     optimizer.step()
     noisy = [p.detach().clone() for p in params]
-    interrupter.arm("reperturb_", 1, True)
-    with pytest.raises(KeyboardInterrupt):
-        optimizer.eval()
+    interrupter.interrupts(optimizer.eval, "reperturb_", 1)
     assert all(torch.equal(p, value) for p, value in zip(params, noisy))
     optimizer.step()
 
@@ -152,10 +157,7 @@ def test_after_an_interrupted_train_every_way_on_is_right(interrupter, then, cal
         for p, before in zip(params, clean):
             p.data.copy_(before + 1.0)
         off = [p.detach().clone() for p in params]
-    interrupter.arm("reperturb_", call, after)
-    with pytest.raises(KeyboardInterrupt):
-        optimizer.train()
-    interrupter.disarm()
+    interrupter.interrupts(optimizer.train, "reperturb_", call, after)
 
     def assert_off():
         for p, before in zip(params, off):
@@ -183,9 +185,7 @@ def train_in_new_memory(optimizer, params, interrupter):
     for p in params:
         p.data = p.data + 1
     # In place two calls before look whether these are the weights that eval() left.
-    interrupter.arm("reperturb_", 1 if optimizer.param_groups[0]["master_weights"] else 3, True)
-    with pytest.raises(KeyboardInterrupt):
-        optimizer.train()
+    interrupter.interrupts(optimizer.train, "reperturb_", 1 if optimizer.param_groups[0]["master_weights"] else 3)
     return 1.0
 
 
@@ -202,9 +202,7 @@ def step_in_new_memory(optimizer, params, interrupter):
     with optimizer.denoised():
         for p in params:
             p.data = p.data + 1
-    interrupter.arm("step_", 0, True)
-    with pytest.raises(KeyboardInterrupt):
-        optimizer.step()
+    interrupter.interrupts(optimizer.step, "step_", 0)
     return 1.0
 
 
@@ -213,9 +211,7 @@ def step_in_a_copy(optimizer, params, interrupter):
     optimizer.step()
     for p in params:
         p.data = p.data.clone()
-    interrupter.arm("step_", 0, True)
-    with pytest.raises(KeyboardInterrupt):
-        optimizer.step()
+    interrupter.interrupts(optimizer.step, "step_", 0)
     return 0.0
 
 
@@ -227,7 +223,6 @@ def test_noise_in_new_memory_is_known_at_once(interrupter, move, backend, master
     params, clean, optimizer = make(masters, backend=backend)
     optimizer.step()
     more = move(optimizer, params, interrupter)
-    interrupter.disarm()
     assert any(optimizer.state[p]["perturbation"][SCALE] != 0 for p in params)
     optimizer.state.clear()
     with pytest.warns(UserWarning, match="carried noise that this optimizer's state does not know"):
