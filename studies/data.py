@@ -79,6 +79,17 @@ def standardize(data: ImageData, device: torch.device | str = "cpu") -> ImageDat
     )
 
 
+def to_unit(data: ImageData, device: torch.device | str = "cpu") -> ImageData:
+    """float32 images on ``device`` with pixels from 0 to 1. The labels move along."""
+    return replace(
+        data,
+        train_images=data.train_images.to(device, torch.float32) / 255,
+        train_labels=data.train_labels.to(device),
+        test_images=data.test_images.to(device, torch.float32) / 255,
+        test_labels=data.test_labels.to(device),
+    )
+
+
 def read_idx(path: Path) -> Tensor:
     """The unsigned bytes of an IDX file (plain, or gzip if the name ends in .gz) in their shape, uint8.
 

@@ -28,3 +28,10 @@ def shuffled(labels: Tensor, seed: int, purpose: str) -> Tensor:
     any more."""
     generator = torch.Generator().manual_seed(derive(seed, purpose))
     return torch.randperm(len(labels), generator=generator).to(labels.device)
+
+
+def held_out(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """The numbers of a random share of all labels, at least one and not all, and those of the others."""
+    order = shuffled(labels, seed, "held-out images")
+    out = min(max(1, round(share * len(labels))), len(labels) - 1)
+    return order[:out], order[out:]

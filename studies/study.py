@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from studies import record
-from studies.data import load, part, standardize
+from studies.data import ImageData, load, part, standardize
 from studies.record import Cell
 from studies.settings import Count, DataName, Settings
 
@@ -130,6 +130,10 @@ class ImageStudy(DataStudy):
     train_images: Count | None = None
     """so many training images, a fixed random choice (None: all)"""
 
-    def prepare(self) -> Any:
+    def loaded(self) -> ImageData:
+        """The chosen images as loaded."""
         data = load(self.data, self.data_dir)
-        return standardize(data if self.train_images is None else part(data, self.train_images), self.device)
+        return data if self.train_images is None else part(data, self.train_images)
+
+    def prepare(self) -> Any:
+        return standardize(self.loaded(), self.device)

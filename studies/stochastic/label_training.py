@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from nvrm_fast import nn as noisy
-from studies.data import ImageData
-from studies.fit import accuracy, descent, fit, predict
+from studies.data import ImageData, to_unit
+from studies.fit import accuracy, descent, fit, over, predict
 from studies.models import started
-from studies.seeds import derive
-from studies.settings import Count, Positive
+from studies.seeds import derive, held_out
+from studies.settings import Count, Positive, Share
 from studies.stochastic import methods
 from studies.stochastic.methods import METHODS, Loss, Summed, loss_of
 from studies.study import Context, ImageStudy, Row
@@ -22,7 +22,7 @@ from studies.variability.training import Problem, corrupt
 
 WIDTH = 128  # of both hidden layers, as in the paper and in Patrini et al.
 
-
+_OPTIMIZERS = {"adam": torch.optim.Adam, "adagrad": torch.optim.Adagrad}
 _ESTIMATORS = {method.estimated_by for method in METHODS.values()}
 
 
@@ -34,10 +34,23 @@ class LabelStudy(ImageStudy):
     """passes over the training images"""
     batch_size: Count = 128
     """images a step"""
+    optimizer: Literal["adam", "adagrad"] = "adam"
+    """adagrad is Patrini et al.'s"""
     lr: Positive = 1e-3
-    """Adam's learning rate"""
+    """the optimizer's learning rate"""
+    inputs: Literal["standardized", "unit"] = "standardized"
+    """pixels with mean 0 and deviation 1, or from 0 to 1 as Hendrycks et al. (2018) have them"""
+    dropout: Share = 0.0
+    """behind each hidden layer; Patrini et al. have 0.2"""
+    validation: Share = 0.0
+    """share of the training images, their labels flipped alike, that is held out: the table then also has the epoch of
+    the lowest loss on them, which is the network that Patrini et al. keep (0: none)"""
     reduction: Literal["mean", "sum"] = "mean"
     """of the regularizer over neurons: as equation 6 prints it, or a sum, which is 128 times that"""
+
+    def prepare(self) -> ImageData:
+        """The images, scaled as --inputs says."""
+        return super().prepare() if self.inputs == "standardized" else to_unit(self.loaded(), self.device)
 
     def summary(self, row: Row) -> str:
         """``test 87.4%``."""
@@ -53,8 +66,8 @@ class Point(NamedTuple):
     layers: int
 
 
-def network_of(inputs: int, classes: int, stochastic: bool, layers: int) -> nn.Sequential:
-    """inputs-128-128-classes with ReLU."""
+def network_of(inputs: int, classes: int, stochastic: bool, layers: int, dropout: float = 0.0) -> nn.Sequential:
+    """inputs-128-128-classes with ReLU, and dropout behind the hidden layers if there is any."""
 
     def hidden(in_features: int, doubled: bool) -> nn.Module:
         if doubled and stochastic:
@@ -62,8 +75,10 @@ def network_of(inputs: int, classes: int, stochastic: bool, layers: int) -> nn.S
         layers = [nn.Linear(in_features, WIDTH) for _ in range(1 + doubled)]
         return nn.Sequential(Summed(*layers) if doubled else layers[0], nn.ReLU())
 
-    first, second = hidden(inputs, layers > 1), hidden(WIDTH, layers > 0)
-    return nn.Sequential(nn.Flatten(), first, second, nn.Linear(WIDTH, classes))
+    network = [nn.Flatten(), hidden(inputs, layers > 1), hidden(WIDTH, layers > 0), nn.Linear(WIDTH, classes)]
+    if dropout:
+        network[3:3], network[2:2] = [nn.Dropout(dropout)], [nn.Dropout(dropout)]
+    return nn.Sequential(*network)
 
 
 def trained(context: Context, point: Point, method: str, strength: float, seed: int) -> dict[str, Any]:
@@ -101,41 +116,58 @@ def train(
     problem: Problem, settings: LabelStudy, point: Point, name: str, seed: int, loss: Loss,
     advance: Callable[[float], object] = lambda share: None,
 ) -> tuple[dict[str, Any], nn.Module]:  # fmt: skip
-    """Trains one network with Adam. Returns it and
+    """Trains one network. Returns it and
 
     - weights: how many it has;
     - test_accuracy, train_loss: one entry an epoch, in the mode "mean"; the loss with all that is added to it;
+    - validation_loss: one entry an epoch, the method's loss without the regularizer, in the mode "mean", on the images
+      held out; None where none are;
     - memorized: the share of flipped labels that it predicts as flipped at the end; None where none is;
     - log_deviation: mean log sigma of the penultimate layer over images with right labels, and with flipped ones;
     - seconds: of training.
     """
     method, device = METHODS[name], problem.train_images.device
+    held = None
+    if settings.validation:
+        held, used = held_out(problem.train_labels, settings.validation, seed)
+        held = problem.train_images[held], problem.train_labels[held]
+        problem = replace(
+            problem,
+            train_images=problem.train_images[used],
+            train_labels=problem.train_labels[used],
+            flipped=problem.flipped[used],
+        )
     inputs = problem.train_images[0].numel()
     network = started(
-        network_of, inputs, problem.classes, method.stochastic, point.layers, seed=derive(seed, "weights")
-    ).to(device)
+        network_of, inputs, problem.classes, method.stochastic, point.layers, settings.dropout,
+        seed=derive(seed, "weights"),
+    ).to(device)  # fmt: skip
     weight = point.weight * method.weight_factor
     regularized = method.stochastic and weight > 0 and point.layers > 0
     if regularized:
         noisy.set_regularizer(network, noisy.MaxEntropy("sample", point.margin, settings.reduction))
-    optimizer = torch.optim.Adam(network.parameters(), lr=settings.lr)
+    optimizer = _OPTIMIZERS[settings.optimizer](network.parameters(), lr=settings.lr)
 
     def loss_of(batch: Tensor) -> Tensor:
         value = loss(network(problem.train_images[batch]), problem.train_labels[batch])
         return value + weight * noisy.regularizer_loss(network) if regularized else value
 
-    accuracies, train_losses, seconds = [], [], 0.0
+    accuracies, train_losses, validation_losses, seconds = [], [], [], 0.0
     for epoch in fit(descent(optimizer, loss_of), len(problem.train_labels), settings, seed, device):
         train_losses.append(epoch.loss)
         seconds += epoch.seconds
         with noisy.noise_mode(network, "mean"):
             accuracies.append(accuracy(network, problem.test_images, problem.test_labels))
+            if held is not None:
+                with torch.no_grad():
+                    validation_losses.append(float(loss(over(network, held[0], lambda logits: logits), held[1])))
         advance(1 / settings.epochs)
     memorized, deviations = _look_closer(network, problem, method.stochastic and point.layers > 0)
     return {
         "weights": sum(weight.numel() for weight in network.parameters()),
         "test_accuracy": accuracies,
         "train_loss": train_losses,
+        "validation_loss": validation_losses or None,
         "memorized": memorized,
         "log_deviation": deviations,
         "seconds": seconds,
@@ -152,7 +184,9 @@ def _look_closer(
     with noisy.noise_mode(network, "mean"):
         agrees = predict(network, problem.train_images) == problem.train_labels
         if stochastic:
-            of_image = network[2].gaussian(network[:2](problem.train_images))[1].log().mean(1)
+            network.eval()  # no dropout
+            last = max(place for place, layer in enumerate(network) if isinstance(layer, noisy.NoisyModule))
+            of_image = network[last].gaussian(network[:last](problem.train_images))[1].log().mean(1)
             deviations = (float(of_image[~flipped].mean()), float(of_image[flipped].mean()))
     return float(agrees[flipped].double().mean()), deviations
 
@@ -161,4 +195,4 @@ def _look_closer(
 def class_probabilities(network: nn.Module, images: Tensor) -> Tensor:
     """(N, classes), of the network in the mode "mean"."""
     with noisy.noise_mode(network, "mean"):
-        return torch.cat([network(part).softmax(1) for part in images.split(1000)])
+        return over(network, images, lambda logits: logits.softmax(1))

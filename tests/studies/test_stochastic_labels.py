@@ -7,8 +7,10 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from studies import StudyError, data, tables
 from studies import __main__ as command
+from studies.fit import predict
+from studies.seeds import held_out
 from studies.stochastic import label_training, methods
-from studies.stochastic.label_noise import LabelNoise
+from studies.stochastic.label_noise import LabelNoise, kept
 from studies.stochastic.label_training import Point, network_of, train, trained, true_corruption
 from studies.stochastic.methods import BASELINE, METHODS, SE_SNN
 from studies.study import Context
@@ -40,6 +42,49 @@ def test_the_whole_study_from_the_command_line(mnist, tmp_path, capsys):
         assert (row["memorized"] is None) == (row["strength"] == 0)
         assert (row["log_deviation"] is None) == (row["strength"] == 0 or not METHODS[row["method"]].stochastic)
         assert (row["corruption_error"] is None) == (METHODS[row["method"]].estimated_by is None)
+
+
+def test_the_protocols_of_other_papers(mnist, tmp_path):
+    out = tmp_path / "results"
+    options = (
+        f"--preset tiny --data mnist --data-dir {mnist} --batch-size 64 --strengths 0.4 --epochs 3 --inputs unit "
+        f"--optimizer adagrad --lr 0.01 --dropout 0.2 --validation 0.1 --out {out}"
+    )
+    assert command.main(["stochastic-label-noise", *options.split()]) == 0
+    rows = json.loads((out / "results.json").read_text())["rows"]
+    for row in rows:
+        losses = row["validation_loss"]
+        assert len(losses) == 3 and kept(row) == row["test_accuracy"][min(range(3), key=losses.__getitem__)]
+    assert "test, epoch of lowest validation loss" in (out / "table.md").read_text()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.0])
+def test_images_that_are_held_out_are_not_trained_on(images, share):
+    """Their label, which no others have, is learned where they are trained on."""
+    problem = corrupt(images, "patterned", 0.0, 0)
+    held, used = held_out(problem.train_labels, 0.1, 0)
+    assert sorted(torch.cat((held, used)).tolist()) == list(range(len(problem.train_labels)))
+    problem.train_labels[used] %= 5
+    problem.train_labels[held] = 9
+    problem.train_images[held] += 3.0
+    settings = LabelNoise(epochs=5, batch_size=8, validation=share)
+    _, network = train(problem, settings, Point(0.01, 1.0, 2), BASELINE, 0, cross_entropy)
+    assert bool((predict(network, problem.train_images[held]) == 9).any()) == (share == 0)
+
+
+def test_inputs_from_0_to_1(mnist):
+    prepared = LabelNoise(data="mnist", data_dir=str(mnist), inputs="unit").prepare()
+    whole = data.load("mnist", mnist)
+    assert torch.equal(prepared.train_images * 255, whole.train_images.float())
+    assert torch.equal(prepared.test_images * 255, whole.test_images.float())
+
+
+def test_dropout_is_behind_the_hidden_layers_and_off_where_networks_are_judged():
+    network = network_of(6, 3, True, 2, 0.5)
+    kinds = [type(layer).__name__ for layer in network]
+    assert kinds == ["Flatten", "StochasticLinear", "Dropout", "StochasticLinear", "Dropout", "Linear"]
+    x = torch.rand(40, 6)
+    assert torch.equal(*(label_training.class_probabilities(network, x) for _ in range(2)))
 
 
 def test_a_network_that_another_method_estimates_from_is_trained_once(images, tmp_path, monkeypatch):

@@ -16,15 +16,14 @@ Written to --out: table.md, attacks.png and results.json.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import Field
 from torch import nn
 
 from nvrm_fast import nn as noisy
-from studies.data import ImageData, load
+from studies.data import ImageData, to_unit
 from studies.fit import now
 from studies.seeds import derive
 from studies.settings import Count, Finite, NotNegative, Positive
@@ -103,14 +102,7 @@ class Attacks(ImageStudy):
 
     def prepare(self) -> ImageData:
         """float32 images in [0, 1], the box of the attacks; networks take them as they are, not standardized."""
-        data, device = load(self.data, self.data_dir), self.device
-        return replace(
-            data,
-            train_images=data.train_images.to(device, torch.float32) / 255,
-            train_labels=data.train_labels.to(device),
-            test_images=data.test_images.to(device, torch.float32) / 255,
-            test_labels=data.test_labels.to(device),
-        )
+        return to_unit(self.loaded(), self.device)
 
     def run(self, context: Context, *, seed: int, training: str, method: str) -> dict[str, Any]:
         """Train one network and attack it. CW-L2 attacks networks of normal training only."""

@@ -15,7 +15,7 @@ from nvrm_fast import nn as noisy
 from studies.data import ImageData
 from studies.fit import descent, endless, falling, fit, now, predict, seeded
 from studies.models import started
-from studies.seeds import derive, shuffled
+from studies.seeds import derive, held_out
 from studies.stochastic.pruning import networks
 from studies.stochastic.pruning.importance import Taylor, least, never_firing
 from studies.stochastic.pruning.networks import cost, saved
@@ -43,9 +43,7 @@ def split(data: ImageData, settings: Any, seed: int) -> Split:
     """Flips labels of all training images, then holds some out: at least one, and not all."""
     problem = corrupt(data, "patterned", settings.noise_rate, seed)
     images, labels = problem.train_images, problem.train_labels
-    order = shuffled(labels, seed, "held-out images")
-    out = min(max(1, round(settings.validation * len(labels))), len(labels) - 1)
-    held, used = order[:out], order[out:]
+    held, used = held_out(labels, settings.validation, seed)
     return Split(images[used], labels[used], images[held], labels[held], data.test_images, data.test_labels)
 
 
