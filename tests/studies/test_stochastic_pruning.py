@@ -14,6 +14,7 @@ from studies.stochastic.pruning import importance, loop, networks, surgery
 from studies.stochastic.pruning.loop import SE_SNN, log_sigmas
 from studies.stochastic.pruning.study import Pruning
 from studies.stochastic.pruning.surgery import Surgeon
+from studies.study import Context
 
 MNIST, CIFAR = (1, 28, 28), (3, 32, 32)
 #: Sums of the same products in another order, float32, logits of order 1.
@@ -227,12 +228,12 @@ def test_the_loop_stops_at_the_target_and_repeats():
 
 def test_the_entropy_criterion_removes_the_noisiest(monkeypatch):
     """Scores keep pace with the surgery: at every turn those that are left are the calmest of each layer."""
-    data, chosen = stripes(MNIST), tiny(at_once=0.1, target=0.3, criterion="entropy", flops_weight=0.0)
+    data, chosen = stripes(MNIST), tiny(at_once=0.1, target=0.3, flops_weight=0.0)
     seen, ranked = [], []
     monkeypatch.setattr(loop, "log_sigmas", lambda *given: seen.append(log_sigmas(*given)) or seen[-1])
     monkeypatch.setattr(loop, "least", lambda scores, *more: ranked.append(scores) or importance.least(scores, *more))
     given = {"method": SE_SNN, "weight": 0.0, "margin": 0.0, "seed": 0}
-    points = loop.one_run(data, chosen, **given)["points"]
+    points = loop.one_run(data, chosen, **given, criterion="entropy")["points"]
     assert points[-1]["multiplications"] <= 0.3 * points[0]["multiplications"]
     entropies = seen[-1]
     assert list(entropies) == [0, 3, 7] and [len(entropy) for entropy in entropies.values()] == points[0]["widths"]
@@ -243,9 +244,8 @@ def test_the_entropy_criterion_removes_the_noisiest(monkeypatch):
     for place, score in ranked[0].items():
         assert torch.isin(-score, entropies[place]).all()
     # The baseline has no entropies.
-    taylor = loop.one_run(data, tiny(at_once=0.1, target=0.3), method="baseline", weight=0.0, margin=0.0, seed=0)
-    entropy = loop.one_run(data, chosen.__class__(**(vars(chosen) | {"flops_weight": 1.0})), method="baseline",
-                           weight=0.0, margin=0.0, seed=0)  # fmt: skip
+    given["method"], chosen = "baseline", tiny(at_once=0.1, target=0.3)
+    taylor, entropy = (loop.one_run(data, chosen, **given, criterion=by) for by in ("taylor", "entropy"))
     assert taylor["points"] == entropy["points"]
 
 
@@ -286,8 +286,8 @@ def test_noise_in_the_loop(criterion, monkeypatch):
         "fine_tune",
         lambda network, *given, **more: seen.append((network, more)) or fine_tune(network, *given, **more),
     )
-    given = {"method": SE_SNN, "weight": 1e-3, "margin": 1.0, "seed": 0}
-    chosen = tiny(at_once=0.2, target=0.4, updates=2, criterion=criterion, loop_noise=True)
+    given = {"method": SE_SNN, "weight": 1e-3, "margin": 1.0, "seed": 0, "criterion": criterion, "loop_noise": True}
+    chosen = tiny(at_once=0.2, target=0.4, updates=2)
     state = torch.get_rng_state()
     first, second = (loop.one_run(data, chosen, **given)["points"] for _ in range(2))
     assert first == second and torch.equal(torch.get_rng_state(), state)
@@ -297,6 +297,19 @@ def test_noise_in_the_loop(criterion, monkeypatch):
     seen.clear()
     loop.one_run(data, chosen, method="baseline", weight=0.0, margin=0.0, seed=0)
     assert seen and not any(noisy.noisy_modules(network) for network, _ in seen)
+
+
+def test_ways_of_pruning_start_from_one_trained_network(tmp_path, monkeypatch):
+    data, chosen, trained = stripes(MNIST), tiny(at_once=0.5, target=0.4, updates=2), []
+    train = loop.train
+    monkeypatch.setattr(loop, "train", lambda *given: trained.append(given[0]) or train(*given))
+    given = {"method": SE_SNN, "weight": 1e-3, "margin": 1.0, "seed": 0}
+    once = Context(chosen, data, tmp_path).once
+    shared = [loop.one_run(data, chosen, **given, criterion=by, once=once) for by in ("taylor", "entropy")]
+    assert len(trained) == 1
+    alone = [loop.one_run(data, chosen, **given, criterion=by) for by in ("taylor", "entropy")]
+    assert [run["points"] for run in shared] == [run["points"] for run in alone]
+    assert shared[0]["points"][:2] == shared[1]["points"][:2] and shared[0]["points"] != shared[1]["points"]
 
 
 def test_the_loop_ends_where_nothing_is_left_to_remove():

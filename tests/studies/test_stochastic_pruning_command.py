@@ -1,5 +1,6 @@
 """The pruning study from the command line, at its smallest, and what it shows of its rows."""
 
+import itertools
 import json
 import math
 import sys
@@ -83,6 +84,20 @@ def test_what_a_sweep_shows():
     assert shown[0].get_ydata()[[0, -1]] == pytest.approx([30, 10])
     assert (shown[-1].get_xdata()[0], shown[-1].get_ydata()[0]) == PAPER["lenet5"][1]["SE-SNN"][1::2]
     assert wide.get_xlabel() == "multiplications, millions" and near.get_ylim() == pytest.approx((8, 14))
+
+
+def test_lines_of_several_ways_of_pruning():
+    settings = Pruning(criterion=("taylor", "entropy"), loop_noise=(False, True), seeds=2)
+    rows = list(some_rows(settings))
+    assert len(rows) == 2 * 5
+    names = ["baseline"] + [
+        f"SE-SNN, {by}, {noise} noise in the loop"
+        for by, noise in itertools.product(("Taylor", "entropy"), ("without", "with"))
+    ]
+    made = settings.report(rows)
+    wide, _ = made.figures["pruning.png"].axes
+    assert [line.get_label() for line in wide.lines if not line.get_label().startswith("_")][:-1] == names
+    assert all(f"| {name} " in made.text for name in names)
 
 
 def test_presets():

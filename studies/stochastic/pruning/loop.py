@@ -23,6 +23,7 @@ from studies.stochastic.pruning.surgery import Branches, Surgeon
 from studies.variability.training import corrupt
 
 BASELINE, SE_SNN = "baseline", "SE-SNN"
+WAY = ("weight", "margin", "criterion", "loop_noise")  # what tells runs of one method apart
 WHOLE, ACTIVE, LOOP, END = "whole", "active", "loop", "end"  # stages, in the order of a run
 
 
@@ -49,11 +50,14 @@ def split(data: ImageData, settings: Any, seed: int) -> Split:
 
 def one_run(
     data: ImageData, settings: Any, *, method: str, weight: float, margin: float, seed: int,
+    criterion: str = "taylor", loop_noise: bool = False,
+    once: Callable[[str, Callable[[], Any]], Any] = lambda name, make: make(),
     advance: Callable[[float], object] = lambda share: None,
 ) -> dict[str, Any]:  # fmt: skip
     """Trains one network and prunes it: points of its way (see ``prune``), facts of ``inactive`` and seconds.
 
-    settings: of the study. Methods at one seed have the same images, initial means and batches.
+    settings: of the study. Methods at one seed have the same images, initial means and batches. once: makes what has
+    this name for all runs that ask for it (``Context.once``).
     """
     part = split(data, settings, seed)
     network = started(
@@ -67,21 +71,27 @@ def one_run(
             noisy.set_regularizer(network, noisy.MaxEntropy(settings.over, margin, settings.reduction))
     device = part.images.device
     network = network.to(device).train()
+
+    def trained() -> dict[str, Any]:
+        began = now(device)
+        train(network, part, settings, weight if method == SE_SNN else 0.0, seed, advance)
+        return {"weights": network.state_dict(), "seconds": now(device) - began}
+
+    made = once(f"{method}-{weight}-{margin}-{seed}", trained)
+    network.load_state_dict(made["weights"])
     began = now(device)
-    train(network, part, settings, weight if method == SE_SNN else 0.0, seed, advance)
-    trained = now(device)
     with seeded(device, derive(seed, "weights")):  # new layers draw weights, only to be overwritten
         plain = noisy.to_plain(network)
     # Batch normalization's mean and variance without the noise of training.
     update_bn(part.images.split(500), plain.train())
     facts = inactive(network, plain, part.images)
-    entropies = log_sigmas(network, plain, part.images) if settings.criterion == "entropy" else None
+    entropies = log_sigmas(network, plain, part.images) if criterion == "entropy" else None
     branches = None
-    if settings.loop_noise and method == SE_SNN:
+    if loop_noise and method == SE_SNN:
         regularizer = noisy.MaxEntropy(settings.over, margin, settings.reduction)
         branches = Branches(network, plain, data.shape, regularizer, weight)
     points = prune(plain, part, settings, seed, entropies, branches)
-    return {"points": points, "seconds": {"training": trained - began, "pruning": now(device) - trained}} | facts
+    return {"points": points, "seconds": {"training": made["seconds"], "pruning": now(device) - began}} | facts
 
 
 def train(

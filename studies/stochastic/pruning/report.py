@@ -13,7 +13,7 @@ from matplotlib.ticker import NullFormatter
 
 from studies import figures, tables
 from studies.figures import COLORS, INK
-from studies.stochastic.pruning.loop import ACTIVE, BASELINE, END, SE_SNN, WHOLE
+from studies.stochastic.pruning.loop import ACTIVE, BASELINE, END, SE_SNN, WAY, WHOLE
 from studies.study import Report, Row
 from studies.tables import means, plus_minus, select, shares
 
@@ -60,12 +60,26 @@ PAPER_LABELS = "the paper, MNIST, 40 %: baseline 18.96, SE-SNN 4.83, pruned SE-S
 _COLUMNS = ["model size, %", "FLOPs, millions", "memory, %", "error, %"]
 
 
+#: What a line's name says of each part of its way, where the lines of its method differ in it.
+_WORDS = {
+    "weight": "weight {:g}".format,
+    "margin": "b = {:.2f}".format,
+    "criterion": {"taylor": "Taylor", "entropy": "entropy"}.get,
+    "loop_noise": {False: "without noise in the loop", True: "with noise in the loop"}.get,
+}
+
+
 def of_lines(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """The rows by the name of their line: the method; weight and margin too where a method has several."""
-    lines = tables.groups(rows, "method", "weight", "margin")
-    methods = [method for method, _, _ in lines]
-    several = {method: ", weight {weight:g}, b = {margin:.2f}" * (methods.count(method) > 1) for method in methods}
-    return {line[0] + several[line[0]].format(**mine[0]): mine for line, mine in lines.items()}
+    """The rows by the name of their line: the method, and what tells it from the method's other lines."""
+    lines = tables.groups(rows, "method", *WAY)
+    named = {}
+    for (method, *way), mine in lines.items():
+        others = [other for name, *other in lines if name == method]
+        words = [
+            _WORDS[part](value) for part, value, *all_of_them in zip(WAY, way, *others) if len(set(all_of_them)) > 1
+        ]
+        named[", ".join([method, *words])] = mine
+    return named
 
 
 def at(run: Row, stage: str, tolerance: float) -> dict[str, Any]:
@@ -150,8 +164,10 @@ def _inactive(rows: list[Row]) -> str:
 def _sweep(settings: Any, rows: list[Row]) -> str:
     """Figure B.1 as numbers: multiplications of the smallest network within the tolerance, by weight and margin."""
 
+    way = {"criterion": settings.criterion[0], "loop_noise": settings.loop_noise[0]}
+
     def flops(weight: float, margin: float) -> str:
-        mine = select(rows, method=SE_SNN, weight=weight, margin=margin)
+        mine = select(rows, method=SE_SNN, weight=weight, margin=margin, **way)
         return plus_minus([at(run, WITHIN, settings.tolerance)["multiplications"] / 1e6 for run in mine], 3)
 
     lines = [[f"{weight:g}", *(flops(weight, margin) for margin in settings.margins)] for weight in settings.weights]

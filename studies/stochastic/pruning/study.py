@@ -6,7 +6,7 @@ never fire on the training images go in one step; then, in a loop, fine-tuning a
 neuron by the Taylor criterion (Molchanov et al., 2017b), until the target's share of multiplications is left; then
 fine-tuning. The deviation branches are dropped before; --network mlp has its inputs pruned as well. --criterion entropy
 takes the neurons of the largest mean log sigma, as it was before the branches were dropped, in place of Taylor's;
-with --loop-noise the branches stay until the end, noise and regularizer on.
+with --loop-noise True the branches stay until the end, noise and regularizer on.
 
 Several --weights or --margins are the sweep of Figure B.1; --network mlp --noise-rate 0.4 is appendix B.2. Errors are
 of clean test labels. No setting was chosen by the test set; held-out training images say which of a run's networks is
@@ -25,8 +25,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from studies.settings import Count, Finite, NotNegative, Positive, Share
-from studies.stochastic.pruning.loop import BASELINE, SE_SNN, one_run
+from studies.settings import SOME, Count, Finite, NotNegative, Positive, Share
+from studies.stochastic.pruning.loop import BASELINE, SE_SNN, WAY, one_run
 from studies.stochastic.pruning.networks import NetworkName
 from studies.stochastic.pruning.report import report
 from studies.study import Context, ImageStudy, Row
@@ -66,11 +66,12 @@ class Pruning(ImageStudy):
     """share of the multiplications at which the loop stops (the paper's 0.061 of 2.293 million)"""
     at_once: Share = 0.03
     """share of the remaining neurons that one turn of the loop removes, at least one; 0: the paper's one"""
-    criterion: Literal["taylor", "entropy"] = "taylor"
+    criterion: Annotated[tuple[Literal["taylor", "entropy"], ...], SOME] = ("taylor",)
     """which neurons the loop removes first: those of the least Taylor importance, or of stochastic layers those of the
-    largest entropy (the paper's introduction; inputs then stay); the baseline's are always Taylor's"""
-    loop_noise: bool = False
-    """SE-SNN keeps its noise and its regularizer in the loop, until the means are judged"""
+    largest entropy (the paper's introduction; inputs then stay); with several SE-SNN is pruned by each, the baseline's
+    are always Taylor's"""
+    loop_noise: Annotated[tuple[bool, ...], SOME] = (False,)
+    """whether SE-SNN keeps its noise and its regularizer in the loop, until the means are judged; or both ways"""
     flops_weight: NotNegative = 1.0
     """how much of the share of multiplications that a neuron's removal saves is taken off its importance"""
     updates: Count = 30
@@ -94,20 +95,21 @@ class Pruning(ImageStudy):
         "quick": {"seeds": 2},
         "paper": {"data": "mnist", "epochs": 60, "at_once": 0.0, "updates": 100, "last_epochs": 20, "seeds": 5},
     }  # fmt: skip
-    extends = ("methods", "weights", "margins", "tolerance")
+    extends = ("methods", "weights", "margins", "criterion", "loop_noise", "tolerance")
     packages = ("torch-pruning",)
     report = report
 
     def cells(self) -> Iterator[dict[str, Any]]:
-        """Seeds first. The baseline, which has no regularizer, is made once a seed, with weight and margin 0."""
+        """Seeds first. The baseline, which has no regularizer and no noise, is made once a seed, with weight and margin
+        0. All ways of pruning SE-SNN start from the same trained network."""
+        ways = list(itertools.product(self.weights, self.margins, self.criterion, self.loop_noise))
         for seed, method in itertools.product(range(self.seeds), self.methods):
-            points = [(0.0, 0.0)] if method == BASELINE else itertools.product(self.weights, self.margins)
-            for weight, margin in points:
-                yield {"method": method, "weight": weight, "margin": margin, "seed": seed}
+            for way in [(0.0, 0.0, "taylor", False)] if method == BASELINE else ways:
+                yield {"method": method, **dict(zip(WAY, way)), "seed": seed}
 
     def run(self, context: Context, **cell: Any) -> dict[str, Any]:
         """One network, trained and pruned."""
-        return one_run(context.prepared, self, **cell, advance=context.advance)
+        return one_run(context.prepared, self, **cell, once=context.once, advance=context.advance)
 
     def summary(self, row: Row) -> str:
         """``2-8-11, test error 3.1%``."""
