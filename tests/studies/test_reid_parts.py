@@ -188,10 +188,10 @@ def first():
     return task, stages.first_stage(network, task, Stage(6, 8, 1e-3), cross_entropy, 0, lambda: None)
 
 
-def run_second(first, name, weight=0.01, steps=4, lr=1e-3):
+def run_second(first, name, weight=0.01, steps=4, lr=1e-3, reduction="mean"):
     task, network = first
     return stages.second_stage(
-        network, task, Stage(steps, 8, lr), METHODS[name], None, 0, (weight, 4.0), lambda: None
+        network, task, Stage(steps, 8, lr), METHODS[name], None, 0, (weight, 4.0, reduction), lambda: None
     )  # fmt: skip
 
 
@@ -238,6 +238,14 @@ def test_the_regularizer_raises_sigma_and_weight_0_leaves_it_out(first):
     assert sigma[SE_SNN] > sigma["SE-SNN, weight 0"] + 0.2
 
 
+def test_the_regularizer_is_a_mean_or_a_sum(first):
+    sigma = {}
+    for reduction in ("mean", "sum"):
+        network, _ = run_second(first, SE_SNN, 0.01, steps=20, lr=1e-2, reduction=reduction)
+        sigma[reduction] = resnet.deviations(network, stages.standardized(first[0].pictures))[1].mean()
+    assert sigma["sum"] > sigma["mean"] + 0.2
+
+
 def test_deviations_are_those_that_the_layer_draws_with(first):
     task, network = first
     new = resnet.extended(network, True, seed=0)
@@ -280,7 +288,7 @@ def test_one_step_of_both_stages_with_the_true_resnet50():
     network = resnet.build("resnet50", 3, seed=0)
     stages.first_stage(network, task, Stage(1, 2, 3.5e-4), cross_entropy, 0, lambda: None)
     new, result = stages.second_stage(
-        network, task, Stage(1, 2, 5e-4), METHODS[SE_SNN], None, 0, (1e-2, 4.0), lambda: None
+        network, task, Stage(1, 2, 5e-4), METHODS[SE_SNN], None, 0, (1e-2, 4.0, "mean"), lambda: None
     )
     conv = new.layer4[2].conv3
     assert isinstance(conv, noisy.StochasticConv2d) and (conv.in_channels, conv.out_channels) == (512, 2048)

@@ -111,15 +111,16 @@ def corruption_of(network: ResNet, task: Task) -> Tensor:
 
 def second_stage(
     first: ResNet, task: Task, stage: Stage, method: Method, corruption: Tensor | None, seed: int,
-    regularizer: tuple[float, float], after_step: Callable[[], object],
+    regularizer: tuple[float, float, str], after_step: Callable[[], object],
 ) -> tuple[ResNet, dict[str, Any]]:  # fmt: skip
-    """Extends the network of the first stage and trains its last unit and classifier. regularizer: weight and margin
-    of equation 6. Returns the network, in eval mode, and loss, seconds, number of weights and of trained ones."""
+    """Extends the network of the first stage and trains its last unit and classifier. regularizer: weight, margin
+    and reduction of equation 6. Returns the network, in eval mode, and loss, seconds, number of weights and of trained
+    ones."""
     network = resnet.extended(first, method.stochastic, derive(seed, "last unit"))
-    weight, margin = regularizer
+    weight, margin, reduction = regularizer
     weight *= method.weight_factor * method.stochastic
     if weight > 0:
-        noisy.set_regularizer(network, noisy.MaxEntropy("sample", margin))
+        noisy.set_regularizer(network, noisy.MaxEntropy("sample", margin, reduction))
         # The rest stays in eval mode, for its normalizations; passes of a layer in eval mode do not count.
         network.last_unit[1].conv3.train()
     began = now(task.pictures.device)

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -76,6 +76,8 @@ class Reid(Study):
     """of the regularizer"""
     margin: Finite = math.log(4)
     """b of equation 6; the paper's "4" is read as log 4"""
+    reduction: Literal["mean", "sum"] = "mean"
+    """of the regularizer over channels and positions: as equation 6 prints it, or a sum"""
     networks: str | None = None
     """folder that keeps the networks of the first stage (None: in --out), for runs that differ in the second only"""
 
@@ -116,7 +118,7 @@ class Reid(Study):
         corruption = corruption_of(context, kind.loss, task, strength, seed)
         network, result = stages.second_stage(
             network, task, Stage(self.last_iterations, self.batch_size, self.last_lr), kind, corruption, seed,
-            (self.weight, self.margin), _after_step(context),
+            (self.weight, self.margin, self.reduction), _after_step(context),
         )  # fmt: skip
         return result | stages.measure(network, task, context.prepared.market, self.size)
 
