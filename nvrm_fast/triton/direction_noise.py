@@ -30,17 +30,18 @@ from ..contract.layers import (
 from .angles import gamma_magnitude, sphere_coordinate, turn, words_of
 from .distribution import GAUSSIAN, draw, gaussian
 from .special_functions import divide, square_root
+from .tiles import forward_steps, run_width
 
 SUMS = tl.constexpr(6)
 NORMAL, GAMMA = tl.constexpr(laws.NORMAL), tl.constexpr(laws.GAMMA)
 WARPS = 4
 #: Four activations a thread: with more, backward runs out of registers.
 TILE_POSITIONS, TILE_NEURONS = 4, 128
-#: Tiles that one program does down its neurons; their sums stay in registers.
+#: Tiles that one program of backward does down its neurons; their sums stay in registers.
 STEPS = 16
 
 
-@triton.jit(do_not_specialize=["positions", "inner", "stream", "step", "offset"])
+@triton.jit(do_not_specialize=["outers", "neurons", "inner", "stream", "step", "offset"])
 def direction_kernel(
     s,
     grad,
@@ -56,7 +57,7 @@ def direction_kernel(
     scalars,
     neuron_part,
     sq_norm_part,
-    positions,
+    outers,
     neurons,
     inner,
     groups,
@@ -76,13 +77,20 @@ def direction_kernel(
     TILE_P: tl.constexpr,
     TILE_N: tl.constexpr,
     STEPS: tl.constexpr,
+    WIDTH: tl.constexpr,
 ):
-    """Forward: out = y. Backward: out = the gradient for s, and the sums' parts."""
+    """Forward: out = y. Backward: out = the gradient for s, and the sums' parts. WIDTH divides the length of a run of
+    neighbors in memory, which the compiler takes from a product with it: so a thread's elements are one access."""
     seed = tl.load(key)
     stream = stream.to(tl.int64)
     step = step.to(tl.int64)
     group = tl.program_id(1) // group_blocks
-    channels = neurons // groups
+    if BY_NEURON:
+        neurons = neurons // WIDTH * WIDTH
+        channels = neurons // groups // WIDTH * WIDTH
+    else:
+        channels = neurons // groups
+        inner = inner // WIDTH * WIDTH
     flat_neuron = group * channels + tl.program_id(1) % group_blocks * TILE_N + tl.arange(0, TILE_N)
     flat_mask = flat_neuron < (group + 1) * channels
     flat_mask = flat_mask & (tl.program_id(1) % group_blocks * TILE_N + tl.arange(0, TILE_N) < channels)
@@ -116,7 +124,6 @@ def direction_kernel(
             position = flat_position[:, None]
         else:
             position = flat_position[None, :]
-        mask = (position < positions) & neuron_mask
         if BY_NEURON:
             outer = position
             place = position * 0
@@ -125,6 +132,9 @@ def direction_kernel(
             outer = position // inner
             place = position % inner
             index = (outer * neurons + neuron) * inner + place
+        # Not by the position: a run of places has one outer number, and so one mask.
+        there = outer < outers
+        mask = there & neuron_mask
         element = index + offset
 
         x = tl.load(s + index, mask=mask, other=0.0).to(tl.float32)
@@ -163,9 +173,7 @@ def direction_kernel(
             if TANGENT_GIVEN:
                 across = tl.load(sq_norm + index, mask=mask, other=0.0)
             else:
-                whole = tl.load(
-                    sq_norm + (outer * groups + group) * inner + place, mask=position < positions, other=0.0
-                )
+                whole = tl.load(sq_norm + (outer * groups + group) * inner + place, mask=there, other=0.0)
                 u = sphere_coordinate(w0, tl.load(scalars), TANGENT_DIMENSION)
                 rest = tl.fma(-unit, unit, whole + zero)
                 rest = tl.where(rest > 0.0, rest, 0.0)
@@ -191,6 +199,7 @@ def direction_kernel(
                 else:
                     d_unit = dd * tl.fma(-unit, h, cosine)
                     part = tl.where(mask, dd * h, 0.0)
+                    positions = outers.to(tl.int64) * inner
                     parts = sq_norm_part + tl.program_id(1).to(tl.int64) * positions + flat_position
                     tl.store(parts, tl.sum(part, axis=1 if BY_NEURON else 0), mask=flat_position < positions)
                 if SLOPES:
@@ -248,8 +257,8 @@ def _launch(
     groups = sq_norm.shape[1] if directed and not settings.tangent_given else 1
     by_neuron = inner == 1
     tile_p, tile_n = (TILE_POSITIONS, TILE_NEURONS) if by_neuron else (TILE_NEURONS, TILE_POSITIONS)
-    steps = _steps(grad is not None)
     group_blocks = triton.cdiv(neurons // groups, tile_n)
+    steps = STEPS if grad is not None else forward_steps(triton.cdiv(outer * inner, tile_p) * groups * group_blocks)
     grid = (triton.cdiv(outer * inner, tile_p * steps), groups * group_blocks)
     zeros = magnitude_mean if bias is not None else torch.zeros_like(magnitude_mean)
     unused = zeros
@@ -269,7 +278,7 @@ def _launch(
         layer_scalars(*settings[5:9], s.device),
         neuron_part,
         sq_norm_part,
-        outer * inner,
+        outer,
         neurons,
         inner,
         groups,
@@ -289,13 +298,10 @@ def _launch(
         TILE_P=tile_p,
         TILE_N=tile_n,
         STEPS=steps,
+        WIDTH=run_width(neurons // groups if by_neuron else inner),
         num_warps=WARPS,
         enable_fp_fusion=False,
     )
-
-
-def _steps(backward: bool) -> int:
-    return STEPS if backward else 1
 
 
 def direction_noise(
@@ -355,7 +361,7 @@ def direction_noise_backward(
     ds = torch.empty_like(s)
     tangent = torch.empty_like(sq_norm) if directed and at.tangent_given else None
     blocks = triton.cdiv(neurons // groups, tile_n)
-    neuron_part = scale.new_empty(triton.cdiv(outer * inner, tile_p * _steps(True)), SUMS.value, neurons)
+    neuron_part = scale.new_empty(triton.cdiv(outer * inner, tile_p * STEPS), SUMS.value, neurons)
     sq_norm_part = scale.new_empty(groups * blocks if own else 0, outer, inner)
     if s.numel():
         _launch(

@@ -17,6 +17,7 @@ from ..reference import special_functions, stochastic
 from .angles import words_of
 from .distribution import gaussian
 from .special_functions import divide, exponential, logarithm_over, negative_ln_of
+from .tiles import run_width
 
 RELU = tl.constexpr(layers.RELU)
 NOTHING, NEURON, SAMPLE, ELEMENT, DIVERGENCE = (tl.constexpr(code) for code in layers.SUMS.values())
@@ -75,9 +76,12 @@ def stochastic_kernel(
     TILE_R: tl.constexpr,
     TILE_P: tl.constexpr,
     STEPS: tl.constexpr,
+    WIDTH: tl.constexpr,
 ):
     """Forward: out = activations, parts = (programs of rows, run) for NEURON, else (programs of places, outer).
-    Backward: out = the gradient for z."""
+    Backward: out = the gradient for z. WIDTH divides run, which the compiler takes from a product with it: so a
+    thread's elements are one access."""
+    run = run // WIDTH * WIDTH
     seed = tl.load(key)
     stream = stream.to(tl.int64)
     step = step.to(tl.int64)
@@ -155,6 +159,7 @@ def _launch(z: Tensor, grad, weight, out: Tensor, parts, key: Tensor, settings: 
         TILE_R=TILE_ROWS,
         TILE_P=TILE_PLACES,
         STEPS=STEPS,
+        WIDTH=run_width(doubled // 2 * inner),
         num_warps=WARPS,
         enable_fp_fusion=False,
     )

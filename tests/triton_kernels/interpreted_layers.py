@@ -14,6 +14,7 @@ from nvrm_fast.ops import registry
 from nvrm_fast.reference import activation
 from nvrm_fast.reference import direction_noise as reference
 from nvrm_fast.triton import direction_noise as kernels
+from nvrm_fast.triton import tiles
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +57,19 @@ def test_several_tiles_and_a_distant_offset():
     the_same(*operands(1, 2, (3, 20, 1), offset=2**40 - 7))
     for shape in ((0, 5, 1), (3, 0, 1)):
         the_same(*operands(1, 1, shape))
+
+
+@pytest.mark.parametrize("busy", [0, 1])
+def test_programs_of_one_tile_and_of_several(busy, monkeypatch):
+    """Runs whose length four divides, and not; ragged ends of tiles, of programs and of groups."""
+    monkeypatch.setattr(tiles, "BUSY", busy)
+    steps = []
+    monkeypatch.setattr(kernels, "forward_steps", lambda count: steps.append(tiles.forward_steps(count)) or steps[-1])
+    for shape, groups in (((35, 132, 1), 1), ((9, 12, 1), 3), ((9, 6, 1), 3), ((2, 6, 132), 1), ((2, 6, 67), 2)):
+        inputs, settings = operands(4, 1, shape, groups=groups)
+        expected = reference.direction_noise(*inputs, *settings)
+        assert torch.equal(kernels.direction_noise(*inputs, *settings), expected)
+    assert set(steps) == {0: {tiles.FORWARD_STEPS}, 1: {tiles.FORWARD_STEPS, 1}}[busy]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)

@@ -11,6 +11,7 @@ triton = pytest.importorskip("triton")
 from triton.backends import backends as compilers  # noqa: E402
 
 from nvrm_fast.triton import stochastic as kernels  # noqa: E402
+from nvrm_fast.triton.tiles import run_width  # noqa: E402
 
 if triton.knobs.runtime.interpret:
     pytest.skip("TRITON_INTERPRET=1: there is no compiler in this process", allow_module_level=True)
@@ -35,7 +36,7 @@ def test_code(sums, backward, tmp_path, monkeypatch):
         signature={name: types.get(name, "constexpr") for name in kernel.arg_names},
         constexprs=dict(
             ACTIVATION=1, SUMS=sums, BACKWARD=backward, TILE_R=kernels.TILE_ROWS, TILE_P=kernels.TILE_PLACES,
-            STEPS=kernels.STEPS,
+            STEPS=kernels.STEPS, WIDTH=run_width(60),
         ),
         attrs={(i,): [["tt.divisibility", 16]] for i in range(len(POINTERS))},
     )  # fmt: skip
@@ -47,3 +48,7 @@ def test_code(sums, backward, tmp_path, monkeypatch):
     command = [get_ptxas(90).path, "-v", "--gpu-name=sm_90a", tmp_path / "kernel.ptx", "-o", tmp_path / "kernel.cubin"]
     report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     assert "0 bytes spill stores" in report, report
+    # A thread's four numbers of two bytes are one access of eight, of mean and raw deviation each.
+    assert len(re.findall(r"ld\.global\.v2\.b32", ptx)) == 2 + backward
+    assert len(re.findall(r"st\.global\.v2\.b32", ptx)) == 1 + backward
+    assert not re.search(r"(ld|st)\.global\.b16", ptx)
