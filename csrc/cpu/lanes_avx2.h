@@ -23,6 +23,8 @@ struct Avx2Lanes {
   NVRM_INLINE static F sqrt(F x) { return (F)_mm256_sqrt_ps((__m256)x); }
   NVRM_INLINE static F sqrt_of_normal(F x) { return sqrt(x); }
   NVRM_INLINE static D sqrt(D x) { return (D)_mm256_sqrt_pd((__m256d)x); }
+  NVRM_INLINE static F divide(F a, F b) { return a / b; }
+  NVRM_INLINE static D divide(D a, D b) { return a / b; }
   NVRM_INLINE static F to_float(I i) { return (F)_mm256_cvtepi32_ps((__m256i)i); }
   NVRM_INLINE static U bits_of(F x) { return (U)x; }
   NVRM_INLINE static F float_from_bits(U bits) { return (F)bits; }

@@ -23,6 +23,8 @@ struct Avx512Lanes {
   NVRM_INLINE static F sqrt(F x) { return (F)_mm512_sqrt_ps((__m512)x); }
   NVRM_INLINE static F sqrt_of_normal(F x) { return sqrt(x); }
   NVRM_INLINE static D sqrt(D x) { return (D)_mm512_sqrt_pd((__m512d)x); }
+  NVRM_INLINE static F divide(F a, F b) { return a / b; }
+  NVRM_INLINE static D divide(D a, D b) { return a / b; }
   NVRM_INLINE static F to_float(I i) { return (F)_mm512_cvtepi32_ps((__m512i)i); }
   NVRM_INLINE static U bits_of(F x) { return (U)x; }
   NVRM_INLINE static F float_from_bits(U bits) { return (F)bits; }

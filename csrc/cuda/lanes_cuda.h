@@ -35,6 +35,12 @@ struct CudaLanes : ScalarLanes {
   }
 };
 
+// For numbers of which a rule has seen that roots and quotients of them are far from where float32 ends.
+struct UsualLanes : CudaLanes {
+  NVRM_INLINE static float sqrt(float x) { return sqrt_of_normal(x); }
+  NVRM_INLINE static float divide(float a, float b) { return divide_normal(a, b); }
+};
+
 // Four neighbors as one access; float64 takes two.
 template <class T>
 struct alignas(sizeof(T) * 4 < 16 ? sizeof(T) * 4 : 16) Row {

@@ -266,6 +266,29 @@ struct TwoRows {
     for (int n = 0; n < Rule::states; ++n) view.template load<access, State>(state_operand + n, i, s[n]);
   }
 
+  // The rule's step. usual: the hyper-parameters are without flags, their scalars of usual size.
+  template <bool usual, class Hyper, class Scalars>
+  NVRM_INLINE void update(const Hyper& hyper, const Scalars& scalars, bool is_first) {
+    NVRM_UNROLL(2)
+    for (int r = 0; r < 2; ++r) {
+      Math state[row_elements][Rule::states + 1];
+      NVRM_UNROLL(4)
+      for (int e = 0; e < row_elements; ++e) {
+        NVRM_UNROLL(3)
+        for (int n = 0; n < Rule::states; ++n) state[e][n] = s[n][r][e];
+        const Math gradient = Rule::reads_gradient ? g[r][e] : Math(0);
+        if constexpr (is_quick<usual>) {
+          Rule::collect(x[r][e], gradient, state[e], hyper);
+        } else {
+          Rule::template update<CudaLanes>(x[r][e], gradient, state[e], hyper, scalars, is_first);
+        }
+        NVRM_UNROLL(3)
+        for (int n = 0; n < Rule::states; ++n) s[n][r][e] = state[e][n];
+      }
+      if constexpr (is_quick<usual>) move(x[r], state, hyper, scalars);
+    }
+  }
+
   // States, and the clean weights where they are kept.
   template <Access access>
   NVRM_INLINE void store_clean(const View<Math>& view, int64_t i, bool keep_noise) const {
@@ -282,6 +305,31 @@ struct TwoRows {
       if (master && keep_noise) view.template store<access, State>(master_operand, i, x);
       view.template store<access, Param>(parameter_operand, i, x);
     }
+  }
+
+ private:
+  template <bool usual>
+  static constexpr bool is_quick = usual && Rule::divides && std::is_same_v<Math, float>;
+
+  // One question for the roots and quotients of four elements, not two for each.
+  template <class Hyper, class Scalars>
+  static NVRM_INLINE void move(Math* x, const Math (*state)[Rule::states + 1], const Hyper& hyper,
+                               const Scalars& scalars) {
+    Math quotient[row_elements];
+    bool exact = true;
+    NVRM_UNROLL(4)
+    for (int e = 0; e < row_elements; ++e) {
+      quotient[e] = Rule::template quotient<UsualLanes>(state[e], hyper, scalars);
+      exact = exact && Rule::is_exact(state[e], quotient[e]);
+    }
+    if (!exact) {
+      NVRM_UNROLL(4)
+      for (int e = 0; e < row_elements; ++e) {
+        quotient[e] = Rule::template quotient<CudaLanes>(state[e], hyper, scalars);
+      }
+    }
+    NVRM_UNROLL(4)
+    for (int e = 0; e < row_elements; ++e) Rule::move(x[e], quotient[e], scalars);
   }
 };
 
@@ -367,6 +415,11 @@ NVRM_INLINE void step_part(const View<Math>& view, const CtaArguments<Rule, Math
   constexpr bool can_measure = relative && (Rule::reads_gradient || !Rule::writes);
   const bool measures = can_measure && header.noise.measure != 0;
 
+  // No flag, no first gradient, no scalar beyond all bounds: without those questions an element takes fewer
+  // instructions.
+  bool usual = !(Rule::has_special_first_gradient && cta.is_first) && !Rule::has_flags(cta.hyper);
+  if constexpr (Rule::divides) usual = usual && Rule::has_quick_scalars(cta.hyper, cta.scalars);
+
   if (has_off) draw_words(part, cta.old_noise.key, thread, words.off);
   if (has_on && !one_draw) draw_words(part, cta.new_noise.key, thread, words.on);
 
@@ -403,18 +456,10 @@ NVRM_INLINE void step_part(const View<Math>& view, const CtaArguments<Rule, Math
     const typename Rule::template Hyper<Math> hyper = cta.hyper;
     const typename Rule::template Scalars<Math> scalars = cta.scalars;
     const bool is_first = Rule::has_special_first_gradient && cta.is_first;
-    NVRM_UNROLL(2)
-    for (int r = 0; r < 2; ++r) {
-      NVRM_UNROLL(4)
-      for (int e = 0; e < row_elements; ++e) {
-        Math state[Rule::states + 1];
-        NVRM_UNROLL(3)
-        for (int n = 0; n < Rule::states; ++n) state[n] = two.s[n][r][e];
-        const Math gradient = Rule::reads_gradient ? two.g[r][e] : Math(0);
-        Rule::template update<CudaLanes, Math, Math>(two.x[r][e], gradient, state, hyper, scalars, is_first);
-        NVRM_UNROLL(3)
-        for (int n = 0; n < Rule::states; ++n) two.s[n][r][e] = state[n];
-      }
+    if (usual) {
+      two.template update<true>(Rule::without_flags(hyper), scalars, false);
+    } else {
+      two.template update<false>(hyper, scalars, is_first);
     }
     by(access, [&](auto how) { two.template store_clean<how.value>(view, i, keep_noise); });
     if (has_on) {

@@ -86,6 +86,26 @@ struct ScalarLanes {
 #endif
   }
 
+  template <class T>
+  NVRM_INLINE static T divide(T a, T b) {
+    return a / b;
+  }
+
+  // The same where b is in [2^-126, 2^126) and neither the quotient nor any remainder on the way to it is smaller than
+  // float32 has them at full precision. CUDA: the very steps that __fdiv_rn takes there (its machine code shows them),
+  // without the question; the last one corrects by an exact remainder.
+  NVRM_INLINE static float divide_normal(float a, float b) {
+#if defined(__CUDA_ARCH__)
+    float inverse;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(b));
+    inverse = __fmaf_rn(inverse, __fmaf_rn(-b, inverse, 1.0f), inverse);
+    const float quotient = a * inverse;
+    return __fmaf_rn(inverse, __fmaf_rn(-b, quotient, a), quotient);
+#else
+    return a / b;
+#endif
+  }
+
   NVRM_INLINE static float to_float(int32_t i) { return static_cast<float>(i); }
 
   NVRM_INLINE static uint32_t bits_of(float x) {

@@ -16,8 +16,13 @@
 //
 //     Scalars<T>, scalars<T>     numbers that depend on the tensor's step count (from 1), rounded once too
 //     has_special_first_gradient whether update must know that the state has not seen a gradient yet
-//     has_defaults, defaults     whether every option that update asks about is off; defaults says so in constants, and
-//                                the compiler leaves the questions out
+//     has_flags, without_flags   whether one of the flags is set that update asks about; without_flags says in
+//     constants
+//                                that none is, and the compiler leaves the questions out
+//     has_defaults, defaults     the same of every option that update asks about
+//     divides                    whether update is collect, quotient<L> by L::sqrt and L::divide, and move; then
+//                                has_quick_scalars and is_exact say where quotient by CUDA's quick ones has the same
+//                                bits
 //     refused                    why these hyper-parameters are not valid
 //     noise_scale                where the scale of the noise comes from
 #pragma once
@@ -62,6 +67,7 @@ struct AnyRule {
   static constexpr bool reads_gradient = true;
   static constexpr bool writes = true;
   static constexpr bool has_special_first_gradient = false;
+  static constexpr bool divides = false;
   static constexpr NoiseScale noise_scale = NoiseScale::per_tensor;
 
   template <class T>
@@ -69,6 +75,14 @@ struct AnyRule {
   template <class T>
   NVRM_INLINE static NoScalars scalars(const double*, int64_t) {
     return {};
+  }
+  template <class Hyper>
+  NVRM_INLINE static bool has_flags(const Hyper&) {
+    return false;
+  }
+  template <class Hyper>
+  NVRM_INLINE static Hyper without_flags(const Hyper& h) {
+    return h;
   }
   template <class Hyper>
   NVRM_INLINE static bool has_defaults(const Hyper&) {
@@ -128,6 +142,14 @@ struct Sgd : AnyRule {
             raw[maximize] != 0};
   }
   template <class T>
+  NVRM_INLINE static bool has_flags(const Hyper<T>& h) {
+    return with_momentum && (h.nesterov || h.maximize);  // without momentum it is one question that does no harm
+  }
+  template <class T>
+  NVRM_INLINE static Hyper<T> without_flags(const Hyper<T>& h) {
+    return {h.lr, h.momentum, h.one_minus_dampening, h.weight_decay, false, !with_momentum && h.maximize};
+  }
+  template <class T>
   NVRM_INLINE static bool has_defaults(const Hyper<T>& h) {
     return h.weight_decay == 0 && !h.nesterov && !h.maximize;
   }
@@ -184,8 +206,16 @@ struct Adam : AnyRule {
             raw[maximize] != 0};
   }
   template <class T>
+  NVRM_INLINE static bool has_flags(const Hyper<T>& h) {
+    return h.maximize;
+  }
+  template <class T>
+  NVRM_INLINE static Hyper<T> without_flags(const Hyper<T>& h) {
+    return {h.beta1, h.one_minus_beta1, h.beta2, h.one_minus_beta2, h.eps, h.weight_decay, h.shrink, false};
+  }
+  template <class T>
   NVRM_INLINE static bool has_defaults(const Hyper<T>& h) {
-    return h.weight_decay == 0 && !h.maximize;
+    return h.weight_decay == 0 && !has_flags(h);
   }
   template <class T>
   NVRM_INLINE static Hyper<T> defaults(const Hyper<T>& h) {
@@ -205,20 +235,44 @@ struct Adam : AnyRule {
             static_cast<T>(1 / ScalarLanes::sqrt(1 - power(raw[beta2], step)))};
   }
 
-  template <class L, class V, class T>
-  NVRM_INLINE static void update(V& x, V g, V* s, const Hyper<T>& h, const Scalars<T>& scalars, bool) {
+  static constexpr bool divides = true;
+
+  // The moments.
+  template <class V, class T>
+  NVRM_INLINE static void collect(V& x, V g, V* s, const Hyper<T>& h) {
     if (h.maximize) g = -g;
     x = x * h.shrink;
     if (h.weight_decay != 0) g = g + h.weight_decay * x;
     s[0] = h.beta1 * s[0] + h.one_minus_beta1 * g;
     s[1] = h.beta2 * s[1] + (h.one_minus_beta2 * g) * g;
-    V second_moment = s[1];
-    if constexpr (amsgrad) {
-      s[2] = s[2] >= s[1] ? s[2] : s[1];
-      second_moment = s[2];
-    }
-    const V denominator = L::sqrt(second_moment) * scalars.root_scale + h.eps;
-    x = x - scalars.step_size * (s[0] / denominator);
+    if constexpr (amsgrad) s[2] = s[2] >= s[1] ? s[2] : s[1];
+  }
+
+  template <class L, class V, class T>
+  NVRM_INLINE static V quotient(const V* s, const Hyper<T>& h, const Scalars<T>& scalars) {
+    return L::divide(s[0], L::sqrt(s[amsgrad ? 2 : 1]) * scalars.root_scale + h.eps);
+  }
+  template <class V, class T>
+  NVRM_INLINE static void move(V& x, V quotient, const Scalars<T>& scalars) {
+    x = x - scalars.step_size * quotient;
+  }
+
+  // With a root from 2^-51 to 2^64 the denominator is from 2^-51 to 2^85, and with a quotient from 2^-40 on all that
+  // its steps leave of the numerator are multiples of 2^-137, so nothing underflows. What overflows, or is not finite
+  // before, makes the quick quotient NaN.
+  template <class T>
+  NVRM_INLINE static bool has_quick_scalars(const Hyper<T>& h, const Scalars<T>& scalars) {
+    return h.eps >= 0 && h.eps < T(0x1p20) && scalars.root_scale >= 1 && scalars.root_scale < T(0x1p20);
+  }
+  template <class T>
+  NVRM_INLINE static bool is_exact(const T* s, T quick_quotient) {
+    return s[amsgrad ? 2 : 1] >= T(0x1p-101) && (quick_quotient < 0 ? -quick_quotient : quick_quotient) >= T(0x1p-40);
+  }
+
+  template <class L, class V, class T>
+  NVRM_INLINE static void update(V& x, V g, V* s, const Hyper<T>& h, const Scalars<T>& scalars, bool) {
+    collect(x, g, s, h);
+    move(x, quotient<L>(s, h, scalars), scalars);
   }
 };
 
@@ -245,6 +299,15 @@ struct Lion : AnyRule {
             raw[maximize] != 0};
   }
   static Refusal refused(const double* raw) { return refused_betas(raw[beta1], raw[beta2]); }
+
+  template <class T>
+  NVRM_INLINE static bool has_flags(const Hyper<T>& h) {
+    return h.maximize;
+  }
+  template <class T>
+  NVRM_INLINE static Hyper<T> without_flags(const Hyper<T>& h) {
+    return {h.lr, h.beta1, h.one_minus_beta1, h.beta2, h.one_minus_beta2, h.shrink, false};
+  }
 
   template <class L, class V, class T>
   NVRM_INLINE static void update(V& x, V g, V* s, const Hyper<T>& h, const NoScalars&, bool) {

@@ -220,9 +220,9 @@ static const std::vector<float>& normal_numbers() {
   return list;
 }
 
-// Raw hyper-parameters; options take turns.
+// Raw hyper-parameters. Options take turns: flags (every second time with weight decay), weight decay alone, nothing.
 static std::vector<double> hyper_of(int rule, int turn) {
-  const double decay = turn % 3 ? 1e-2 : 0, maximize = turn % 3 == 1, option = turn % 2 == 0;
+  const double decay = turn % 6 == 0 || turn % 3 == 1 ? 1e-2 : 0, maximize = turn % 3 == 0, option = turn % 6 == 0;
   if (rule < 0) return {};
   std::vector<double> raw = {1e-2, 0.9, 0.999, decay, maximize};  // lr, beta1, beta2
   if (rule <= 1) raw = {0.1, 0.9, 0.1, decay, option, maximize};

@@ -27,13 +27,14 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ptx(folder):
-    """The text of a source's PTX; compiled when it is first asked for."""
+    """The text of the PTX of a source in csrc/cuda, or beside this file; compiled when it is first asked for."""
 
     @functools.cache
     def text(source):
         path = folder / f"{source}.ptx"
         command = ["nvcc", "-O3", "-std=c++17", "-fmad=false", "-arch=sm_90", "-ptx", "-o", str(path)]
-        subprocess.run([*command, str(ROOT / f"csrc/cuda/{source}.cu")], check=True)
+        own = Path(__file__).with_name(f"{source}.cu")
+        subprocess.run([*command, str(own if own.exists() else ROOT / f"csrc/cuda/{source}.cu")], check=True)
         return path.read_text()
 
     return text

@@ -47,7 +47,7 @@ static std::vector<Piece> pieces_of(std::vector<Parameter>& list, const Case& c)
 static void record(const Case& c, int order) {
   std::vector<Parameter> list;
   list.push_back(make_parameter(c, order));
-  std::vector<double> raw = c.rule < 0 ? std::vector<double>{} : hyper_of(c.rule, 5);
+  std::vector<double> raw = c.rule < 0 ? std::vector<double>{} : hyper_of(c.rule, 1);
   Table table(list, c, raw);
   put_text("case");
   put_text(std::string(orders[order]) + (c.cycle ? ", cycle" : ", independent"));

@@ -110,6 +110,77 @@ def test_noise_is_the_cpu_kernels_byte_for_byte(recorded, programs, monkeypatch)
     assert all(len(block.instructions) <= 2 for block in missed) and len(missed) <= 1
 
 
+def hard_quotients():
+    """Pairs of 24-bit integers whose quotient lies within 2.5 / b units of 2^-25 of where float32 rounds up or down: as
+    near as quotients come. And all numerators by the denominators that are known to be the hardest."""
+    random = np.random.default_rng(0)
+    pairs = []
+    for b in (random.integers(1 << 23, 1 << 24, 3000) | 1).tolist():
+        inverse = pow(b, -1, 1 << 25)
+        for rest in (1, -1, 3, -3, 5, -5):
+            odd = -rest * inverse % (1 << 25)
+            a = (b * odd + rest) >> 25
+            if odd % 2 and 1 << 22 <= a:
+                pairs.append((a if a >= 1 << 23 else 2 * a, b))
+    some = random.integers(1 << 23, 1 << 24, 1 << 14)
+    for b in (1 << 23, (1 << 23) + 1, (1 << 24) - 2, (1 << 24) - 3):
+        pairs += [(a, b) for a in some.tolist()]
+    return np.array(pairs, np.float32).T
+
+
+def run_arrays(ptx, name, *arrays):
+    """A kernel of quotients.cu on arrays, whose lengths it may write; they are those of threads."""
+    kernel = kernels_of(ptx("quotients"))[name]
+    running.check_rounding(kernel)
+    held = {(n + 1) << 24: array.view(np.uint8).copy() for n, array in enumerate(arrays)}
+    threads = THREADS["step"]
+    memory = Program(kernel).launch(len(arrays[0]) // threads, threads, np.array(list(held), np.uint64).tobytes(), held)
+    return [memory.result(place).view(array.dtype) for place, array in zip(held, arrays)]
+
+
+@pytest.fixture(params=[(0, 0), (1, 2), (-1, -2)], ids=str)
+def approximations(request, monkeypatch):
+    """How far off the reciprocal and the reciprocal root are that quick quotients and roots start from."""
+    for name, error in zip(("rcp_error", "rsqrt_error"), request.param):
+        monkeypatch.setattr(arithmetic, name, error)
+
+
+def test_quick_roots_and_quotients_are_rounded_correctly(approximations, ptx):
+    """To the ends of where Adam takes them: denominators from 2^-51 to 2^85, quotients from 2^-40 on."""
+    a, b = (x[: len(x) // THREADS["step"] * THREADS["step"]] for x in hard_quotients())
+    for scale_a, scale_b in ((0, 0), (-113, -74), (22, 61), (98, 61), (40, -74)):
+        x, y = (np.ldexp(z, scale).astype(np.float32) for z, scale in ((a, scale_a), (b, scale_b)))
+        *_, quotient, root = run_arrays(ptx, "quotients", x, y, np.zeros_like(x), np.zeros_like(x))
+        assert np.abs(x / y).min() >= 2**-40 and np.array_equal(quotient, x / y)
+        assert np.array_equal(root, np.sqrt(y))
+
+
+@pytest.mark.parametrize(
+    "eps, root_scale", [(1e-8, 1.0), (0.0, 31.6), (1e5, 1e6), (-1.0, 1.0), (1e-8, np.nan), (1, 1e7)]
+)
+def test_adam_takes_quick_quotients_only_where_they_are_exact(eps, root_scale, approximations, ptx):
+    """Moments of all bits there are: infinite, subnormal, negative, not numbers."""
+    random = np.random.default_rng(1)
+    first, second = random.integers(0, 1 << 32, (2, 1 << 14), np.uint32).view(np.float32)
+    usual = slice(0, 1 << 13)  # first moments up to 1, second ones of any size that theirs may have
+    first[usual] = random.standard_normal(1 << 13) * np.exp2(random.integers(-20, 1, 1 << 13))
+    second[usual] = np.square(first[usual]) * np.exp2(random.integers(-3, 20, 1 << 13))
+    first[:500:2] = second[1:500:2] = 0
+    scalars = np.array([eps, root_scale], np.float32)
+    *_, quotient, exact = run_arrays(
+        ptx, "adam_quotients", first, second, scalars, np.zeros_like(first), np.zeros(len(first), np.int32)
+    )
+    exact = exact != 0
+    with np.errstate(all="ignore"):
+        expected = first / (np.sqrt(second) * scalars[1] + scalars[0])
+    assert np.array_equal(quotient[exact], expected[exact])
+    if 0 <= eps < 1 and root_scale >= 1:
+        assert exact[500 : 1 << 13].mean() > 0.99 and not exact[:500].any()
+        assert 0.01 < exact[1 << 13 :].mean() < 0.9
+    elif not eps >= 0 or not root_scale < 1 << 20:
+        assert not exact.any()
+
+
 def test_no_instruction_may_be_contracted_or_rounded_otherwise(ptx):
     steps = [*(f"step_{kind}" for kind in KINDS), *(f"relative_{kind}" for kind in RELATIVE_KINDS)]
     for source in ("noise", "records", "finish", *steps):

@@ -18,9 +18,9 @@ _COMPARE = {
 }  # fmt: skip
 _TYPES = {"u16": np.uint16, "u32": np.uint32, "u64": np.uint64, "s16": np.int16, "s32": np.int32, "s64": np.int64,
           "f16": np.float16, "f32": np.float32, "f64": np.float64, "u8": np.uint8, "s8": np.int8}  # fmt: skip
-#: Units in the last place that rsqrt.approx may be off (PTX: a relative error of 2^-22.9). What is made of it must not
-#: depend on them: tests set it to -1 and 1.
-rsqrt_error = 0
+#: Units in the last place that rsqrt.approx (PTX: a relative error of 2^-22.9) and rcp.approx (one unit) may be off.
+#: What is made of them must not depend on it: tests set them.
+rsqrt_error = rcp_error = 0
 
 
 def fma32(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
@@ -37,10 +37,21 @@ def fma32(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
 
 
 def _rsqrt(x: np.ndarray) -> np.ndarray:
-    flushed = np.where(np.abs(x) < np.float32(2**-126), np.copysign(np.float32(0), x), x)
-    exact = (1 / np.sqrt(flushed.astype(np.float64))).astype(np.float32)
-    moved = (exact.view(np.int32) + np.int32(rsqrt_error)).view(np.float32)
-    return np.where(np.isfinite(exact) & (exact != 0), moved, exact)
+    return _moved(1 / np.sqrt(_flushed(x).astype(np.float64)), rsqrt_error)
+
+
+def _rcp(x: np.ndarray) -> np.ndarray:
+    return _flushed(_moved(1 / _flushed(x).astype(np.float64), rcp_error))
+
+
+def _flushed(x: np.ndarray) -> np.ndarray:
+    return np.where(np.abs(x) < np.float32(2**-126), np.copysign(np.float32(0), x), x)
+
+
+def _moved(exact: np.ndarray, units: int) -> np.ndarray:
+    rounded = exact.astype(np.float32)
+    moved = (rounded.view(np.int32) + np.int32(units)).view(np.float32)
+    return np.where(np.isfinite(rounded) & (rounded != 0), moved, rounded)
 
 
 def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -119,6 +130,8 @@ def operation(parts: tuple[str, ...]) -> Operation | None:
         return fma32, ("f32", "f32", "f32")
     if parts == ("rsqrt", "approx", "ftz", "f32"):
         return _rsqrt, ("f32",)
+    if parts == ("rcp", "approx", "ftz", "f32"):
+        return _rcp, ("f32",)
     function = (_ROUNDED if kind.startswith("f") else _WHOLE).get(name)
     if function is None:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-_ENTRY = re.compile(r"^\.(?:visible |weak )*entry (\S+?)\(\n(.*?)\n\)\n(.*?)^\{\n(.*?)^\}", re.M | re.S)
+_ENTRY = re.compile(r"^(?:\.(?:visible|weak) )*\.entry (\S+?)\(\n(.*?)\n\)\n(.*?)^\{\n(.*?)^\}", re.M | re.S)
 _PARAM = re.compile(r"\.param (?:\.align (\d+) )?\.(\w+) (\w+)(?:\[(\d+)\])?")
 _SHARED = re.compile(r"\.shared \.align (\d+) \.(\w+) ([\w$]+)(?:\[(\d+)\])?;")
 _LINE = re.compile(r"^(?:@(!?)(%p\d+) +)?([a-z]\w*(?:\.[\w:]+)*)\s*(.*);$")
