@@ -100,6 +100,15 @@ def test_lines_of_several_ways_of_pruning():
     assert all(f"| {name} " in made.text for name in names)
 
 
+@pytest.mark.parametrize("name, shown", [("mnist", True), ("mnist-5000", True), ("fashion-mnist", False)])
+def test_the_paper_s_figures_stand_beside_its_own_data(name, shown):
+    settings = Pruning(data=name, seeds=1)
+    made = settings.report(list(some_rows(settings)))
+    wide, _ = made.figures["pruning.png"].axes
+    assert ("The paper's, on MNIST" in made.text) == shown
+    assert any("the paper's" in line.get_label() for line in wide.lines) == shown
+
+
 def test_presets():
     paper = Pruning(**Pruning.presets["paper"])
     assert (paper.data, paper.at_once, paper.weights, paper.margins) == ("mnist", 0.0, (1e-4,), (math.log(4),))

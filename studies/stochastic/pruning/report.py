@@ -82,6 +82,12 @@ def of_lines(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return named
 
 
+def of_paper(settings: Any) -> tuple[str, dict[str, tuple[float | None, ...]]] | None:
+    """The paper's data set and lines, if it is (or is a part of) the study's."""
+    where, lines = PAPER.get(settings.network, ("", {}))
+    return (where, lines) if settings.data.split("-")[0] == where.lower().replace("-", "") else None
+
+
 def at(run: Row, stage: str, tolerance: float) -> dict[str, Any]:
     """A run's point of a stage; WITHIN: the one of fewest multiplications whose validation error is at most
     `tolerance` above the whole network's, which is one itself."""
@@ -95,8 +101,8 @@ def at(run: Row, stage: str, tolerance: float) -> dict[str, Any]:
 def report(settings: Any, rows: list[Row]) -> Report:
     """All tables and the figure. Rows come by seeds first; lines in the order of the first seed's."""
     parts = [_stages(settings, rows)]
-    if settings.network in PAPER:
-        where, lines = PAPER[settings.network]
+    if (paper := of_paper(settings)) is not None:
+        where, lines = paper
         text = [
             [method, *("-" if value is None else f"{value:.{n}f}" for value, n in zip(line, (2, 3, 2, 1)))]
             for method, line in lines.items()
@@ -198,8 +204,8 @@ def draw(settings: Any, rows: list[Row]) -> Figure:
                 panel.plot(x[-1], y[-1], "D", color=color)
             panel.plot(*_median(mine), color=color, linewidth=2, label=name)
     for panel, heading in zip(panels, headings):
-        if settings.network in PAPER:
-            where, lines = PAPER[settings.network]
+        if (paper := of_paper(settings)) is not None:
+            where, lines = paper
             _, flops, _, error = lines["SE-SNN"]
             panel.plot(flops, error, "*", color=INK, markersize=11, label=f"the paper's SE-SNN, {where}")
         panel.set_xscale("log")
